@@ -1,0 +1,55 @@
+# make demo | make test   set up .venv by themselves; the second time they start at once.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test test-slow lint format demo-model clean
+
+demo: $(VENV)/.demo
+	$(BIN)/python -m hafm_jax.sample --vocal examples/vocal.wav --out mix.wav
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest --quiet --durations=5 -m "not slow"
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest --quiet --durations=5 -m slow
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: setup.py constraints.txt | $(VENV)/bin/python
+	@echo "setting up $(VENV): a few minutes, once"
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.dev: setup.py constraints.txt | $(VENV)/bin/python
+	@echo "setting up $(VENV) for tests and training: some minutes, once"
+	$(PIP) --editable ".[dev]"
+	touch $@ $(VENV)/.demo
+
+# The demo model from nothing. Huge pages make XLA's steps on a CPU a quarter faster.
+DEMO := build/demo
+TRAIN := GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(BIN)/python -m hafm_jax.train --data $(DEMO)/tokens
+
+demo-model: $(VENV)/.dev
+	$(BIN)/python tokenize/synthesize_songs.py --out $(DEMO)/songs --num-songs 400 --num-validation 32 --num-test 32 --seconds 20 --seed 0
+	$(BIN)/python tokenize/fit_kmeans.py --songs $(DEMO)/songs --features chroma --clusters 500 --out $(DEMO)/tokenizers
+	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(BIN)/python tokenize/train_codec.py --songs $(DEMO)/songs --out $(DEMO)/tokenizers
+	$(BIN)/python tokenize/extract_tokens.py --songs $(DEMO)/songs --tokenizers $(DEMO)/tokenizers --out $(DEMO)/tokens
+	$(TRAIN) --config configs/demo.py:semantic --workdir $(DEMO)/semantic
+	$(TRAIN) --config configs/demo.py:coarse --workdir $(DEMO)/coarse
+	$(TRAIN) --config configs/demo.py:fine --workdir $(DEMO)/fine
+	$(BIN)/python -m hafm_jax.export --workdir $(DEMO)/semantic $(DEMO)/coarse $(DEMO)/fine --tokenizers $(DEMO)/tokenizers --dtype float16 --out hafm_jax/demo
+
+clean:
+	rm -rf $(VENV) build mix.wav mix_instrumental.wav

@@ -1,0 +1,28 @@
+from setuptools import setup
+
+VERSION = next(
+    line.split('"')[1] for line in open("hafm_jax/__init__.py", encoding="utf-8") if line.startswith("__version__")
+)
+
+# The core is what it takes to load a model and accompany a voice. constraints.txt has the versions we test.
+CORE = ["numpy", "scipy", "jax>=0.10", "flax>=0.12.8", "soundfile", "soxr", "safetensors", "tqdm"]
+EXTRAS = {
+    "hub": ["huggingface_hub"],
+    "torch": ["torch", "transformers"],
+    "tokenize": ["optax", "scikit-learn", "tensorflow-datasets", "google-crc32c"],
+    "train": ["optax", "orbax-checkpoint", "grain", "ml-collections", "tensorflow-datasets", "google-crc32c"],
+}
+EXTRAS["dev"] = sorted({p for extra in EXTRAS.values() for p in extra} | {"pytest", "hypothesis", "librosa", "ruff"})
+
+setup(
+    name="hafm_jax",
+    version=VERSION,
+    description="Instrumental accompaniment for a singing voice: HAFM in JAX",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    # Listed, not found: tokenize/ and configs/ hold scripts and must never be installed as packages.
+    packages=["hafm_jax", "hafm_jax.audio", "hafm_jax.metrics"],
+    package_data={"hafm_jax": ["demo/*", "demo/*/*"]},
+    install_requires=CORE,
+    extras_require=EXTRAS,
+)

@@ -1,0 +1,218 @@
+"""The stage Transformer: one class for the semantic, the coarse and the fine stage.
+
+Sequence: [condition streams | BOS, target shifted right], one causal Transformer over all of it. Position p of the
+target part predicts token p of the target, so its time is that of token p.
+
+Modules only hold parameters (Flax NNX) and the arithmetic of one layer; the rest of the package sees `params`, a
+nested dict of arrays, and the functions at the end of this file.
+
+Axes: B batch, T sequence tokens, F frames, K codebooks, D model, H heads, E head width, G feed-forward, V vocabulary,
+L layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from hafm_jax.position import PositionBias, table_buckets, table_names
+from hafm_jax.sizes import StageConfig
+from hafm_jax.streams import interleave
+
+Params = dict  # nested: name -> dict or jax.Array
+
+EMBEDDING_STD = 0.02  # GPT-2's
+QUERY_BLOCK_TOKENS = 256  # ours: queries that attend at once to the keys before them
+RMS_EPSILON = 1e-6  # T5
+
+
+def rms_norm(x: jax.Array, scale: jax.Array) -> jax.Array:
+    """RMSNorm over the last axis, in float32, returned in x's dtype."""
+    y = x.astype(jnp.float32)
+    y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + RMS_EPSILON)
+    return (y * scale).astype(x.dtype)
+
+
+def _normal(rngs: nnx.Rngs, shape: tuple[int, ...], std: float) -> nnx.Param:
+    return nnx.Param(std * jax.random.normal(rngs.params(), shape))
+
+
+class Block(nnx.Module):
+    """One pre-norm layer: attention with QK-norm, then GEGLU; no biases."""
+
+    def __init__(self, config: StageConfig, rngs: nnx.Rngs):
+        d, h, e, g = config.d_model, config.num_heads, config.head_dim, config.ffn_dim
+        residual = (2 * config.num_layers) ** -0.5  # GPT-2: the residual stream keeps its size at any depth
+        self.attention_norm = nnx.Param(jnp.ones(d))
+        self.query_key_value = _normal(rngs, (d, 3, h, e), d**-0.5)
+        self.query_norm = nnx.Param(jnp.ones(e))
+        self.key_norm = nnx.Param(jnp.ones(e))
+        self.attention_out = _normal(rngs, (h, e, d), residual * d**-0.5)
+        self.ffn_norm = nnx.Param(jnp.ones(d))
+        self.ffn_in = _normal(rngs, (d, 2, g), d**-0.5)
+        self.ffn_out = _normal(rngs, (g, d), residual * g**-0.5)
+
+    def project(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """x [B, T, D] -> normed and scaled queries, normed keys, values, each [B, H, T, E]."""
+        y = rms_norm(x, self.attention_norm[...])
+        q, k, v = jnp.einsum("btd,dche->cbhte", y, self.query_key_value[...])
+        q = rms_norm(q, self.query_norm[...]) * q.shape[-1] ** -0.5
+        return q, rms_norm(k, self.key_norm[...]), v
+
+    def finish(self, x: jax.Array, attended: jax.Array) -> jax.Array:
+        """The residual stream x [B, T, D] and what the heads read [B, H, T, E] -> the next layer's x."""
+        x = x + jnp.einsum("bhte,hed->btd", attended, self.attention_out[...])
+        y = rms_norm(x, self.ffn_norm[...])
+        gate, value = jnp.einsum("btd,dcg->cbtg", y, self.ffn_in[...])
+        return x + jnp.einsum("btg,gd->btd", jax.nn.gelu(gate) * value, self.ffn_out[...])
+
+
+class Ends(nnx.Module):
+    """What stands before and after the layers: embeddings, bias tables, final norm, heads."""
+
+    def __init__(self, config: StageConfig, rngs: nnx.Rngs):
+        stage, d = config.streams, config.d_model
+        target = stage.target
+        self.conditions = nnx.Dict(
+            {s.name: _normal(rngs, (s.codebooks, s.vocabulary + 1, d), EMBEDDING_STD) for s in stage.conditions}
+        )
+        self.target = _normal(rngs, (target.codebooks, target.vocabulary, d), EMBEDDING_STD)
+        self.bos = _normal(rngs, (d,), EMBEDDING_STD)
+        self.segments = _normal(rngs, (len(stage.streams), d), EMBEDDING_STD)
+        shape = (table_buckets(config.position), config.num_heads)
+        self.position = nnx.Dict({name: nnx.Param(jnp.zeros(shape)) for name in table_names(stage, config.position)})
+        self.final_norm = nnx.Param(jnp.ones(d))
+        self.heads = _normal(rngs, (target.codebooks, d, target.vocabulary), EMBEDDING_STD)
+
+    def embed_conditions(self, config: StageConfig, conditions: Sequence[jax.Array]) -> jax.Array:
+        """Condition tokens, int [B, F, K] a stream in the stage's order -> [B, T_conditions, D]."""
+        parts = []
+        for i, (stream, tokens) in enumerate(zip(config.streams.conditions, conditions, strict=True)):
+            table = self.conditions[stream.name][...]  # [K, V + 1, D]
+            x = table[jnp.arange(stream.codebooks), tokens]  # [B, F, K, D]
+            parts.append(x.reshape(x.shape[0], -1, x.shape[-1]) + self.segments[i])
+        return jnp.concatenate(parts, axis=1)
+
+    def embed_bos(self) -> jax.Array:
+        """The target's first input -> [D]."""
+        return self.bos[...] + self.segments[-1]
+
+    def embed_target(self, tokens: jax.Array, codebook: jax.Array | int) -> jax.Array:
+        """Target tokens int [...] of the given codebooks [...] as inputs -> [..., D]."""
+        return self.target[codebook, tokens] + self.segments[-1]
+
+    def embed(self, config: StageConfig, conditions: Sequence[jax.Array], target: jax.Array) -> jax.Array:
+        """The whole input: conditions, BOS, and the target [B, F, K] but for its last token -> [B, T, D]."""
+        codebooks = jnp.broadcast_to(jnp.arange(target.shape[-1]), target.shape)
+        shifted = self.embed_target(interleave(target)[:, :-1], interleave(codebooks)[:, :-1])
+        bos = jnp.broadcast_to(self.embed_bos(), (target.shape[0], 1, config.d_model))
+        return jnp.concatenate([self.embed_conditions(config, conditions), bos, shifted], axis=1)
+
+    def bias(self, config: StageConfig, num_cells: int) -> PositionBias:
+        """The relative position biases of a window of `num_cells`."""
+        tables = {name: self.position[name][...] for name in table_names(config.streams, config.position)}
+        return PositionBias(tables, config.streams, num_cells, config.position)
+
+    def logits(self, x: jax.Array, codebooks: slice = slice(None)) -> jax.Array:
+        """The last layer's x [B, F, K, D] at the given codebooks' positions -> float32 [B, F, K, V]."""
+        x = rms_norm(x, self.final_norm[...])
+        return jnp.einsum("bfkd,kdv->bfkv", x, self.heads[codebooks], preferred_element_type=jnp.float32)
+
+
+@cache
+def _graphs(config: StageConfig) -> tuple[nnx.GraphDef, nnx.GraphDef]:
+    """The static halves of `Ends` and `Block`."""
+    return tuple(nnx.split(nnx.eval_shape(partial(kind, config, nnx.Rngs(0))))[0] for kind in (Ends, Block))
+
+
+def init(config: StageConfig, key: jax.Array) -> Params:
+    """Fresh float32 parameters {"ends": ..., "blocks": ... with a leading L}. Under `jax.eval_shape`, their shapes."""
+
+    def arrays(kind: type[nnx.Module], key: jax.Array) -> Params:
+        return nnx.to_pure_dict(nnx.split(kind(config, nnx.Rngs(key)))[1])
+
+    ends_key, blocks_key = jax.random.split(key)
+    blocks = jax.vmap(lambda key: arrays(Block, key))(jax.random.split(blocks_key, config.num_layers))
+    return {"ends": arrays(Ends, ends_key), "blocks": blocks}
+
+
+def compute_params(config: StageConfig, params: Params) -> Params:
+    """Parameters in the dtype they are computed with: all but norms and bias tables in `compute_dtype`."""
+
+    def cast(path, x):
+        names = [getattr(p, "key", None) for p in path]
+        keep = "position" in names or names[-1].endswith("norm")
+        return x.astype(jnp.float32 if keep else config.compute_dtype)
+
+    return jax.tree_util.tree_map_with_path(cast, params)
+
+
+def ends(config: StageConfig, params: Params) -> Ends:
+    return nnx.merge(_graphs(config)[0], params["ends"])
+
+
+def block(config: StageConfig, block_params: Params) -> Block:
+    """One layer from its parameters (no leading L)."""
+    return nnx.merge(_graphs(config)[1], block_params)
+
+
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array) -> jax.Array:
+    """Plain attention: scaled q [B, H, Q, E], k and v [B, H, T, E], bias [H, Q, T] -> [B, H, Q, E]."""
+    scores = jnp.einsum("bhqe,bhte->bhqt", q, k, preferred_element_type=jnp.float32) + bias
+    return jnp.einsum("bhqt,bhte->bhqe", jax.nn.softmax(scores, axis=-1).astype(v.dtype), v)
+
+
+def query_blocks(bias: PositionBias) -> list[tuple[int, int, jax.Array]]:
+    """(first query, stop, bias [H, Q, T = stop]) of every block of queries; a block never crosses a segment."""
+    blocks, offset = [], 0
+    for segment in bias.segments:
+        for start in range(0, segment.length, QUERY_BLOCK_TOKENS):
+            stop = min(start + QUERY_BLOCK_TOKENS, segment.length)
+            blocks.append((offset + start, offset + stop, bias.rows(segment, start, stop)))
+        offset += segment.length
+    return blocks
+
+
+def causal_attention(q: jax.Array, k: jax.Array, v: jax.Array, blocks: list[tuple[int, int, jax.Array]]) -> jax.Array:
+    """Each block of queries against the keys up to its end, all [B, H, T, E]: no work on what the mask hides."""
+    parts = [attend(q[:, :, start:stop], k[:, :, :stop], v[:, :, :stop], bias) for start, stop, bias in blocks]
+    return jnp.concatenate(parts, axis=2)
+
+
+def forward(
+    config: StageConfig,
+    params: Params,
+    conditions: Sequence[jax.Array],
+    target: jax.Array,
+    *,
+    remat: bool = False,
+) -> jax.Array:
+    """Logits of every target token given the conditions and the target before it (teacher forcing).
+
+    conditions: int [B, F_s, K_s] a stream, in the stage's order; target: int [B, F, K], whole cells of the same
+    time; -> float32 [B, F, K, V]. `remat` recomputes each layer in the backward pass instead of keeping its insides.
+    """
+    params = compute_params(config, params)
+    model_ends = ends(config, params)
+    frames, codebooks = target.shape[1:]
+    blocks = query_blocks(model_ends.bias(config, frames // config.streams.target.frames_per_cell))
+
+    def layer(x: jax.Array, layer_params: Params) -> tuple[jax.Array, None]:
+        layer_block = block(config, layer_params)
+        return layer_block.finish(x, causal_attention(*layer_block.project(x), blocks)), None
+
+    x = model_ends.embed(config, conditions, target)
+    x, _ = jax.lax.scan(jax.checkpoint(layer) if remat else layer, x, params["blocks"])
+    return model_ends.logits(x[:, -frames * codebooks :].reshape(*target.shape, -1))
+
+
+def null_conditions(config: StageConfig, conditions: Sequence[jax.Array], drop: jax.Array) -> list[jax.Array]:
+    """Conditions with every token of the examples where `drop` [B] is true replaced by the stream's NULL id."""
+    return [
+        jnp.where(drop[:, None, None], stream.null_id, tokens)
+        for stream, tokens in zip(config.streams.conditions, conditions, strict=True)
+    ]

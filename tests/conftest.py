@@ -7,10 +7,14 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from hafm_jax import model
 from hafm_jax.sizes import StageConfig
 from hafm_jax.streams import STAGES, STREAMS
+
+settings.register_profile("any-machine", deadline=None)  # speed is measured in benchmarks/, not by tests
+settings.load_profile("any-machine")
 
 # Programs compiled by an earlier run of the tests are taken from disk; a changed program has another key.
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
@@ -58,3 +62,35 @@ def random_record(num_cells: int, seed: int = 0) -> dict[str, np.ndarray]:
 def no_network(monkeypatch):
     """Weights are made by the tests; nothing may be fetched."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+WINDOW_CELLS = {"semantic": 30, "coarse": 20, "fine": 10}
+
+
+@pytest.fixture(scope="session")
+def tokenizers(tmp_path_factory) -> Path:
+    """Tokenizers with random centroids and weights: of the real formats and vocabularies, but small."""
+    from hafm_jax.audio import chroma, codecs, semantic, spectral
+
+    directory = tmp_path_factory.mktemp("tokenizers")
+    centroids = np.random.default_rng(0).random((500, chroma.DIMENSIONS), np.float32)
+    semantic.save_semantic(directory / "semantic", {"features": "chroma"}, centroids)
+    config = spectral.SpectralConfig(
+        encoder_channels=8, encoder_blocks=1, decoder_channels=8, decoder_blocks=1, latent=4
+    )
+    codecs.save_spectral(directory / "codec", config, spectral.init(config, jax.random.key(0)))
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory, tokenizers) -> Path:
+    """A whole model directory with random weights."""
+    from hafm_jax.pretrained import StageWeights, save_model
+
+    directory = tmp_path_factory.mktemp("model")
+    stages = {}
+    for name, window_cells in WINDOW_CELLS.items():
+        config = tiny_config(name, window_cells=window_cells)
+        stages[name] = StageWeights(config, random_params(config), {"steps": 0})
+    save_model(directory, stages, tokenizers, "# A card\n", "float32")
+    return directory

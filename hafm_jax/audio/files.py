@@ -8,7 +8,6 @@ Axes: C channels, S samples.
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from hafm_jax.atomic import replacing
 from hafm_jax.errors import InputError
 from hafm_jax.streams import num_cells, samples_per_cell
 
@@ -101,18 +101,12 @@ def write_audio(path: str | os.PathLike, audio: np.ndarray, sample_rate_hz: int)
         raise ValueError(f"audio of shape {audio.shape}; expected [S] or [C, S]")
     if not np.isfinite(audio).all():
         raise ValueError(f"audio for {path} holds NaN or infinity")
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        soundfile.write(temporary, audio.T, sample_rate_hz, format=WRITABLE[path.suffix.lower()], subtype="PCM_16")
-        os.replace(temporary, path)
-    except (soundfile.LibsndfileError, OSError) as error:
-        reason = getattr(error, "strerror", None) or getattr(error, "error_string", str(error)).strip().rstrip(".")
-        raise InputError(
-            f"cannot write {path} ({reason}); expected an existing folder with space and permission to write"
-        ) from error
-    finally:
-        if temporary.parent.is_dir():
-            temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        try:
+            file_format = WRITABLE[path.suffix.lower()]
+            soundfile.write(temporary, audio.T, sample_rate_hz, format=file_format, subtype="PCM_16")
+        except soundfile.LibsndfileError as error:
+            raise InputError(f"cannot write {path}: {error.error_string.strip()}") from error
 
 
 def song_splits(songs: str | os.PathLike) -> list[str]:

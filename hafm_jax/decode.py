@@ -1,4 +1,4 @@
-"""One stage's sampler: prefill, then one compiled loop over frames. Arrays in, arrays out.
+"""One stage's sampler: prefill, then one compiled loop over tokens. Arrays in, arrays out.
 
 A window has one static shape: its conditions and its target [B, F, K], of which the first `start` frames are given
 and the frames up to `stop` are generated. `start` and `stop` are traced, so a stage compiles once whatever the song's
@@ -124,21 +124,18 @@ def _extend(config, params, cache, target, start, stop, keys, first_token, sampl
         x = ends.embed_target(tokens, codebook)
         return jnp.concatenate([x, x]) if guided else x
 
-    def frame(f, carry):
+    # One loop over tokens with the codebook traced: unrolling a frame's codebooks compiles each of them anew.
+    def token(position, carry):
         x, cache, target = carry
-        for codebook in range(codebooks):
-            position = f * codebooks + codebook
-            x, cache = step(x, cache, position)
-            logits = ends.logits(x[:, None, None], slice(codebook, codebook + 1))[:, 0, 0]
-            draw = jax.vmap(jax.random.fold_in, (0, None))(keys, first_token + position)
-            tokens = choose(guide(logits, guided, sampling.guidance_scale), draw, sampling)
-            target = target.at[:, f, codebook].set(tokens)
-            x = embed(tokens, codebook)
-        return x, cache, target
+        frame, codebook = position // codebooks, position % codebooks
+        x, cache = step(x, cache, position)
+        draw = jax.vmap(jax.random.fold_in, (0, None))(keys, first_token + position)
+        tokens = choose(guide(ends.token_logits(x, codebook), guided, sampling.guidance_scale), draw, sampling)
+        return embed(tokens, codebook), cache, target.at[:, frame, codebook].set(tokens)
 
     before = embed(target[:, jnp.maximum(start, 1) - 1, -1], codebooks - 1)
     x = jnp.where(start > 0, before, ends.embed_bos())
-    _, cache, target = jax.lax.fori_loop(start, stop, frame, (x, cache, target))
+    _, cache, target = jax.lax.fori_loop(start * codebooks, stop * codebooks, token, (x, cache, target))
     return cache, target
 
 

@@ -13,7 +13,7 @@ L layers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -117,16 +117,25 @@ class Ends(nnx.Module):
         tables = {name: self.position[name][...] for name in table_names(config.streams, config.position)}
         return PositionBias(tables, config.streams, num_cells, config.position)
 
-    def logits(self, x: jax.Array, codebooks: slice = slice(None)) -> jax.Array:
-        """The last layer's x [B, F, K, D] at the given codebooks' positions -> float32 [B, F, K, V]."""
+    def logits(self, x: jax.Array) -> jax.Array:
+        """The last layer's x [B, F, K, D], each codebook in its place -> float32 [B, F, K, V]."""
         x = rms_norm(x, self.final_norm[...])
-        return jnp.einsum("bfkd,kdv->bfkv", x, self.heads[codebooks], preferred_element_type=jnp.float32)
+        return jnp.einsum("bfkd,kdv->bfkv", x, self.heads[...], preferred_element_type=jnp.float32)
+
+    def token_logits(self, x: jax.Array, codebook: jax.Array) -> jax.Array:
+        """The last layer's x [B, D] where a token of `codebook` (a scalar) comes next -> float32 [B, V]."""
+        x = rms_norm(x, self.final_norm[...])
+        return jnp.einsum("bd,dv->bv", x, self.heads[codebook], preferred_element_type=jnp.float32)
 
 
 @cache
 def _graphs(config: StageConfig) -> tuple[nnx.GraphDef, nnx.GraphDef]:
     """The static halves of `Ends` and `Block`."""
-    return tuple(nnx.split(nnx.eval_shape(partial(kind, config, nnx.Rngs(0))))[0] for kind in (Ends, Block))
+
+    def graph(kind: type[nnx.Module]) -> nnx.GraphDef:
+        return nnx.split(nnx.eval_shape(lambda: kind(config, nnx.Rngs(0))))[0]
+
+    return graph(Ends), graph(Block)
 
 
 def init(config: StageConfig, key: jax.Array) -> Params:

@@ -33,7 +33,7 @@ def numpy_choices(logits, sampling):
 choose = jax.jit(decode.choose)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.integers(0, 1000),
     st.sampled_from([0, 1, 5, 40, 1000]),

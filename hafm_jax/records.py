@@ -1,0 +1,323 @@
+"""Token data sets: tf.train.Example in TFRecord shards, with random access and without TensorFlow.
+
+A data set is a folder (DESIGN.md section 6):
+
+    hafm_tokens-SPLIT.tfrecord-00000-of-00008   the examples: id, vocal_semantic [2N], instrumental_semantic [2N],
+                                                acoustic [3N, 8] flattened
+    dataset_info.json, features.json            tensorflow-datasets' description: `tfds.builder_from_directory` loads it
+    tokens.json                                 what made the tokens, and how much there is
+
+tensorflow-datasets writes the two description files; reading does without it (hafm_jax.tfrecord).
+
+Axes: N cells of one song.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hafm_jax.atomic import write_bytes
+from hafm_jax.errors import InputError
+from hafm_jax.streams import ACOUSTIC_CODEBOOKS, CELLS_PER_S, STREAMS
+from hafm_jax.tfrecord import HEADER, example_class, frame, index_records, masked_crc32c
+
+DATASET = "hafm_tokens"
+VERSION = "1.0.0"  # of the format; tensorflow-datasets wants three numbers
+TOKENS_FILE = "tokens.json"
+
+# field of a record -> (frames a cell, tokens a frame, vocabulary), read off the token contract
+FIELDS = {
+    stream.field: (
+        stream.frames_per_cell,
+        ACOUSTIC_CODEBOOKS if stream.field == "acoustic" else stream.codebooks,
+        stream.vocabulary,
+    )
+    for stream in STREAMS.values()
+}
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """What `write_split` wrote: examples of each shard, payload bytes, cells of all songs together."""
+
+    split: str
+    shard_lengths: list[int] = field(default_factory=list)
+    num_bytes: int = 0
+    num_cells: int = 0
+
+    @property
+    def num_examples(self) -> int:
+        return sum(self.shard_lengths)
+
+
+def check_record(record: dict[str, Any], where: str) -> None:
+    """Raises InputError unless the arrays are whole cells of one length with ids inside the vocabularies."""
+    num_cells = len(record["vocal_semantic"]) // STREAMS["vocal_semantic"].frames_per_cell
+    for name, (frames_per_cell, width, vocabulary) in FIELDS.items():
+        values = record[name]
+        expected = (num_cells * frames_per_cell,) + ((width,) if width > 1 else ())
+        if values.shape != expected or num_cells == 0:
+            raise InputError(
+                f"{where}: {name} has shape {values.shape}; expected {expected}, whole cells of one length in all "
+                "fields: extract the tokens again"
+            )
+        if values.min() < 0 or values.max() >= vocabulary:
+            raise InputError(
+                f"{where}: {name} ranges over {values.min()}..{values.max()}; expected ids in 0..{vocabulary - 1}: "
+                "extract the tokens again"
+            )
+
+
+def encode_example(record: dict[str, Any]) -> bytes:
+    """A record (`id` str; int arrays vocal_semantic [2N], instrumental_semantic [2N], acoustic [3N, 8]) -> Example."""
+    check_record(record, f"song {record['id']}")
+    example = example_class()()
+    features = example.features.feature
+    features["id"].bytes_list.value.append(record["id"].encode())
+    for name in FIELDS:
+        features[name].int64_list.value.extend(record[name].ravel().tolist())
+    return example.SerializeToString(deterministic=True)
+
+
+def decode_example(payload: bytes, where: str) -> dict[str, Any]:
+    """The inverse of `encode_example`, arrays int32. Raises InputError, `where` first, on anything else."""
+    from google.protobuf.message import DecodeError
+
+    try:
+        features = example_class().FromString(payload).features.feature
+    except DecodeError as error:
+        raise InputError(f"{where}: no tf.train.Example ({error}); expected tokens: extract them again") from error
+    absent = sorted({"id", *FIELDS} - set(features))
+    if absent or len(features["id"].bytes_list.value) != 1:
+        raise InputError(
+            f"{where}: found the features {sorted(features)}; expected id, {', '.join(FIELDS)}: extract tokens again"
+        )
+    record: dict[str, Any] = {"id": features["id"].bytes_list.value[0].decode(errors="replace")}
+    for name, (_, width, _) in FIELDS.items():
+        values = np.array(features[name].int64_list.value, np.int64)
+        if width > 1 and values.size % width == 0:
+            values = values.reshape(-1, width)
+        record[name] = values
+    check_record(
+        record, f"{where}, song {record['id']}"
+    )  # before the cast: a huge id must not wrap into the vocabulary
+    return {name: value if name == "id" else value.astype(np.int32) for name, value in record.items()}
+
+
+def shard_name(split: str, shard: int, num_shards: int) -> str:
+    return f"{DATASET}-{split}.tfrecord-{shard:05d}-of-{num_shards:05d}"
+
+
+def write_split(
+    directory: str | os.PathLike, split: str, records: Iterable[dict[str, Any]], num_shards: int = 8
+) -> SplitSummary:
+    """Write the records of a split, dealt out to the shards in turn; fewer records than shards make fewer shards.
+
+    Nothing has its final name before the last record is written; an exception leaves the folder as it was. Shards of
+    the split from an earlier run are replaced.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    mark = secrets.token_hex(4)
+    partial = [directory / f".{shard_name(split, k, num_shards)}.{mark}.tmp" for k in range(num_shards)]
+    lengths, num_bytes, num_cells = [0] * num_shards, 0, 0
+    try:
+        shards = [path.open("wb") for path in partial]
+        try:
+            for number, record in enumerate(records):
+                payload = encode_example(record)
+                shards[number % num_shards].write(frame(payload))
+                lengths[number % num_shards] += 1
+                num_bytes += len(payload)
+                num_cells += len(record["vocal_semantic"]) // STREAMS["vocal_semantic"].frames_per_cell
+        finally:
+            for file in shards:
+                file.close()
+        lengths = [length for length in lengths if length]  # dealt in turn, so empty shards are the last ones
+        if not lengths:
+            raise InputError(
+                f"{directory}: no songs for the split {split}; expected at least one: check the songs' folder"
+            )
+        (directory / TOKENS_FILE).unlink(missing_ok=True)  # no longer true; its absence marks an unfinished data set
+        final = [directory / shard_name(split, k, len(lengths)) for k in range(len(lengths))]
+        for path, target in zip(partial, final, strict=False):
+            os.replace(path, target)
+        for stale in set(directory.glob(f"{DATASET}-{split}.tfrecord-*")) - set(final):
+            stale.unlink()
+    finally:
+        for path in partial:
+            path.unlink(missing_ok=True)
+    return SplitSummary(split, lengths, num_bytes, num_cells)
+
+
+def check_target(directory: str | os.PathLike, splits: Sequence[str]) -> None:
+    """Raises InputError where `directory` holds splits that are not to be written: one tokens.json speaks for all."""
+    others = _splits_in(Path(directory)) - set(splits)
+    if others:
+        raise InputError(
+            f"{directory} already holds {', '.join(sorted(others))}, not to be written now; expected all splits of a "
+            "data set from one run: name them too, or choose another folder"
+        )
+
+
+def write_metadata(directory: str | os.PathLike, splits: Sequence[SplitSummary], made_by: dict[str, Any]) -> None:
+    """Write dataset_info.json and features.json (by tensorflow-datasets), then tokens.json: `made_by` and counts."""
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise InputError(
+            f'writing a token data set needs tensorflow-datasets ({error}): pip install "hafm_jax[tokenize]"'
+        ) from error
+    directory = Path(directory)
+    template = tfds.core.ShardedFileTemplate(
+        data_dir=directory, dataset_name=DATASET, template=tfds.core.naming.DEFAULT_FILENAME_TEMPLATE
+    )
+    infos = [
+        tfds.core.SplitInfo(
+            name=summary.split,
+            shard_lengths=summary.shard_lengths,
+            num_bytes=summary.num_bytes,
+            filename_template=template.replace(split=summary.split, filetype_suffix="tfrecord"),
+        )
+        for summary in splits
+    ]
+    shapes = {name: (None, width) if width > 1 else (None,) for name, (_, width, _) in FIELDS.items()}
+    features = {name: tfds.features.Tensor(shape=shape, dtype=np.int64) for name, shape in shapes.items()}
+    tfds.folder_dataset.write_metadata(
+        data_dir=directory,
+        features=tfds.features.FeaturesDict({"id": tfds.features.Text(), **features}),
+        split_infos=infos,
+        version=VERSION,
+        check_data=False,  # this check needs TensorFlow
+        description="HAFM tokens: semantic tokens of vocal and instrumental, acoustic tokens of the instrumental.",
+    )
+    document = {
+        "format_version": VERSION,
+        "made_by": made_by,
+        "splits": {
+            s.split: {
+                "songs": s.num_examples,
+                "hours": round(s.num_cells / CELLS_PER_S / 3600, 6),
+                "cells": s.num_cells,
+            }
+            for s in splits
+        },
+    }
+    write_bytes(directory / TOKENS_FILE, (json.dumps(document, indent=2) + "\n").encode())
+
+
+def read_tokens_json(directory: str | os.PathLike) -> dict[str, Any]:
+    """tokens.json as it is: format_version, made_by, splits. Raises InputError where there is none."""
+    path = Path(directory) / TOKENS_FILE
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"{path} cannot be read ({reason}); expected a token data set: make it with tokenize/extract_tokens.py"
+        ) from error
+
+
+class TokenRecords:
+    """Random access to the records of a split; a Grain data source.
+
+    `records[i]` is a dict with `id` (str), `vocal_semantic` int32 [2N], `instrumental_semantic` int32 [2N] and
+    `acoustic` int32 [3N, 8]. The index of byte offsets is made once, from the records' headers alone. Files are opened
+    when first read, in each process anew, and read by position, so threads and forked workers never disturb others.
+    Raises InputError, with file and byte offset, on a wrong checksum, a file cut short or a wrong shape.
+    """
+
+    def __init__(self, directory: str | os.PathLike, split: str) -> None:
+        self.directory, self.split = Path(directory), split
+        self._paths = _shards(self.directory, split)
+        self._files: dict[int, int] = {}  # shard -> file descriptor
+        indexes = [index_records(path) for path in self._paths]
+        self._shard = np.repeat(np.arange(len(indexes)), [len(index) for index in indexes])  # [records]
+        self._index = np.concatenate(indexes)  # [records, 3]: offset of the header, length and CRC of the payload
+        if not len(self._index):
+            raise InputError(f"{self._paths[0]} and its fellow shards hold no records: extract the tokens again")
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        number = range(len(self))[number]  # negative numbers count from the end, others raise IndexError
+        shard = int(self._shard[number])
+        offset, length, crc = (int(value) for value in self._index[number])
+        payload = self._read(shard, offset + HEADER.size, length)
+        where = f"{self._paths[shard]} at byte {offset}"
+        if len(payload) != length:
+            raise InputError(
+                f"{where}: {len(payload)} of {length} bytes are left; expected a whole file: copy it again"
+            )
+        if masked_crc32c(payload) != crc:
+            raise InputError(f"{where}: the record's checksum is wrong; expected intact data: copy the file again")
+        return decode_example(payload, where)
+
+    def __repr__(self) -> str:  # Grain asks for one that says which data it is, and compares it on restore
+        return f"TokenRecords(split={self.split!r}, fingerprint={self.fingerprint!r})"
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """sha256 over the lengths and checksums of all records in order: equal for equal data, wherever it lies."""
+        digest = hashlib.sha256(self.split.encode())
+        digest.update(np.column_stack([self._shard, self._index[:, 1:]]).astype("<i8").tobytes())
+        return digest.hexdigest()
+
+    def _read(self, shard: int, offset: int, length: int) -> bytes:
+        descriptor = self._files.get(shard)
+        if descriptor is None:
+            try:
+                descriptor = os.open(self._paths[shard], os.O_RDONLY)
+            except OSError as error:
+                raise InputError(
+                    f"{self._paths[shard]} cannot be opened ({error.strerror}): check the data set"
+                ) from error
+            # of two threads that open a shard at once, the second's descriptor is the one to close
+            kept = self._files.setdefault(shard, descriptor)
+            if kept != descriptor:
+                os.close(descriptor)
+                descriptor = kept
+        return os.pread(descriptor, length, offset)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": {}}
+
+    def __del__(self) -> None:
+        for descriptor in self.__dict__.get("_files", {}).values():
+            os.close(descriptor)
+
+
+def _splits_in(directory: Path) -> set[str]:
+    return {path.name.split("-")[1].split(".")[0] for path in directory.glob(f"{DATASET}-*.tfrecord-*")}
+
+
+def _shards(directory: Path, split: str) -> list[Path]:
+    """All shards of a split in order. Raises InputError where there are none, or not all."""
+    found = sorted(directory.glob(f"{DATASET}-{split}.tfrecord-?????-of-?????"))
+    if not found:
+        others = sorted(_splits_in(directory))
+        has = f"it has {', '.join(others)}" if others else "it has no tokens at all"
+        raise InputError(
+            f"{directory} has no split {split} ({has}); expected {shard_name(split, 0, 8)} or the like: "
+            "check the folder, or run tokenize/extract_tokens.py"
+        )
+    num_shards = int(found[-1].name[-5:])
+    expected = [directory / shard_name(split, k, num_shards) for k in range(num_shards)]
+    if found != expected:
+        odd = min(set(expected) ^ set(found))
+        raise InputError(
+            f"{directory} has {len(found)} shards of {split} where their names say {num_shards} ({odd.name} is "
+            f"{'missing' if odd in expected else 'of another run'}): copy the data set again"
+        )
+    return found

@@ -1,0 +1,106 @@
+"""TFRecord files and tf.train.Example without TensorFlow: framing, checksums, an index of offsets, the message class.
+
+Reading and writing need protobuf and google-crc32c only. The Example message is declared here from its published field
+numbers (tensorflow/core/example/*.proto), because importing it from tensorflow-datasets takes seconds in every worker
+process; its bytes are the same.
+
+In a file, a record is: length of the payload (uint64), masked CRC-32C of these 8 bytes (uint32), payload, its masked
+CRC-32C (uint32).
+"""
+
+from __future__ import annotations
+
+import functools
+import struct
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+
+from hafm_jax.errors import InputError
+
+HEADER = struct.Struct("<QI")  # length of the payload, masked CRC of these 8 bytes
+FOOTER = struct.Struct("<I")  # masked CRC of the payload
+MAX_PAYLOAD_BYTES = 1 << 31  # protobuf's limit; a longer "length" is a damaged one
+
+
+def masked_crc32c(data: bytes) -> int:
+    """The checksum of the TFRecord format: CRC-32C, rotated and offset so that a CRC of CRCs stays a good one."""
+    crc = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+@functools.cache
+def example_class() -> type:
+    """The message tf.train.Example, wire-compatible; in a descriptor pool of its own, clear of TensorFlow's."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+    package = "hafm_jax_example"
+    field_types = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package, syntax="proto3")
+
+    def message(parent: Any, name: str, *fields: tuple) -> Any:
+        """Adds a message; a field is (name, number, scalar type or message's name, repeated)."""
+        out = parent.add(name=name)
+        for field_name, number, kind, repeated in fields:
+            label = field_types.LABEL_REPEATED if repeated else field_types.LABEL_OPTIONAL
+            added = out.field.add(name=field_name, number=number, label=label)
+            if isinstance(kind, str):
+                added.type, added.type_name = field_types.TYPE_MESSAGE, f".{package}.{kind}"
+            else:
+                added.type = kind
+        return out
+
+    message(file.message_type, "BytesList", ("value", 1, field_types.TYPE_BYTES, True))
+    message(file.message_type, "FloatList", ("value", 1, field_types.TYPE_FLOAT, True))
+    message(file.message_type, "Int64List", ("value", 1, field_types.TYPE_INT64, True))
+    kinds = [("bytes_list", 1, "BytesList", False), ("float_list", 2, "FloatList", False)]
+    feature = message(file.message_type, "Feature", *kinds, ("int64_list", 3, "Int64List", False))
+    feature.oneof_decl.add(name="kind")
+    for member in feature.field:
+        member.oneof_index = 0
+    features = message(file.message_type, "Features", ("feature", 1, "Features.FeatureEntry", True))
+    entry = message(
+        features.nested_type,
+        "FeatureEntry",
+        ("key", 1, field_types.TYPE_STRING, False),
+        ("value", 2, "Feature", False),
+    )
+    entry.options.map_entry = True  # Features.feature is a map<string, Feature>
+    message(file.message_type, "Example", ("features", 1, "Features", False))
+
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(file.SerializeToString())
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.Example"))
+
+
+def frame(payload: bytes) -> bytes:
+    """The record as it stands in a file."""
+    length = struct.pack("<Q", len(payload))
+    return length + FOOTER.pack(masked_crc32c(length)) + payload + FOOTER.pack(masked_crc32c(payload))
+
+
+def index_records(path: Path) -> np.ndarray:
+    """int64 [records, 3]: offset of each record's header, length and stored masked CRC of its payload."""
+    rows = []
+    size = path.stat().st_size
+    with path.open("rb", buffering=0) as file:
+        offset = 0
+        while offset < size:
+            where = f"{path} at byte {offset}"
+            header = file.read(HEADER.size)
+            if len(header) < HEADER.size:
+                raise InputError(f"{where}: the file ends within a record's header: copy it again")
+            length, crc = HEADER.unpack(header)
+            if masked_crc32c(header[:8]) != crc or length > MAX_PAYLOAD_BYTES:
+                raise InputError(f"{where}: the header's checksum is wrong; expected a TFRecord file: copy it again")
+            following = offset + HEADER.size + length + FOOTER.size
+            if following > size:
+                raise InputError(
+                    f"{where}: the file ends {following - size} bytes before its record does: copy it again"
+                )
+            file.seek(offset + HEADER.size + length)
+            rows.append((offset, length, FOOTER.unpack(file.read(FOOTER.size))[0]))
+            offset = following
+    return np.array(rows, np.int64).reshape(-1, 3)

@@ -1,0 +1,207 @@
+"""The offline scripts on three tiny songs of plain sines, with a small codec of random weights."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from hafm_jax import errors, records
+from hafm_jax.audio import codecs, files, semantic, spectral
+from hafm_jax.errors import InputError
+
+TOKENIZE = Path(__file__).resolve().parent.parent / "tokenize"
+RATE_HZ = 22_050
+
+
+def load_script(name: str):
+    spec = importlib.util.spec_from_file_location(f"script_{name}", TOKENIZE / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(monkeypatch, name: str, *arguments) -> None:
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+    load_script(name).main()
+
+
+def tune(seconds: float, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    notes = np.repeat(rng.integers(48, 72, 8), int(seconds * RATE_HZ) // 8 + 1)[: int(seconds * RATE_HZ)]
+    phase = np.cumsum(2 * np.pi * 440 * 2 ** ((notes - 69) / 12) / RATE_HZ)
+    return 0.2 * np.sin(phase) + rng.normal(0, 0.003, notes.size)
+
+
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("songs")
+    for split, name, seconds, seed in [("train", "a", 2.0, 1), ("train", "b", 1.51, 2), ("validation", "c", 1.0, 3)]:
+        (folder / split / name).mkdir(parents=True)
+        files.write_audio(folder / split / name / "vocals.wav", tune(seconds, seed), RATE_HZ)
+        files.write_audio(folder / split / name / "instrumental.wav", np.stack([tune(seconds, seed + 9)] * 2), RATE_HZ)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokenizers(tmp_path_factory, songs):
+    folder = tmp_path_factory.mktemp("tokenizers")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        run(monkeypatch, "fit_kmeans", "--songs", songs, "--features", "chroma", "--clusters", 30, "--out", folder)
+    config = spectral.SpectralConfig()
+    codecs.save_spectral(folder / "codec", config, spectral.init(config, jax.random.key(0)))
+    return folder
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_tokenize_is_no_package():
+    """With an __init__.py it would shadow the standard library's tokenize; so would a script with such a name."""
+    assert not (TOKENIZE / "__init__.py").exists()
+    assert not {path.stem for path in TOKENIZE.glob("*.py")} & set(sys.stdlib_module_names)
+
+
+# --------------------------------------------------------------------------------------------------------- fit_kmeans
+
+
+def test_fit_writes_a_tokenizer_that_says_how_it_was_fitted(tokenizers, songs):
+    tokenizer = semantic.load_semantic(tokenizers / "semantic")
+    assert tokenizer.vocabulary == 30 and tokenizer.features_name == "chroma"
+    fit = tokenizer.config["fit"]
+    # 2.0 s and 1.51 s are 50 and 38 cells; a cell has two frames, a song two stems
+    assert fit["songs"] == 2 and fit["frames"] == (50 + 38) * 2 * 2 and fit["seed"] == 0
+    assert set(fit["versions"]) >= {"hafm_jax", "numpy", "scikit-learn"}
+    assert 2 <= fit["validation"]["clusters_in_use"] <= 30
+    features = tokenizer.features(semantic.semantic_audio(tune(2.0, 1), RATE_HZ, 0.0, 0))
+    distance = np.square(features - tokenizer.centroids[semantic.nearest_centroids(features, tokenizer.centroids)])
+    assert distance.sum(1).mean() < 0.6 * np.square(features - features.mean(0)).sum(1).mean()
+
+
+def test_fit_follows_its_seed(monkeypatch, tokenizers, songs, tmp_path):
+    arguments = ["--songs", songs, "--features", "chroma", "--clusters", 30]
+    run(monkeypatch, "fit_kmeans", *arguments, "--out", tmp_path / "same")
+    assert tree(tmp_path / "same" / "semantic") == tree(tokenizers / "semantic")
+    run(monkeypatch, "fit_kmeans", *arguments, "--out", tmp_path / "other", "--seed", 1, "--max-frames", 100)
+    other = semantic.load_semantic(tmp_path / "other" / "semantic")
+    assert other.config["fit"]["frames"] == 100
+    assert other.centroids_sha256 != semantic.load_semantic(tokenizers / "semantic").centroids_sha256
+
+
+@pytest.mark.parametrize(
+    "change, found",
+    [
+        (["--clusters", 501], "--clusters is 501"),
+        (["--clusters", 400], "352 frames for 400 clusters"),
+        (["--features", "hubert"], "--source"),
+        (["--songs", "absent"], "make one with"),
+        (["--vocal-noise", -1], "--vocal-noise"),
+    ],
+)
+def test_fit_refuses_what_cannot_be(monkeypatch, songs, tmp_path, change, found):
+    with pytest.raises(InputError, match=found):
+        run(monkeypatch, "fit_kmeans", "--songs", songs, "--features", "chroma", "--out", tmp_path, *change)
+    assert not list(tmp_path.iterdir())
+
+
+# ----------------------------------------------------------------------------------------------------- extract_tokens
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory, songs, tokenizers):
+    folder = tmp_path_factory.mktemp("tokens") / "set"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        run(monkeypatch, "extract_tokens", "--songs", songs, "--tokenizers", tokenizers, "--out", folder, "--seed", 5)
+    return folder
+
+
+def test_extracted_tokens_are_those_of_the_parts(tokens, songs, tokenizers):
+    train = records.TokenRecords(tokens, "train")
+    assert [train[k]["id"] for k in range(len(train))] == ["a", "b"]
+    record = train[1]
+    tokenizer, codec = semantic.load_semantic(tokenizers / "semantic"), codecs.load_codec(tokenizers / "codec")
+    vocal, rate_hz = files.read_audio(songs / "train" / "b" / "vocals.wav")
+    instrumental, _ = files.read_audio(songs / "train" / "b" / "instrumental.wav")
+    seed = load_script("extract_tokens").song_seed(5, "train", "b")
+    np.testing.assert_array_equal(
+        record["vocal_semantic"], semantic.vocal_tokens(tokenizer, vocal, rate_hz, semantic.VOCAL_NOISE_SIGMA, seed)
+    )
+    np.testing.assert_array_equal(
+        record["instrumental_semantic"], semantic.instrumental_tokens(tokenizer, instrumental, rate_hz)
+    )
+    audio = files.pad_to_cells(files.resample(instrumental.mean(axis=0), rate_hz, 24_000), 24_000)
+    np.testing.assert_array_equal(record["acoustic"], codec.encode(audio[None])[0])
+    assert record["acoustic"].shape == (3 * 38, 8)
+
+
+def test_tokens_json_says_what_made_them(tokens, tokenizers):
+    document = records.read_tokens_json(tokens)
+    made_by = document["made_by"]
+    assert made_by["semantic"]["features"] == "chroma" and made_by["codec"]["codec"] == "spectral"
+    centroids_sha256 = semantic.load_semantic(tokenizers / "semantic").centroids_sha256
+    assert made_by["semantic"]["centroids_sha256"] == centroids_sha256
+    assert len(made_by["codec"]["weights_sha256"]) == 64
+    assert (made_by["vocal_noise_sigma"], made_by["seed"], made_by["skipped"]) == (semantic.VOCAL_NOISE_SIGMA, 5, {})
+    assert document["splits"]["train"]["cells"] == 50 + 38 and document["splits"]["validation"]["songs"] == 1
+
+
+def test_tokens_do_not_depend_on_workers_and_follow_the_seed(monkeypatch, tokens, songs, tokenizers, tmp_path):
+    arguments = ["--songs", songs, "--tokenizers", tokenizers, "--splits", "train"]
+    run(monkeypatch, "extract_tokens", *arguments, "--out", tmp_path / "same", "--seed", 5, "--workers", 1)
+    expected = records.TokenRecords(tokens, "train").fingerprint
+    assert records.TokenRecords(tmp_path / "same", "train").fingerprint == expected
+    run(monkeypatch, "extract_tokens", *arguments, "--out", tmp_path / "other", "--seed", 6)
+    assert records.TokenRecords(tmp_path / "other", "train").fingerprint != expected
+
+
+def test_songs_that_do_not_fit_are_left_out_with_the_reason(monkeypatch, songs, tokenizers, tmp_path, capsys):
+    mixed = tmp_path / "songs"
+    for name, vocal_s, instrumental_s in [("good", 0.4, 0.41), ("long", 0.4, 0.5), ("broken", 0.4, 0.4)]:
+        (mixed / "test" / name).mkdir(parents=True)
+        files.write_audio(mixed / "test" / name / "vocals.wav", tune(vocal_s, 1), RATE_HZ)
+        files.write_audio(mixed / "test" / name / "instrumental.wav", tune(instrumental_s, 2), RATE_HZ)
+    (mixed / "test" / "broken" / "instrumental.wav").write_text("no audio")
+    out = tmp_path / "tokens"
+    run(monkeypatch, "extract_tokens", "--songs", mixed, "--tokenizers", tokenizers, "--out", out)
+    source = records.TokenRecords(out, "test")
+    assert [source[k]["id"] for k in range(len(source))] == ["good"]
+    assert source[0]["acoustic"].shape == (30, 8)  # 0.4 s and 0.41 s: the 10 cells that both have
+    skipped = records.read_tokens_json(out)["made_by"]["skipped"]
+    assert set(skipped) == {"test/long", "test/broken"}
+    assert "0.400 s" in skipped["test/long"] and "cannot be read" in skipped["test/broken"]
+    assert "2 left out" in capsys.readouterr().out
+
+    with pytest.raises(InputError, match="already holds test"):
+        run(monkeypatch, "extract_tokens", "--songs", songs, "--tokenizers", tokenizers, "--out", out)
+
+
+def test_bad_input_ends_with_exit_code_two(monkeypatch, songs, tmp_path, capsys):
+    script = load_script("extract_tokens")
+    monkeypatch.setattr(
+        sys, "argv", ["x", "--songs", str(songs), "--tokenizers", str(tmp_path), "--out", str(tmp_path / "tokens")]
+    )
+    with pytest.raises(SystemExit) as ended:
+        errors.run_command(script.main)
+    message = capsys.readouterr().err.strip()
+    assert ended.value.code == 2 and message.startswith("error: ") and "\n" not in message
+    assert not (tmp_path / "tokens").exists()
+
+
+@pytest.mark.parametrize("name", ["fit_kmeans", "extract_tokens"])
+def test_help_teaches(monkeypatch, capsys, name):
+    with pytest.raises(SystemExit) as ended:
+        run(monkeypatch, name, "--help")
+    out = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert all(word in out for word in ("reads", "writes", "default", "--songs", f"python tokenize/{name}.py"))
+
+
+def test_tokenizer_config_is_plain_json(tokenizers):
+    config = json.loads((tokenizers / "semantic" / "config.json").read_text())
+    assert config["clusters"] == 30 and config["format_version"] == 1

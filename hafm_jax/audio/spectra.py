@@ -1,0 +1,142 @@
+"""Short-time spectra in JAX, and the two distances between an original and its copy that are measured with them.
+
+The spectral codec's network, its training loss and its evaluation share these functions, so what is trained is what
+is reported. Everything here is pure, differentiable and local in time.
+
+Axes: B batch, S samples, F frames, N samples of a window, W frequency bins (N / 2 + 1), M mel bands.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# The scales of `spectral_distance_db`: window in samples -> mel bands. At 24 kHz these are 21, 43 and 85 ms: the short
+# window sees onsets, the long one separates neighbouring semitones down to about 200 Hz. Bands grow with the window so
+# that the lowest are about one bin wide.
+DISTANCE_SCALES = {512: 32, 1024: 64, 2048: 128}
+DISTANCE_FLOOR_DB = -80.0  # below full scale; quieter bands count as equally silent
+SI_SDR_EPSILON = 1e-9  # mean power (-90 dB) that keeps silent clips finite
+
+
+def hann_window(size: int) -> np.ndarray:
+    """The periodic Hann window, float32 [size], whose shifted copies add up to a constant."""
+    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)).astype(np.float32)
+
+
+def split_frames(audio: jax.Array, size: int, hop: int) -> jax.Array:
+    """Cut [B, F * hop + size - hop] into overlapping frames [B, F, size]. `size` is a multiple of `hop`.
+
+    Written as shifted slices of [B, F, hop] pieces: a gather costs several times as much, more so backward.
+    """
+    overlap = size // hop
+    pieces = audio.reshape(audio.shape[0], -1, hop)  # [B, F + overlap - 1, hop]
+    frames = pieces.shape[1] - overlap + 1
+    return jnp.concatenate([pieces[:, i : i + frames] for i in range(overlap)], axis=-1)
+
+
+def overlap_add(frames: jax.Array, hop: int) -> jax.Array:
+    """Add overlapping frames [B, F, N] into [B, F * hop + N - hop], the transpose of `split_frames`."""
+    batch, num_frames, size = frames.shape
+    overlap = size // hop
+    pieces = frames.reshape(batch, num_frames, overlap, hop)
+    shifted = (jnp.pad(pieces[:, :, i], ((0, 0), (i, overlap - 1 - i), (0, 0))) for i in range(overlap))
+    return functools.reduce(jnp.add, shifted).reshape(batch, -1)
+
+
+def stft(audio: jax.Array, size: int, hop: int, *, padded: bool = False) -> jax.Array:
+    """Complex64 spectra [B, F, W] of audio [B, S], F = ceil(S / hop), scaled so that a sine of amplitude a peaks at a.
+
+    Frame f is centred on the middle of its hop (sample f * hop + hop / 2); silence stands before the start and after
+    the end. With `padded`, the (size - hop) / 2 samples on either side are part of `audio` and no silence is added.
+    """
+    if size % hop or (size - hop) % 2:
+        raise ValueError(f"window {size} must be a multiple of hop {hop}, and their difference even")
+    if not padded:
+        side = (size - hop) // 2
+        audio = jnp.pad(audio, ((0, 0), (side, side + -audio.shape[1] % hop)))
+    window = hann_window(size)
+    return jnp.fft.rfft(split_frames(audio, size, hop) * (window * (2 / window.sum())))
+
+
+def istft(spectra: jax.Array, size: int, hop: int, mask: jax.Array | None = None) -> jax.Array:
+    """Least-squares inverse of `stft`: [B, F, W] -> float32 [B, F * hop].
+
+    `mask` [B, F] is 1 for frames that exist. The others add nothing and are left out of the window's normalisation, so
+    a chunk with empty frames beyond the file's ends gives the same samples as the whole file.
+    """
+    window = hann_window(size)
+    frames = jnp.fft.irfft(spectra, n=size) * (window * (window.sum() / 2))  # [B, F, N]
+    side = (size - hop) // 2
+    kept = slice(side, side + frames.shape[1] * hop)
+    if mask is None:
+        total = _window_power(window, frames.shape[1], hop)[kept]
+    else:
+        frames = frames * mask[..., None]
+        total = overlap_add(mask[..., None] * (window * window), hop)[:, kept]
+    # Where any frame exists the sum is at least 0.73 (the codec's sizes, first sample); 1e-3 guards empty frames only.
+    return overlap_add(frames, hop)[:, kept] / jnp.maximum(total, 1e-3)
+
+
+def _window_power(window: np.ndarray, frames: int, hop: int) -> np.ndarray:
+    """Sum of the squared windows of `frames` frames. In numpy, since XLA takes minutes to fold such constants."""
+    total = np.zeros((frames - 1) * hop + len(window), np.float32)
+    for frame in range(frames):
+        total[frame * hop : frame * hop + len(window)] += window * window
+    return total
+
+
+@functools.cache
+def mel_filters(size: int, bands: int, rate_hz: int) -> np.ndarray:
+    """Triangular filters float32 [W, M], equally spaced in mel (2595 log10(1 + f / 700), O'Shaughnessy 1987), peak 1.
+
+    Where bands are narrower than a bin, a filter is widened to one bin so that no band is empty.
+    """
+    bins_hz = np.arange(size // 2 + 1) * rate_hz / size
+    top_mel = 2595 * math.log10(1 + rate_hz / 2 / 700)
+    edges_hz = 700 * (10 ** (np.linspace(0, top_mel, bands + 2) / 2595) - 1)  # [M + 2]
+    low, centre, high = edges_hz[:-2], edges_hz[1:-1], edges_hz[2:]
+    bin_hz = rate_hz / size
+    rising = (bins_hz[:, None] - centre) / np.maximum(centre - low, bin_hz)
+    falling = (centre - bins_hz[:, None]) / np.maximum(high - centre, bin_hz)
+    return np.maximum(0.0, 1 + np.minimum(rising, falling)).astype(np.float32)
+
+
+def log_mel_db(audio: jax.Array, size: int, bands: int, rate_hz: int) -> jax.Array:
+    """Power of mel bands in dB of a full-scale sine, float32 [B, F, M], floored at DISTANCE_FLOOR_DB; hop size / 2."""
+    spectra = stft(audio, size, size // 2)
+    power = (jnp.square(spectra.real) + jnp.square(spectra.imag)) @ mel_filters(size, bands, rate_hz)
+    return 10 * jnp.log10(power + 10 ** (DISTANCE_FLOOR_DB / 10))
+
+
+def spectral_distance_db(audio: jax.Array, reference: jax.Array, rate_hz: int) -> jax.Array:
+    """The multi-scale spectral distance in dB, float32 [B]: 0 for equal sound, blind to phase.
+
+    The mean absolute difference of the log-mel powers of two signals [B, S], over frames and bands, averaged over the
+    windows of DISTANCE_SCALES. Both powers have the floor of DISTANCE_FLOOR_DB added. This is the codec's training loss
+    and the figure of its evaluation.
+    """
+    distances = [
+        jnp.abs(log_mel_db(audio, size, bands, rate_hz) - log_mel_db(reference, size, bands, rate_hz)).mean(axis=(1, 2))
+        for size, bands in DISTANCE_SCALES.items()
+    ]
+    return sum(distances) / len(distances)
+
+
+def si_sdr_db(audio: jax.Array, reference: jax.Array) -> jax.Array:
+    """Scale-invariant signal-to-distortion ratio in dB, float32 [B], of signals [B, S] (Le Roux et al. 2019).
+
+    10 log10(|a r|^2 / |x - a r|^2) with a = <x, r> / |r|^2; means are removed first. Both powers have SI_SDR_EPSILON
+    added, so silence against silence is 0 dB and equal signals at most 10 log10(power / SI_SDR_EPSILON).
+    """
+    audio = audio - audio.mean(axis=1, keepdims=True)
+    reference = reference - reference.mean(axis=1, keepdims=True)
+    power = jnp.square(reference).mean(axis=1, keepdims=True)
+    scale = (audio * reference).mean(axis=1, keepdims=True) / (power + SI_SDR_EPSILON)
+    target = jnp.square(scale * reference).mean(axis=1)
+    error = jnp.square(audio - scale * reference).mean(axis=1)
+    return 10 * jnp.log10((target + SI_SDR_EPSILON) / (error + SI_SDR_EPSILON))

@@ -1,0 +1,230 @@
+"""The spectral codec's network and training: spectra against references, the quantiser, locality, a short training."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.signal
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hafm_jax.audio import spectra, spectral
+
+TINY = spectral.SpectralConfig(
+    window=320,
+    hop=80,
+    sample_rate_hz=6000,
+    phase_bins_in=40,
+    phase_bins_out=30,
+    encoder_channels=24,
+    encoder_blocks=1,
+    decoder_channels=24,
+    decoder_blocks=2,
+    latent=8,
+    codebooks=4,
+    vocabulary=32,
+)
+
+
+def noise(seed: int, *shape: int, scale: float = 0.1) -> np.ndarray:
+    return (np.random.default_rng(seed).standard_normal(shape) * scale).astype(np.float32)
+
+
+@functools.cache
+def tiny_params() -> dict:
+    return spectral.init(TINY, jax.random.key(0))
+
+
+@functools.cache
+def training():
+    """The training script as a module; `tokenize` is no package, since the standard library has one of that name."""
+    path = Path(__file__).parents[1] / "tokenize" / "train_codec.py"
+    spec = importlib.util.spec_from_file_location("train_codec_script", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclass looks itself up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_stft_matches_scipy():
+    size, hop, audio = 256, 64, noise(0, 1, 64 * 20)
+    side = (size - hop) // 2
+    padded = np.pad(audio[0], side)
+    _, _, expected = scipy.signal.stft(
+        padded, window="hann", nperseg=size, noverlap=size - hop, boundary=None, padded=False, scaling="spectrum"
+    )
+    found = spectra.stft(jnp.asarray(audio), size, hop)[0]  # ours is one-sided in amplitude: twice scipy's
+    np.testing.assert_allclose(found, 2 * expected.T, atol=2e-6)
+
+
+@settings(max_examples=12)
+@given(frames=st.sampled_from([1, 2, 5, 9]), overlap=st.sampled_from([2, 4]), seed=st.integers(0, 99))
+def test_istft_inverts_stft_up_to_the_edges(frames, overlap, seed):
+    audio = noise(seed, 2, frames * 64)
+    size = 64 * overlap
+    again = jax.jit(lambda x: spectra.istft(spectra.stft(x, size, 64), size, 64))(audio)
+    np.testing.assert_allclose(again, audio, atol=1e-5)
+
+
+def test_a_sine_peaks_at_its_amplitude():
+    audio = 0.5 * np.sin(2 * np.pi * 1500 / 24000 * np.arange(320 * 30)).astype(np.float32)
+    magnitude = np.abs(spectra.stft(audio[None], 1280, 320))[0, 10:20]
+    assert magnitude.argmax(axis=1).tolist() == [80] * 10
+    np.testing.assert_allclose(magnitude.max(axis=1), 0.5, rtol=1e-4)
+
+
+def test_istft_leaves_out_masked_frames():
+    audio = noise(1, 1, 64 * 12)
+    whole = spectra.stft(audio, 256, 64)
+    mask = jnp.asarray(np.pad(np.ones(12), (3, 4)), jnp.float32)[None]
+    chunk = jnp.pad(whole, ((0, 0), (3, 4), (0, 0)), constant_values=7.0)  # what lies outside must not matter
+    np.testing.assert_allclose(spectra.istft(chunk, 256, 64, mask)[:, 3 * 64 : 15 * 64], audio, atol=1e-6)
+
+
+def test_no_mel_band_is_empty():
+    for size, bands in spectra.DISTANCE_SCALES.items():
+        filters = spectra.mel_filters(size, bands, 24000)
+        assert filters.shape == (size // 2 + 1, bands)
+        assert (filters.sum(axis=0) > 0.5).all()
+
+
+def test_spectral_distance_is_the_gain_and_blind_to_polarity():
+    audio = noise(2, 1, 24000)
+    assert float(spectra.spectral_distance_db(audio, audio, 24000)[0]) == 0
+    assert float(spectra.spectral_distance_db(-audio, audio, 24000)[0]) < 1e-4
+    assert float(spectra.spectral_distance_db(audio / 2, audio, 24000)[0]) == pytest.approx(6.02, abs=0.05)
+
+
+@settings(max_examples=20)
+@given(ratio_db=st.floats(-20, 30), gain=st.floats(0.3, 3), seed=st.integers(0, 99))
+def test_si_sdr_of_a_known_error(ratio_db, gain, seed):
+    reference, error = noise(seed, 2, 4000)
+    reference -= reference.mean()
+    error -= error.mean()
+    error -= reference * (error @ reference) / (reference @ reference)  # orthogonal: the ratio is then exact
+    error *= np.linalg.norm(reference) / np.linalg.norm(error) * 10 ** (-ratio_db / 20)
+    found = spectra.si_sdr_db(gain * (reference + error)[None], reference[None])[0]
+    assert float(found) == pytest.approx(ratio_db, abs=0.05)
+
+
+def test_si_sdr_of_silence_is_finite():
+    assert float(spectra.si_sdr_db(jnp.zeros((1, 100)), jnp.zeros((1, 100)))[0]) == 0
+
+
+@settings(max_examples=10)
+@given(seed=st.integers(0, 999), books=st.integers(1, 4))
+def test_quantiser_matches_a_loop(seed, books):
+    codebooks, latents = noise(seed, books, 16, 5, scale=1), noise(seed + 1, 2, 3, 5, scale=1)
+    codes, chosen, residuals = spectral.quantize(codebooks, latents)
+    for b in range(2):
+        for f in range(3):
+            left = latents[b, f].copy()
+            for k in range(books):
+                nearest = min(range(16), key=lambda v: np.square(left - codebooks[k, v]).sum())
+                assert int(codes[b, f, k]) == nearest
+                np.testing.assert_allclose(residuals[b, f, k], left, atol=1e-5)
+                left -= codebooks[k, nearest]
+    np.testing.assert_allclose(spectral.dequantize(codebooks, codes), chosen.sum(2), atol=1e-5)
+
+
+def test_default_codec_fits_its_budget_and_the_token_contract():
+    config = spectral.SpectralConfig()
+    assert spectral.num_params(config) <= 2_300_000  # 4.6 MB in float16
+    assert (config.hop, config.frame_rate_hz, config.codebooks, config.vocabulary) == (320, 75, 8, 1024)
+
+
+def test_latents_have_mean_0_and_variance_1():
+    latents = spectral.encode_latents(TINY, tiny_params(), noise(3, 2, 80 * 10))
+    np.testing.assert_allclose(latents.mean(-1), 0, atol=1e-5)
+    np.testing.assert_allclose(latents.var(-1), 1, atol=1e-2)
+
+
+def test_encoder_sees_no_further_than_its_halo():
+    frames, at = 30, 15
+
+    def latent(audio):
+        return jnp.square(spectral.encode_latents(TINY, tiny_params(), audio[None])[0, at, :3]).sum()
+
+    gradient = jax.grad(latent)(jnp.asarray(noise(4, frames * 80)))
+    touched = np.abs(gradient).reshape(frames, 80).max(1) > 0
+    reach = TINY.encoder_halo + 2  # and the samples under the outermost STFT windows
+    assert touched[at]
+    assert touched[at - TINY.encoder_halo] and touched[at + TINY.encoder_halo]
+    assert not touched[: at - reach].any() and not touched[at + reach + 1 :].any()
+
+
+def test_decoder_sees_no_further_than_its_halo():
+    frames, at = 40, 20
+
+    def samples(latents):
+        return jnp.square(spectral.decode_latents(TINY, tiny_params(), latents)[0, at * 80 : (at + 1) * 80]).sum()
+
+    touched = np.abs(jax.grad(samples)(jnp.asarray(noise(5, 1, frames, 8, scale=1)))).max((0, 2)) > 0
+    assert touched[at - TINY.decoder_halo + 1 : at + TINY.decoder_halo].all()
+    assert not touched[: at - TINY.decoder_halo].any() and not touched[at + TINY.decoder_halo + 1 :].any()
+
+
+def test_kmeans_finds_separate_clusters():
+    centres = noise(6, 8, 4, scale=10)
+    points = (centres[:, None] + noise(7, 8, 50, 4, scale=0.01)).reshape(-1, 4)
+    centroids, counts = training().kmeans(jnp.asarray(points), 64, 10, jax.random.key(0))
+    nearest = np.abs(np.asarray(centroids)[None] - centres[:, None]).max(-1).min(1)
+    assert nearest.max() < 0.05
+    assert int(counts.sum()) == len(points)
+
+
+def test_codes_follow_their_residuals_and_dead_ones_restart():
+    books = {
+        "codebooks": jnp.zeros((1, 3, 2)),
+        "counts": jnp.asarray([[4.0, 4.0, 0.0]]),
+        "sums": jnp.asarray([[[4.0, 0.0], [0.0, 4.0], [0.0, 0.0]]]),
+        "hits": jnp.zeros((1, 3), bool),
+    }
+    codes = jnp.zeros((8, 1), jnp.int32)
+    residuals = jnp.full((8, 1, 2), 3.0)
+    moved = training().follow_latents(books, codes, residuals, jax.random.key(0), jnp.asarray(True))
+    decay = training().EMA_DECAY
+    count = decay * 4 + (1 - decay) * 8
+    expected = (decay * np.array([4.0, 0.0]) + (1 - decay) * 8 * 3.0) / count
+    np.testing.assert_allclose(moved["codebooks"][0, 0], expected, rtol=1e-5)
+    np.testing.assert_allclose(moved["codebooks"][0, 1], [0, 1], atol=1e-6)  # unused: stays
+    np.testing.assert_allclose(moved["codebooks"][0, 2], [3, 3], rtol=1e-6)  # dead: a residual of this batch
+    assert moved["hits"][0].tolist() == [True, False, False]
+    kept = training().follow_latents(books, codes, residuals, jax.random.key(0), jnp.asarray(False))
+    np.testing.assert_allclose(kept["codebooks"][0, 2], [0, 0])
+
+
+def test_batches_are_a_function_of_seed_and_step():
+    clips = [np.round(noise(8, 5000) * 32767).astype(np.int16), np.ones(100, np.int16)]
+    recipe = training().Recipe(batch_size=4)
+    first, again = (training().make_batch(clips, recipe, 800, 3) for _ in range(2))
+    assert first.shape == (4, 800) and first.dtype == np.float32
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, training().make_batch(clips, recipe, 800, 4))
+
+
+def test_short_training_lowers_the_loss_and_uses_codes(tmp_path, monkeypatch):
+    monkeypatch.setattr(training(), "LOG_EVERY_STEPS", 20)
+    rng = np.random.default_rng(0)
+    time_s = np.arange(6000 * 4) / 6000
+    clips = []
+    for _ in range(6):
+        partials = [
+            a * np.sin(2 * np.pi * f * time_s) for f, a in zip(rng.uniform(80, 900, 4), (1, 0.7, 0.5, 0.3), strict=True)
+        ]
+        clips.append(np.round(sum(partials) * 0.2 * 32767 * np.sin(np.pi * 3 * time_s) ** 2).astype(np.int16))
+    recipe = training().Recipe(steps=160, batch_size=4, seconds=0.4, learning_rate=3e-3)
+    metrics = tmp_path / "metrics.jsonl"
+    params, facts = training().train(clips, TINY, recipe, metrics)
+    assert len(metrics.read_text().splitlines()) == 8
+    assert facts["last_logged"]["loss"] < 0.8 * facts["first_logged"]["loss"]
+    assert min(facts["last_logged"]["codes_in_use"]) > 8  # of 32
+    assert facts["songs"] == 6
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, tiny_params())

@@ -10,9 +10,9 @@ EXTRAS = {
     "hub": ["huggingface_hub"],
     "torch": ["torch", "transformers"],
     "tokenize": ["optax", "scikit-learn", "tensorflow-datasets", "google-crc32c"],
-    "train": ["optax", "orbax-checkpoint", "grain", "ml-collections", "tensorflow-datasets", "google-crc32c"],
+    "train": ["optax", "orbax-checkpoint", "grain", "ml-collections", "protobuf", "google-crc32c"],
 }
-EXTRAS["dev"] = sorted({p for extra in EXTRAS.values() for p in extra} | {"pytest", "hypothesis", "librosa", "ruff"})
+EXTRAS["dev"] = sorted({p for extra in EXTRAS.values() for p in extra} | {"pytest", "hypothesis", "ruff"})
 
 setup(
     name="hafm_jax",

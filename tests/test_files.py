@@ -77,7 +77,7 @@ def test_unwritable_places_are_refused_and_leave_nothing(tmp_path, monkeypatch):
 # -------------------------------------------------------------------------------------------------------- resampling
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     num_samples=st.integers(1, 5000),
     from_hz=st.sampled_from([8000, 11_025, 16_000, 22_050, 24_000, 44_100, 48_000, 96_000]),

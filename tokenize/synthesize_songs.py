@@ -26,9 +26,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-# A script runs with its own folder on the path, not the repository's: find the package where it is not installed.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from hafm_jax.audio.files import write_audio
 from hafm_jax.audio.synthesis import SPLITS, song_seed, synthesize_song
 from hafm_jax.errors import InputError, run_command

@@ -1,0 +1,44 @@
+"""The paper's model at full size: three runs, one a stage, about 85 M parameters each.
+
+    python -m hafm_jax.train --config configs/base.py --config.stage=semantic --data TOKENS --workdir runs/semantic
+
+Measured: one training step and a short decode on a CPU (tests/test_base_config.py). Not yet trained to the end.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+
+    # The model (hafm_jax/sizes.py)
+    config.stage = "semantic"  # semantic, coarse or fine [paper]
+    config.size = "base"  # a row of SIZES [inferred from the authors' checkpoints]
+    config.position = "clock"  # clock (ours) or index (the paper's)
+    config.window_cells = 250  # trained length, cells of 40 ms: 10 s [paper]
+    config.compute_dtype = "bfloat16"  # of matrix products; the rest is float32 [ours]
+
+    # The run
+    config.steps = 200_000  # optimiser steps [ours]
+    config.batch_size = 64  # windows a step, all devices together [ours]
+    config.seed = 0
+    config.condition_dropout = 0.1  # share of examples that learn without condition, for guidance [paper]
+    config.remat = True  # recompute layers in the backward pass: less memory, a third more work [ours]
+
+    # The optimiser (hafm_jax/optim.py)
+    config.learning_rate = 3e-4  # peak [ours]
+    config.warmup_steps = 2_000  # [ours]
+    config.beta1 = 0.9  # [paper]
+    config.beta2 = 0.95  # [paper]
+    config.weight_decay = 0.1  # decoupled, a step's share is learning rate times this [ours]
+    config.clip_norm = 1.0  # global gradient norm [ours]
+    config.z_loss = 0.0  # weight of the squared log-normaliser; 1e-4 where logits drift [PaLM]
+
+    # What is written, and how often, in steps
+    config.log_every = 50
+    config.eval_every = 2_000
+    config.eval_batches = 32  # at most, of the validation split
+    config.checkpoint_every = 2_000
+    config.keep_checkpoints = 2
+
+    return config

@@ -1,0 +1,37 @@
+"""The demo model: small enough to ship, trained on two CPU cores on songs this project synthesises.
+
+    make demo-model
+
+Windows are shorter the finer the tokens (as AudioLM has it), so that a step stays cheap.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.base import get_config as base_config
+
+# ours: 10 s to hear the key and the metre, then less and less, since finer tokens depend on what is near
+WINDOW_CELLS = {"semantic": 250, "coarse": 75, "fine": 50}
+STEPS = {"semantic": 1_500, "coarse": 1_500, "fine": 900}  # ours: what fits an hour on two cores
+
+
+def get_config(stage: str = "semantic") -> ConfigDict:
+    """`--config configs/demo.py:coarse` chooses the stage, and with it the window and the number of steps."""
+    config = base_config()
+    config.stage = stage
+    config.size = "demo"
+    config.window_cells = WINDOW_CELLS[stage]
+    config.compute_dtype = "float32"  # bfloat16 is slower on CPUs
+
+    config.steps = STEPS[stage]
+    config.batch_size = 8
+    config.remat = False
+
+    config.learning_rate = 2e-3
+    config.warmup_steps = 100
+
+    config.log_every = 10
+    config.eval_every = 250
+    config.eval_batches = 8
+    config.checkpoint_every = 250
+
+    return config

@@ -1,0 +1,122 @@
+"""Put three trained stages, a tokenizer and a codec into one model directory.
+
+python -m hafm_jax.export --workdir runs/semantic runs/coarse runs/fine --tokenizers TOKENIZERS --out MODEL
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from hafm_jax.checkpoint import Checkpoints
+from hafm_jax.errors import InputError, run_command
+from hafm_jax.optim import optimizer
+from hafm_jax.pretrained import StageWeights, check_tokenizers, save_model
+from hafm_jax.sizes import num_parameters
+from hafm_jax.streams import CELLS_PER_S, STAGES
+from hafm_jax.train import init_state, stage_config
+
+
+def load_run(workdir: Path) -> StageWeights:
+    """The last checkpoint of a training run. Raises InputError where there is none."""
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise InputError(f"{path} is missing; expected a work directory of hafm_jax.train")
+    description = json.loads(path.read_text())
+    training = ConfigDict(description["config"])
+    config = stage_config(training)
+    checkpoints = Checkpoints(workdir, training.keep_checkpoints)
+    step = checkpoints.latest()
+    if step is None:
+        raise InputError(f"{workdir} holds no complete checkpoint; train to --config.checkpoint_every steps at least")
+    shapes = jax.eval_shape(partial(init_state, config, optimizer(training)), jax.random.key(0))
+    state = checkpoints.restore(step, shapes)
+    checkpoints.close()
+    return StageWeights(config, state["params"], description | {"step": step} | last_metrics(workdir, step))
+
+
+def last_metrics(workdir: Path, step: int) -> dict[str, Any]:
+    """The last logged losses up to `step`, and how many minutes the run has trained."""
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    facts: dict[str, Any] = {}
+    for line in lines:
+        if line["step"] <= step:
+            facts |= {k: v for k, v in line.items() if "loss" in k}
+    facts["minutes"] = round(sum(line.get("seconds", 0.0) for line in lines if line["step"] <= step) / 60, 1)
+    return facts
+
+
+def model_card(stages: dict[str, StageWeights], tokenizers: Path) -> str:
+    """README.md of the model directory: what it is, from which data, how long, how well."""
+    rows = []
+    for name, stage in stages.items():
+        c, f = stage.config, stage.facts
+        codebooks = " ".join(f"{x:.2f}" for x in f.get("validation_loss_per_codebook", []))
+        rows.append(
+            f"| {name} | {num_parameters(c) / 1e6:.2f} M | {c.d_model} x {c.num_layers} x {c.num_heads} "
+            f"| {c.position} | {c.window_cells / CELLS_PER_S:g} s | {f['step']} x {f['config']['batch_size']} "
+            f"| {f['minutes']:g} | "
+            f"{f.get('validation_loss', float('nan')):.3f} ({codebooks}) |"
+        )
+    semantic = json.loads((tokenizers / "semantic" / "config.json").read_text())
+    codec = json.loads((tokenizers / "codec" / "config.json").read_text())
+    facts = next(iter(stages.values())).facts
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    table = "\n".join(rows)
+    return f"""---
+license: apache-2.0
+library_name: hafm_jax
+tags: [music, accompaniment, singing]
+---
+
+# A HAFM model: instrumental accompaniment for a singing voice
+
+    python -m hafm_jax.sample --vocal in.wav --model THIS_DIRECTORY
+
+Validation loss is in nats a token, in brackets by codebook.
+
+| stage | parameters | width x layers x heads | position | window | steps x windows | minutes | validation loss |
+|---|---|---|---|---|---|---|---|
+{table}
+
+- Trained on {facts["data"]["records"]} songs (token set {facts["data"]["fingerprint"][:12]}), on
+  {facts["devices"][0]} ({facts["cores"]} cores), with {versions}, seed {facts["config"]["seed"]}.
+- Semantic tokens: `{semantic["features"]}`, {semantic["clusters"]} clusters. Codec: `{codec["codec"]}`.
+  What made each stands in `semantic/config.json` and `codec/config.json`, what made the stages in `config.json`.
+- A model plays what it was trained on; it was given nothing else.
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m hafm_jax.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--workdir", type=Path, nargs="+", required=True, help="training runs, one for each stage")
+    parser.add_argument("--tokenizers", type=Path, required=True, help="folder with semantic/ and codec/")
+    parser.add_argument("--out", type=Path, required=True, help="the model directory to write")
+    parser.add_argument(
+        "--dtype",
+        choices=["float32", "float16", "bfloat16"],
+        default="float32",
+        help="of the stored weights (default: float32, exact; float16 halves the files)",
+    )
+    arguments = parser.parse_args()
+
+    runs = {run.config.stage: run for run in map(load_run, arguments.workdir)}
+    if runs.keys() != STAGES.keys() or len(arguments.workdir) != len(STAGES):
+        raise InputError(f"the work directories hold {', '.join(runs)}; expected one run each of {', '.join(STAGES)}")
+    stages = {name: runs[name] for name in STAGES}
+    check_tokenizers(arguments.tokenizers)
+    save_model(arguments.out, stages, arguments.tokenizers, model_card(stages, arguments.tokenizers), arguments.dtype)
+    size = sum(f.stat().st_size for f in arguments.out.rglob("*") if f.is_file())
+    print(f"{arguments.out}: {size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,163 @@
+"""Vocal in, accompaniment out: the three stages over windows. The Python API.
+
+    accompanist = Accompanist.load("hafm_jax/demo")
+    result = accompanist(vocal, sample_rate_hz, seed=1)  # vocal: float32 [C, S]
+
+A song longer than a stage's window is covered by windows that overlap; what is already generated stands as given in
+the next one, and every stage cuts its conditions by the same clock of cells.
+
+Axes: B samples drawn for one vocal, C channels, S samples of audio, F frames, K codebooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hafm_jax import decode
+from hafm_jax.audio.codecs import Codec, load_codec
+from hafm_jax.audio.files import resampled_length
+from hafm_jax.audio.semantic import SemanticTokenizer, load_semantic, vocal_tokens
+from hafm_jax.decode import Sampling
+from hafm_jax.model import Params
+from hafm_jax.pretrained import load_model
+from hafm_jax.sizes import StageConfig
+from hafm_jax.streams import CELLS_PER_S, CODEC_SAMPLE_RATE_HZ, STAGES, num_cells
+
+OVERLAP = 1 / 3  # ours: the share of a window that is given by the window before
+
+Progress = Callable[[str, int, int], None]  # stage, frames just done, frames in all
+
+
+class Window(NamedTuple):
+    """Cells start..start + length of a song, of which those before `known` are already there, up to `stop` wanted."""
+
+    start: int
+    known: int
+    stop: int
+
+
+def plan_windows(total_cells: int, window_cells: int) -> list[Window]:
+    """Windows of one length that cover a song; the last one is moved back to end with it.
+
+    A song shorter than a window is a window that stops early.
+    """
+    hop = max(1, window_cells - round(window_cells * OVERLAP))
+    windows = [Window(0, 0, min(window_cells, total_cells))]
+    while windows[-1].stop < total_cells:
+        stop = min(windows[-1].stop + hop, total_cells)
+        windows.append(Window(stop - window_cells, windows[-1].stop, stop))
+    return windows
+
+
+def generate_stage(
+    config: StageConfig,
+    params: Params,
+    conditions: dict[str, np.ndarray],
+    total_cells: int,
+    keys: jax.Array,
+    sampling: Sampling,
+    progress: Callable[[int], None],
+) -> np.ndarray:
+    """One stage over a whole song: params from `decode.prepare`, conditions int32 [B, F_s, K_s] by stream name, of at
+    least `total_cells` and one window -> target int32 [B, F, K] of `total_cells`."""
+    stage, target = config.streams, config.streams.target
+    shape = (len(keys), max(total_cells, config.window_cells) * target.frames_per_cell, target.codebooks)
+    song = np.zeros(shape, np.int32)
+    for window in plan_windows(total_cells, config.window_cells):
+
+        def cut(tokens: np.ndarray, frames_per_cell: int, start: int = window.start) -> jax.Array:
+            return jnp.asarray(tokens[:, start * frames_per_cell : (start + config.window_cells) * frames_per_cell])
+
+        filled = decode.generate_window(
+            config,
+            params,
+            [cut(conditions[s.name], s.frames_per_cell) for s in stage.conditions],
+            cut(song, target.frames_per_cell),
+            (window.known - window.start) * target.frames_per_cell,
+            (window.stop - window.start) * target.frames_per_cell,
+            keys,
+            window.start * target.frames_per_cell,
+            sampling,
+            progress,
+        )
+        new = slice(window.known * target.frames_per_cell, window.stop * target.frames_per_cell)
+        song[:, new] = np.asarray(filled)[:, new.start - window.start * target.frames_per_cell :][
+            :, : new.stop - new.start
+        ]
+    return song[:, : total_cells * target.frames_per_cell]
+
+
+@dataclass(frozen=True)
+class Accompanist:
+    """A loaded model: stages (config and prepared parameters), tokenizer and codec."""
+
+    stages: dict[str, tuple[StageConfig, Params]]
+    tokenizer: SemanticTokenizer
+    codec: Codec
+
+    @classmethod
+    def load(cls, source: str) -> Accompanist:
+        """From a model directory or Hub id. Raises InputError where a part is missing or does not fit."""
+        pretrained = load_model(source)
+        return cls(
+            {name: (s.config, decode.prepare(s.config, s.params)) for name, s in pretrained.stages.items()},
+            load_semantic(pretrained.directory / "semantic"),
+            load_codec(pretrained.directory / "codec"),
+        )
+
+    def __call__(
+        self,
+        vocal: np.ndarray,
+        sample_rate_hz: int,
+        *,
+        seed: int = 0,
+        num_samples: int = 1,
+        sampling: Sampling | dict[str, Sampling] = Sampling(),  # noqa: B008 - immutable
+        skip_fine: bool = False,
+        progress: Progress = lambda stage, done, total: None,
+    ) -> np.ndarray:
+        """The accompaniment of a vocal float32 [C, S]: float32 [B, S24] at 24 kHz, exactly the vocal's duration.
+
+        sampling: one for all stages or one a stage name; skip_fine: the coarse codebooks alone; num_samples: B.
+        """
+        num_samples_out = resampled_length(vocal.shape[-1], sample_rate_hz, CODEC_SAMPLE_RATE_HZ)
+        cells = num_cells(num_samples_out, CODEC_SAMPLE_RATE_HZ)
+        codes = self.tokens(vocal, sample_rate_hz, cells, seed, num_samples, sampling, skip_fine, progress)
+        return self.codec.decode(codes)[:, :num_samples_out]
+
+    def tokens(self, vocal, sample_rate_hz, cells, seed, num_samples, sampling, skip_fine, progress) -> np.ndarray:
+        """Acoustic tokens int32 [B, 3 * cells, 8 (4 without the fine stage)] for the vocal's first `cells` cells."""
+        names = [name for name in STAGES if not (skip_fine and name == "fine")]
+        # Each stage fills at least a window of the next one, so silence follows a vocal shorter than that.
+        wanted = {}
+        for name, following in zip(names, [*names[1:], None], strict=True):
+            wanted[name] = max(cells, self.stages[following][0].window_cells) if following else cells
+        padded = max(*wanted.values(), self.stages[names[0]][0].window_cells)
+        missing = -(-padded * sample_rate_hz // CELLS_PER_S) - vocal.shape[-1]
+        vocal = np.pad(vocal, ((0, 0), (0, max(0, missing))))
+        semantic = vocal_tokens(self.tokenizer, vocal, sample_rate_hz, seed=seed)[None, :, None]
+        streams = {"vocal_semantic": np.repeat(semantic, num_samples, axis=0)}
+        root = jax.random.key(seed)
+        for i, name in enumerate(names):
+            config, params = self.stages[name]
+            # One key a sample, so that a sample does not depend on how many are drawn beside it.
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(root, i), jnp.arange(num_samples))
+            total = wanted[name] * config.streams.target.frames_per_cell
+            streams[config.streams.target.name] = generate_stage(
+                config,
+                params,
+                streams,
+                wanted[name],
+                keys,
+                sampling[name] if isinstance(sampling, dict) else sampling,
+                lambda frames, name=name, total=total: progress(name, frames, total),
+            )
+        acoustic = [streams["coarse"]] if skip_fine else [streams["coarse"], streams["fine"]]
+        frames = [tokens[:, : cells * STAGES["coarse"].target.frames_per_cell] for tokens in acoustic]
+        return np.concatenate(frames, axis=-1)

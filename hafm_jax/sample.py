@@ -1,0 +1,155 @@
+"""Accompany a voice: python -m hafm_jax.sample --vocal in.wav
+
+Writes mix.wav (the voice with its band) and mix_instrumental.wav (the band alone), 24 kHz, of exactly the vocal's
+duration. Reads any audio file that libsndfile knows, mono or stereo, at any rate. The voice should be isolated: a
+singer without other instruments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+import time
+from pathlib import Path
+
+STARTED_S = time.monotonic()
+
+
+def _number(kind: type, low: float, high: float):
+    """An argparse type: a number of `kind` in low..high."""
+
+    def parse(text: str):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            upper = "" if high == math.inf else f" to {high}"
+            raise argparse.ArgumentTypeError(f"found {text!r}, expected a number from {low}{upper}")
+        return value
+
+    return parse
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="python -m hafm_jax.sample", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = p.add_argument
+    add("--vocal", type=Path, required=True, help="the singing voice: wav, flac, ogg, mp3, ...")
+    add("--out", type=Path, default=Path("mix.wav"), help="the mix, wav or flac (default: mix.wav)")
+    add("--model", help="model directory, or Hugging Face Hub id OWNER/NAME (default: the demo model in the package)")
+    add("--seed", type=_number(int, 0, 2**31 - 1), default=0, help="same seed, same music (default: 0)")
+    add(
+        "--guidance-scale",
+        type=_number(float, 0, 100),
+        help="how strongly to follow the voice; 1 is off, and faster (default: 3)",
+    )
+    add(
+        "--temperature",
+        type=_number(float, 0, 100),
+        help="0 always takes the likeliest token; higher is wilder (default: 0.9)",
+    )
+    add("--top-k", type=_number(int, 0, 10**6), help="draw among the k likeliest tokens; 0 is off (default: 250)")
+    add(
+        "--top-p",
+        type=_number(float, 1e-6, 1),
+        help="draw among the likeliest tokens that hold this share of the probability; 1 is off (default: 1)",
+    )
+    add("--seconds", type=_number(float, 0.04, math.inf), help="only the voice's first seconds (default: all of it)")
+    add(
+        "--num-samples",
+        type=_number(int, 1, 64),
+        default=1,
+        help="different accompaniments to draw at once, numbered mix_1.wav, mix_2.wav, ... (default: 1)",
+    )
+    add("--skip-fine", action="store_true", help="the coarse codebooks alone: faster, rougher sound")
+    return p
+
+
+def use_compilation_cache() -> None:
+    """Keep compiled programs on disk, so that the next run starts at once. JAX_COMPILATION_CACHE_DIR says where."""
+    import jax
+
+    if not jax.config.jax_compilation_cache_dir:
+        home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        jax.config.update("jax_compilation_cache_dir", str(home / "hafm_jax"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def output_paths(out: Path, num_samples: int) -> list[tuple[Path, Path]]:
+    """(mix, instrumental) of each sample."""
+    stems = [out.stem] if num_samples == 1 else [f"{out.stem}_{i}" for i in range(1, num_samples + 1)]
+    return [(out.with_name(f"{s}{out.suffix}"), out.with_name(f"{s}_instrumental{out.suffix}")) for s in stems]
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = parser().parse_args(argv)
+
+    import numpy as np
+    from tqdm import tqdm
+
+    from hafm_jax.accompany import Accompanist
+    from hafm_jax.audio import files
+    from hafm_jax.decode import Sampling
+    from hafm_jax.errors import InputError
+    from hafm_jax.pretrained import DEMO
+    from hafm_jax.streams import CELLS_PER_S, CODEC_SAMPLE_RATE_HZ
+
+    vocal, rate_hz = files.read_audio(arguments.vocal)
+    if arguments.seconds:
+        vocal = vocal[:, : round(arguments.seconds * rate_hz)]
+    if vocal.shape[1] * CELLS_PER_S < rate_hz:
+        raise InputError(
+            f"{arguments.vocal} is {1000 * vocal.shape[1] / rate_hz:.0f} ms long; expected at least one cell of 40 ms"
+        )
+    if np.max(np.abs(vocal)) < 1e-4:
+        print(f"warning: {arguments.vocal} is silent: the band has nothing to go with", file=sys.stderr)
+    files.check_writable(arguments.out)
+    use_compilation_cache()
+    given = {name: value for name in Sampling._fields if (value := getattr(arguments, name)) is not None}
+    accompanist = Accompanist.load(arguments.model or str(DEMO))
+    loaded_s = time.monotonic()
+
+    bar = tqdm(total=0, unit="frame", leave=False, desc="prefill")
+
+    def progress(stage: str, frames: int, total: int) -> None:
+        if bar.desc != f"{stage}: ":
+            bar.reset(total=total)
+            bar.set_description(stage)
+        bar.update(frames)
+
+    instrumentals = accompanist(
+        vocal,
+        rate_hz,
+        seed=arguments.seed,
+        num_samples=arguments.num_samples,
+        sampling=Sampling(**given),
+        skip_fine=arguments.skip_fine,
+        progress=progress,
+    )
+    bar.close()
+    generated_s = time.monotonic()
+    vocal = files.resample(vocal, rate_hz, CODEC_SAMPLE_RATE_HZ)
+    for instrumental, (mix_path, instrumental_path) in zip(
+        instrumentals, output_paths(arguments.out, arguments.num_samples), strict=True
+    ):
+        mixed = files.mix(vocal, instrumental, CODEC_SAMPLE_RATE_HZ)
+        files.write_audio(instrumental_path, mixed.instrumental, CODEC_SAMPLE_RATE_HZ)
+        files.write_audio(mix_path, mixed.audio, CODEC_SAMPLE_RATE_HZ)
+        print(f"{mix_path}  {instrumental_path}")
+    duration_s = vocal.shape[-1] / CODEC_SAMPLE_RATE_HZ * arguments.num_samples
+    total_s = time.monotonic() - STARTED_S
+    print(
+        f"{duration_s:.1f} s of music in {total_s:.1f} s: {loaded_s - STARTED_S:.1f} s to load, "
+        f"{generated_s - loaded_s:.1f} s to generate (real-time factor {(generated_s - loaded_s) / duration_s:.2f})"
+    )
+
+
+if __name__ == "__main__":
+    from hafm_jax.errors import run_command
+
+    run_command(main)

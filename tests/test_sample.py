@@ -1,0 +1,137 @@
+"""The command as a user meets it: files in, files out, one line and exit code 2 for what cannot be used."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from hafm_jax import sample
+from hafm_jax.errors import InputError
+
+
+def write(path, seconds=1.0, rate_hz=24_000, channels=1):
+    t = np.arange(round(seconds * rate_hz)) / rate_hz
+    soundfile.write(path, np.tile(0.3 * np.sin(2 * np.pi * 220 * t)[:, None], channels), rate_hz)
+    return path
+
+
+@pytest.fixture
+def run(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(sample, "use_compilation_cache", lambda: None)  # the user's cache is not ours to fill
+
+    def command(*arguments, model=tiny_model, out="mix.wav"):
+        out = tmp_path / out
+        sample.main([*map(str, arguments), "--model", str(model), "--out", str(out), "--guidance-scale", "1"])
+        return out
+
+    return command
+
+
+@pytest.mark.parametrize(
+    ("rate_hz", "channels", "suffix"), [(44_100, 2, "wav"), (16_000, 1, "flac"), (22_050, 1, "ogg")]
+)
+def test_writes_a_mix_and_its_band(run, tmp_path, capsys, rate_hz, channels, suffix):
+    out = run("--vocal", write(tmp_path / f"in.{suffix}", 1.013, rate_hz, channels))
+    mix, mix_rate = soundfile.read(out, always_2d=True)
+    band, band_rate = soundfile.read(tmp_path / "mix_instrumental.wav", always_2d=True)
+    assert mix_rate == band_rate == 24_000
+    assert len(mix) == len(band) == round(round(1.013 * rate_hz) * 24_000 / rate_hz)
+    assert mix.shape[1] == channels
+    assert 0.01 < np.abs(mix).max() < 1.0
+    assert "real-time factor" in capsys.readouterr().out
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == sorted(
+        [f".{suffix}", ".wav", ".wav"]
+    )  # nothing half-written
+
+
+def test_the_same_seed_writes_the_same_bytes_and_another_one_others(run, tmp_path):
+    vocal = write(tmp_path / "in.wav")
+    files = [run("--vocal", vocal, "--seed", s, out=f"{i}.wav").read_bytes() for i, s in enumerate((7, 7, 8))]
+    assert files[0] == files[1] != files[2]
+
+
+def test_several_samples_are_numbered(run, tmp_path):
+    run("--vocal", write(tmp_path / "in.wav"), "--num-samples", 2, "--skip-fine", "--seconds", 0.5)
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "in.wav", "mix_1.wav", "mix_2.wav", "mix_1_instrumental.wav", "mix_2_instrumental.wav"
+    }  # fmt: skip
+    assert (tmp_path / "mix_1.wav").read_bytes() != (tmp_path / "mix_2.wav").read_bytes()
+    assert soundfile.info(tmp_path / "mix_1.wav").frames == 12_000
+
+
+def test_zero_is_a_value_not_a_default(monkeypatch):
+    arguments = sample.parser().parse_args(["--vocal", "x.wav", "--temperature", "0", "--top-k", "0", "--seed", "0"])
+    assert (arguments.temperature, arguments.top_k, arguments.seed) == (0.0, 0, 0)
+
+
+def test_a_silent_voice_is_a_warning(run, tmp_path, capsys):
+    soundfile.write(tmp_path / "in.wav", np.zeros(24_000), 24_000)
+    out = run("--vocal", tmp_path / "in.wav")
+    assert "silent" in capsys.readouterr().err
+    assert np.isfinite(soundfile.read(out)[0]).all()
+
+
+def bad_vocals(tmp_path):
+    (tmp_path / "text.wav").write_text("la la la")
+    (tmp_path / "nothing.wav").write_bytes(b"")
+    soundfile.write(tmp_path / "empty.wav", np.zeros(0), 24_000)
+    soundfile.write(tmp_path / "short.wav", np.ones(900), 24_000)
+    soundfile.write(tmp_path / "nan.wav", np.full(24_000, np.nan), 24_000, subtype="FLOAT")
+    return {
+        "missing.wav": "does not exist",
+        "text.wav": "",
+        "nothing.wav": "",
+        "empty.wav": "",
+        "short.wav": "40 ms",
+        "nan.wav": "NaN",
+    }
+
+
+def test_bad_vocals_end_in_one_clear_sentence_and_leave_nothing(run, tmp_path):
+    for name, says in bad_vocals(tmp_path).items():
+        before = set(tmp_path.iterdir())
+        with pytest.raises(InputError, match=says) as raised:
+            run("--vocal", tmp_path / name)
+        assert "\n" not in str(raised.value) and name in str(raised.value)
+        assert set(tmp_path.iterdir()) == before
+
+
+def test_bad_outputs_and_models_are_found_before_the_work(run, tmp_path):
+    vocal = write(tmp_path / "in.wav")
+    for out in ("no/such/folder/mix.wav", "mix.xyz", "."):
+        with pytest.raises(InputError, match="cannot write"):
+            run("--vocal", vocal, out=out)
+    with pytest.raises(InputError, match="no model directory"):
+        run("--vocal", vocal, model=tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"config\.json is missing"):
+        run("--vocal", vocal, model=tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["in.wav"]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--temperature=-1", "--temperature=nan", "--top-k=-3", "--top-p=0", "--top-p=2", "--guidance-scale=-1",
+        "--seconds=0", "--num-samples=0", "--num-samples=many", "--seed=-1", "--guidance-scale=inf",
+    ],
+)  # fmt: skip
+def test_absurd_options_are_refused(option, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        sample.parser().parse_args(["--vocal", "x.wav", option])
+    assert stopped.value.code == 2
+    assert "expected" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_process_exits_with_2_and_one_line(tmp_path):
+    command = [sys.executable, "-m", "hafm_jax.sample", "--vocal", "missing.wav"]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": os.getcwd()}
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and done.stderr.startswith("error: missing.wav does not exist")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,66 @@
+"""Does the vocal reach the model? The loss with the right vocal against the loss with another song's.
+
+Axes: N windows, F frames, K codebooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hafm_jax import model
+from hafm_jax.data import crop, num_record_cells
+from hafm_jax.errors import InputError
+from hafm_jax.loss import cross_entropy
+from hafm_jax.model import Params
+from hafm_jax.sizes import StageConfig
+
+
+class VocalUse(NamedTuple):
+    """Mean cross-entropy of each window, nats a token [N]: everything right, and with another song's vocal alone."""
+
+    right: np.ndarray
+    wrong: np.ndarray
+
+    @property
+    def margin(self) -> float:
+        """How much the wrong vocal costs on the mean: nats a token. Above 0 the model listens."""
+        return float(np.mean(self.wrong - self.right))
+
+    @property
+    def standard_error(self) -> float:
+        """Of the margin, over windows."""
+        return float(np.std(self.wrong - self.right, ddof=1) / np.sqrt(len(self.right)))
+
+
+@partial(jax.jit, static_argnums=0)
+def _window_loss(config: StageConfig, params: Params, conditions: list[jax.Array], target: jax.Array) -> jax.Array:
+    return jnp.mean(cross_entropy(model.forward(config, params, conditions, target), target), axis=(1, 2))
+
+
+def vocal_use(config: StageConfig, params: Params, records: Sequence[Mapping[str, np.ndarray]]) -> VocalUse:
+    """Cut every record into windows; the wrong vocal is that of the same time of the next record, the last one's of the
+    first. All other conditions stay right. Raises InputError on fewer than two records or too short ones.
+    """
+    stage, length = config.streams, config.window_cells
+    windows = min((num_record_cells(record, stage) for record in records), default=0) // length
+    if len(records) < 2 or windows < 1:
+        raise InputError(
+            f"found {len(records)} records of {windows} windows of {length} cells; expected two of one at least"
+        )
+    right, wrong = [], []
+    for window in range(windows):
+        crops = [crop(record, stage, window * length, length) for record in records]
+        for i, own in enumerate(crops):
+            other = own | {"vocal_semantic": crops[(i + 1) % len(crops)]["vocal_semantic"]}
+            pair = {name: np.stack([own[name], other[name]]) for name in own}
+            conditions = [pair[s.name] for s in stage.conditions]
+            losses = np.asarray(_window_loss(config, params, conditions, pair[stage.target.name]))
+            right.append(losses[0])
+            wrong.append(losses[1])
+    return VocalUse(np.array(right), np.array(wrong))

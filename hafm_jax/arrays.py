@@ -39,9 +39,7 @@ def load(path: Path, like: dict) -> dict:
     try:
         arrays = safetensors.numpy.load_file(path)
     except Exception as error:  # safetensors raises its own error, and bare ones from its header parser
-        raise InputError(
-            f"{path} is no readable safetensors file ({error}); copy the directory again, whole"
-        ) from error
+        raise InputError(f"{path} is no safetensors file ({error}); copy the directory again, whole") from error
     expected = {name: leaf.shape for name, leaf in flatten(like).items()}
     found = {name: array.shape for name, array in arrays.items()}
     for name in sorted(expected.keys() | found.keys()):

@@ -32,6 +32,13 @@ TINY = spectral.SpectralConfig(
     vocabulary=32,
 )
 
+# Compiled as the product compiles them: op by op, every test would compile hundreds of tiny programs.
+encode_latents = jax.jit(spectral.encode_latents, static_argnums=0)
+decode_latents = jax.jit(spectral.decode_latents, static_argnums=0)
+quantize = jax.jit(spectral.quantize)
+spectral_distance_db = jax.jit(spectra.spectral_distance_db, static_argnums=2)
+si_sdr_db = jax.jit(spectra.si_sdr_db)
+
 
 def noise(seed: int, *shape: int, scale: float = 0.1) -> np.ndarray:
     return (np.random.default_rng(seed).standard_normal(shape) * scale).astype(np.float32)
@@ -39,7 +46,7 @@ def noise(seed: int, *shape: int, scale: float = 0.1) -> np.ndarray:
 
 @functools.cache
 def tiny_params() -> dict:
-    return spectral.init(TINY, jax.random.key(0))
+    return jax.jit(spectral.init, static_argnums=0)(TINY, jax.random.key(0))
 
 
 @functools.cache
@@ -97,9 +104,9 @@ def test_no_mel_band_is_empty():
 
 def test_spectral_distance_is_the_gain_and_blind_to_polarity():
     audio = noise(2, 1, 24000)
-    assert float(spectra.spectral_distance_db(audio, audio, 24000)[0]) == 0
-    assert float(spectra.spectral_distance_db(-audio, audio, 24000)[0]) < 1e-4
-    assert float(spectra.spectral_distance_db(audio / 2, audio, 24000)[0]) == pytest.approx(6.02, abs=0.05)
+    assert float(spectral_distance_db(audio, audio, 24000)[0]) == 0
+    assert float(spectral_distance_db(-audio, audio, 24000)[0]) < 1e-4
+    assert float(spectral_distance_db(audio / 2, audio, 24000)[0]) == pytest.approx(6.02, abs=0.05)
 
 
 @settings(max_examples=20)
@@ -110,19 +117,19 @@ def test_si_sdr_of_a_known_error(ratio_db, gain, seed):
     error -= error.mean()
     error -= reference * (error @ reference) / (reference @ reference)  # orthogonal: the ratio is then exact
     error *= np.linalg.norm(reference) / np.linalg.norm(error) * 10 ** (-ratio_db / 20)
-    found = spectra.si_sdr_db(gain * (reference + error)[None], reference[None])[0]
+    found = si_sdr_db(gain * (reference + error)[None], reference[None])[0]
     assert float(found) == pytest.approx(ratio_db, abs=0.05)
 
 
 def test_si_sdr_of_silence_is_finite():
-    assert float(spectra.si_sdr_db(jnp.zeros((1, 100)), jnp.zeros((1, 100)))[0]) == 0
+    assert float(si_sdr_db(jnp.zeros((1, 100)), jnp.zeros((1, 100)))[0]) == 0
 
 
 @settings(max_examples=10)
 @given(seed=st.integers(0, 999), books=st.integers(1, 4))
 def test_quantiser_matches_a_loop(seed, books):
     codebooks, latents = noise(seed, books, 16, 5, scale=1), noise(seed + 1, 2, 3, 5, scale=1)
-    codes, chosen, residuals = spectral.quantize(codebooks, latents)
+    codes, chosen, residuals = quantize(codebooks, latents)
     for b in range(2):
         for f in range(3):
             left = latents[b, f].copy()
@@ -141,7 +148,7 @@ def test_default_codec_fits_its_budget_and_the_token_contract():
 
 
 def test_latents_have_mean_0_and_variance_1():
-    latents = spectral.encode_latents(TINY, tiny_params(), noise(3, 2, 80 * 10))
+    latents = encode_latents(TINY, tiny_params(), noise(3, 2, 80 * 10))
     np.testing.assert_allclose(latents.mean(-1), 0, atol=1e-5)
     np.testing.assert_allclose(latents.var(-1), 1, atol=1e-2)
 
@@ -150,9 +157,9 @@ def test_encoder_sees_no_further_than_its_halo():
     frames, at = 30, 15
 
     def latent(audio):
-        return jnp.square(spectral.encode_latents(TINY, tiny_params(), audio[None])[0, at, :3]).sum()
+        return jnp.square(encode_latents(TINY, tiny_params(), audio[None])[0, at, :3]).sum()
 
-    gradient = jax.grad(latent)(jnp.asarray(noise(4, frames * 80)))
+    gradient = jax.jit(jax.grad(latent))(jnp.asarray(noise(4, frames * 80)))
     touched = np.abs(gradient).reshape(frames, 80).max(1) > 0
     reach = TINY.encoder_halo + 2  # and the samples under the outermost STFT windows
     assert touched[at]
@@ -164,9 +171,9 @@ def test_decoder_sees_no_further_than_its_halo():
     frames, at = 40, 20
 
     def samples(latents):
-        return jnp.square(spectral.decode_latents(TINY, tiny_params(), latents)[0, at * 80 : (at + 1) * 80]).sum()
+        return jnp.square(decode_latents(TINY, tiny_params(), latents)[0, at * 80 : (at + 1) * 80]).sum()
 
-    touched = np.abs(jax.grad(samples)(jnp.asarray(noise(5, 1, frames, 8, scale=1)))).max((0, 2)) > 0
+    touched = np.abs(jax.jit(jax.grad(samples))(jnp.asarray(noise(5, 1, frames, 8, scale=1)))).max((0, 2)) > 0
     assert touched[at - TINY.decoder_halo + 1 : at + TINY.decoder_halo].all()
     assert not touched[: at - TINY.decoder_halo].any() and not touched[at + TINY.decoder_halo + 1 :].any()
 

@@ -1,0 +1,163 @@
+"""How well and how fast a codec copies songs that it has never heard, at 1, 2, 4 and 8 books.
+
+    python benchmarks/codec.py --codec TOKENIZERS/codec --songs SONGS
+
+Measures on SONGS/test/*/instrumental.wav: SI-SDR, multi-scale spectral distance (both defined in
+hafm_jax/audio/spectra.py), codes in use per book, and speed. Beside them stand anchors that say what the figures mean:
+the same codec without its quantiser, the original 1 dB softer, white noise of the song's level, and another
+song. Prints a table and writes JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from hafm_jax.audio import codecs
+from hafm_jax.audio.files import read_audio, resample, to_mono
+from hafm_jax.audio.spectra import si_sdr_db, spectral_distance_db
+from hafm_jax.errors import InputError, run_command
+
+BOOKS = (1, 2, 4, 8)
+
+
+def read_songs(songs: Path, rate_hz: int, limit: int | None) -> list[np.ndarray]:
+    """Test instrumentals, each float32 [S] mono at `rate_hz`."""
+    paths = sorted((songs / "test").glob("*/instrumental.wav"))[:limit]
+    if not paths:
+        raise InputError(f"{songs / 'test'} holds no ID/instrumental.wav; expected a songs folder with a test split")
+    clips = []
+    for path in paths:
+        audio, found_hz = read_audio(path)
+        clips.append(resample(to_mono(audio)[None], found_hz, rate_hz)[0])
+    return clips
+
+
+def summary(figures: dict[str, list]) -> dict[str, Any]:
+    """Mean and median of both figures over songs."""
+    return {
+        f"{name}_{kind}": round(float(function(figures[name])), 3)
+        for name in ("si_sdr_db", "spectral_distance_db")
+        for kind, function in (("mean", np.mean), ("median", np.median))
+    }
+
+
+def anchors(clips: list[np.ndarray], rate_hz: int) -> dict[str, dict[str, Any]]:
+    """What the figures are for copies that everyone knows."""
+    rng = np.random.default_rng(0)
+    copies: dict[str, list[np.ndarray]] = {
+        "white noise, same level": [
+            (rng.standard_normal(len(c)) * np.sqrt(np.mean(np.square(c)))).astype(np.float32) for c in clips
+        ],
+        "original, 1 dB softer": [c * np.float32(10 ** (-1 / 20)) for c in clips],
+    }
+    if len(clips) > 1:
+        copies["another song"] = [np.resize(clips[i - 1], len(c)) for i, c in enumerate(clips)]
+    rows = {}
+    for name, audio in copies.items():
+        pairs = [(a[None], c[None]) for a, c in zip(audio, clips, strict=True)]
+        rows[name] = summary(
+            {
+                "si_sdr_db": [float(si_sdr_db(a, c)[0]) for a, c in pairs],
+                "spectral_distance_db": [float(spectral_distance_db(a, c, rate_hz)[0]) for a, c in pairs],
+            }
+        )
+    return rows
+
+
+def speed(codec: codecs.Codec, clips: list[np.ndarray]) -> dict[str, float]:
+    """Seconds of audio per second, the median of songs, after one call that compiles."""
+    hop = codec.sample_rate_hz // codec.frame_rate_hz
+    rates: dict[str, list[float]] = {"encode": [], "decode": []}
+    for clip in [clips[0], *clips]:
+        audio = clip[None, : len(clip) // hop * hop]
+        start_s = time.perf_counter()
+        codes = codec.encode(audio)
+        encoded_s = time.perf_counter()
+        codec.decode(codes)
+        decoded_s = time.perf_counter()
+        length_s = audio.shape[1] / codec.sample_rate_hz
+        rates["encode"].append(length_s / (encoded_s - start_s))
+        rates["decode"].append(length_s / (decoded_s - encoded_s))
+    return {f"{name}_x_real_time": round(float(np.median(values[1:])), 1) for name, values in rates.items()}
+
+
+def machine() -> dict[str, Any]:
+    """CPU, accelerator, versions and commit that the figures belong to."""
+    cpu = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        fields = dict(line.split(":", 1) for line in cpuinfo.read_text().splitlines() if ":" in line)
+        cpu = next((v.strip() for k, v in fields.items() if k.strip() == "model name"), cpu)
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {
+        "cpu": cpu,
+        "device": jax.devices()[0].device_kind,
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "numpy": np.__version__,
+        "commit": commit.stdout.strip() or None,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--codec", type=Path, required=True, help="codec directory with config.json")
+    parser.add_argument("--songs", type=Path, required=True, help="songs folder; its split test is read")
+    parser.add_argument("--limit", type=int, help="use only the first songs")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "codec.json", help="report")
+    args = parser.parse_args()
+    if args.limit is not None and args.limit < 1:
+        raise InputError(f"--limit is {args.limit}; expected a number above 0")
+    codec = codecs.load_codec(args.codec)
+    clips = read_songs(args.songs, codec.sample_rate_hz, args.limit)
+    rows, codes_in_use = {}, None
+    for books in tqdm(BOOKS, desc="books", unit="setting"):
+        figures = codecs.measure(codec, clips, books)
+        rows[f"{books} book{'s' * (books > 1)}"] = summary(figures)
+        codes_in_use = figures["codes_in_use"]
+    if isinstance(codec, codecs.SpectralCodec):
+        rows["without quantiser"] = summary(codecs.measure(codec, clips, None))
+    report = {
+        "songs": len(clips),
+        "seconds": round(sum(map(len, clips)) / codec.sample_rate_hz, 1),
+        "codec": rows,
+        "anchors": anchors(clips, codec.sample_rate_hz),
+        "codes_in_use": codes_in_use,
+        "vocabulary": codec.vocabulary,
+        "speed": speed(codec, clips),
+        "machine": machine(),
+    }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(report, indent=2) + "\n")
+    print(f"{'':26}{'SI-SDR dB':>22}{'spectral distance dB':>24}")
+    print(f"{'':26}{'mean':>11}{'median':>11}{'mean':>12}{'median':>12}")
+    for name, row in {**rows, **report["anchors"]}.items():
+        print(
+            f"{name:26}{row['si_sdr_db_mean']:11.2f}{row['si_sdr_db_median']:11.2f}"
+            f"{row['spectral_distance_db_mean']:12.2f}{row['spectral_distance_db_median']:12.2f}"
+        )
+    print(f"codes in use of {codec.vocabulary} per book: {codes_in_use}")
+    print(", ".join(f"{name} {value}" for name, value in report["speed"].items()))
+    print(f"written: {args.out}")
+
+
+if __name__ == "__main__":
+    run_command(main)

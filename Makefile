@@ -43,7 +43,7 @@ TRAIN := GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(BIN)/python -m hafm_jax.train -
 
 demo-model: $(VENV)/.dev
 	$(BIN)/python tokenize/synthesize_songs.py --out $(DEMO)/songs --num-songs 400 --num-validation 32 --num-test 32 --seconds 20 --seed 0
-	$(BIN)/python tokenize/fit_kmeans.py --songs $(DEMO)/songs --features chroma --clusters 500 --out $(DEMO)/tokenizers
+	$(BIN)/python tokenize/fit_kmeans.py --songs $(DEMO)/songs --features chroma --clusters 500 --max-frames 120000 --out $(DEMO)/tokenizers
 	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(BIN)/python tokenize/train_codec.py --songs $(DEMO)/songs --out $(DEMO)/tokenizers
 	$(BIN)/python tokenize/extract_tokens.py --songs $(DEMO)/songs --tokenizers $(DEMO)/tokenizers --out $(DEMO)/tokens
 	$(TRAIN) --config configs/demo.py:semantic --workdir $(DEMO)/semantic

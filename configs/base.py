@@ -2,7 +2,7 @@
 
     python -m hafm_jax.train --config configs/base.py --config.stage=semantic --data TOKENS --workdir runs/semantic
 
-Measured: one training step and a short decode on a CPU (tests/test_base_config.py). Not yet trained to the end.
+Not yet trained: tests/test_train.py makes one step and a short decode of the coarse stage at this size.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""The demo model: small enough to ship, trained on two CPU cores on songs this project synthesises.
+"""The demo model: small enough to ship, to be trained on two CPU cores on songs this project synthesises.
 
     make demo-model
 
@@ -11,7 +11,7 @@ from configs.base import get_config as base_config
 
 # ours: 10 s to hear the key and the metre, then less and less, since finer tokens depend on what is near
 WINDOW_CELLS = {"semantic": 250, "coarse": 75, "fine": 50}
-STEPS = {"semantic": 1_500, "coarse": 1_500, "fine": 900}  # ours: what fits an hour on two cores
+STEPS = {"semantic": 1_500, "coarse": 1_500, "fine": 900}  # ours: a first guess, not run yet
 
 
 def get_config(stage: str = "semantic") -> ConfigDict:

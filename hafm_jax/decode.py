@@ -41,6 +41,7 @@ class Sampling(NamedTuple):
     top_p: float = 1.0
 
 
+@partial(jax.jit, static_argnums=0)
 def prepare(config: StageConfig, params: Params) -> Params:
     """Parameters as the functions here want them: cast to the compute dtype, a list of layers. Do it once."""
     params = model.compute_params(config, params)

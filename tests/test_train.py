@@ -50,7 +50,7 @@ def test_a_few_crops_are_learnt_by_heart_and_generated_back(stage, tiny):
     source = [random_record(4, seed=i) for i in range(2)]
     batches = data.train_batches(source, config.streams, 4, 2, seed=0)
     transform = optimizer(tiny)
-    state = train.init_state(config, transform, jax.random.key(0))
+    state = jax.jit(lambda key: train.init_state(config, transform, key))(jax.random.key(0))
     step = jax.jit(lambda state, batch: train.train_step(config, tiny, transform, state, batch))
     losses = []
     for i in range(tiny.steps):

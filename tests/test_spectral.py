@@ -153,6 +153,7 @@ def test_latents_have_mean_0_and_variance_1():
     np.testing.assert_allclose(latents.var(-1), 1, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_encoder_sees_no_further_than_its_halo():
     frames, at = 30, 15
 
@@ -167,6 +168,7 @@ def test_encoder_sees_no_further_than_its_halo():
     assert not touched[: at - reach].any() and not touched[at + reach + 1 :].any()
 
 
+@pytest.mark.slow
 def test_decoder_sees_no_further_than_its_halo():
     frames, at = 40, 20
 
@@ -178,6 +180,7 @@ def test_decoder_sees_no_further_than_its_halo():
     assert not touched[: at - TINY.decoder_halo].any() and not touched[at + TINY.decoder_halo + 1 :].any()
 
 
+@pytest.mark.slow
 def test_kmeans_finds_separate_clusters():
     centres = noise(6, 8, 4, scale=10)
     points = (centres[:, None] + noise(7, 8, 50, 4, scale=0.01)).reshape(-1, 4)
@@ -187,6 +190,7 @@ def test_kmeans_finds_separate_clusters():
     assert int(counts.sum()) == len(points)
 
 
+@pytest.mark.slow
 def test_codes_follow_their_residuals_and_dead_ones_restart():
     books = {
         "codebooks": jnp.zeros((1, 3, 2)),
@@ -217,6 +221,7 @@ def test_batches_are_a_function_of_seed_and_step():
     assert not np.array_equal(first, training().make_batch(clips, recipe, 800, 4))
 
 
+@pytest.mark.slow
 def test_short_training_lowers_the_loss_and_uses_codes(tmp_path, monkeypatch):
     monkeypatch.setattr(training(), "LOG_EVERY_STEPS", 20)
     rng = np.random.default_rng(0)

@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
+from machine import machine
 from tqdm import tqdm
 
 from hafm_jax.audio import codecs
@@ -89,30 +87,6 @@ def speed(codec: codecs.Codec, clips: list[np.ndarray]) -> dict[str, float]:
         rates["encode"].append(length_s / (encoded_s - start_s))
         rates["decode"].append(length_s / (decoded_s - encoded_s))
     return {f"{name}_x_real_time": round(float(np.median(values[1:])), 1) for name, values in rates.items()}
-
-
-def machine() -> dict[str, Any]:
-    """CPU, accelerator, versions and commit that the figures belong to."""
-    cpu = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        fields = dict(line.split(":", 1) for line in cpuinfo.read_text().splitlines() if ":" in line)
-        cpu = next((v.strip() for k, v in fields.items() if k.strip() == "model name"), cpu)
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return {
-        "cpu": cpu,
-        "device": jax.devices()[0].device_kind,
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-        "numpy": np.__version__,
-        "commit": commit.stdout.strip() or None,
-    }
 
 
 def main() -> None:

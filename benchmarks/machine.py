@@ -8,11 +8,13 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
+import jax
+
 PACKAGES = ("jax", "jaxlib", "flax", "numpy")
 
 
 def machine() -> dict:
-    """Processor, cores, versions and the commit, JSON-able."""
+    """Processor, JAX device, cores, versions and the commit, JSON-able."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -20,10 +22,13 @@ def machine() -> dict:
             line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
         ]
         cpu = names[0] if names else cpu
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True
+    ).stdout.strip()
     versions = {name: metadata.version(name) for name in PACKAGES}
     return {
         "cpu": cpu,
+        "device": jax.devices()[0].device_kind,
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "versions": versions,

@@ -102,13 +102,10 @@ def main() -> None:
         raise InputError(f"--limit is {args.limit}; expected a number above 0")
     codec = codecs.load_codec(args.codec)
     clips = read_songs(args.songs, codec.sample_rate_hz, args.limit)
-    rows, codes_in_use = {}, None
-    for books in tqdm(BOOKS, desc="books", unit="setting"):
-        figures = codecs.measure(codec, clips, books)
-        rows[f"{books} book{'s' * (books > 1)}"] = summary(figures)
-        codes_in_use = figures["codes_in_use"]
-    if isinstance(codec, codecs.SpectralCodec):
-        rows["without quantiser"] = summary(codecs.measure(codec, clips, None))
+    books = (*BOOKS, None) if isinstance(codec, codecs.SpectralCodec) else BOOKS
+    figures, codes_in_use = codecs.measure(codec, tqdm(clips, desc="copying", unit="song"), books)
+    names = {number: f"{number} book{'s' * (number > 1)}" for number in BOOKS} | {None: "without quantiser"}
+    rows = {names[number]: summary(lists) for number, lists in figures.items()}
     report = {
         "songs": len(clips),
         "seconds": round(sum(map(len, clips)) / codec.sample_rate_hz, 1),

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from configs.base import get_config as base_config
 
 # ours: 10 s to hear the key and the metre, then less and less, since finer tokens depend on what is near
-WINDOW_CELLS = {"semantic": 250, "coarse": 75, "fine": 50}
+WINDOW_CELLS = {"semantic": 250, "coarse": 64, "fine": 42}
 STEPS = {"semantic": 1_500, "coarse": 1_500, "fine": 900}  # ours: a first guess, not run yet
 
 

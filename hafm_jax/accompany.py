@@ -12,6 +12,7 @@ Axes: B samples drawn for one vocal, C channels, S samples of audio, F frames, K
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -93,6 +94,14 @@ def generate_stage(
     return song[:, : total_cells * target.frames_per_cell]
 
 
+def _stage_names(skip_fine: bool) -> list[str]:
+    return [name for name in STAGES if not (skip_fine and name == "fine")]
+
+
+def _sampling_of(sampling: Sampling | dict[str, Sampling], stage: str) -> Sampling:
+    return sampling[stage] if isinstance(sampling, dict) else sampling
+
+
 @dataclass(frozen=True)
 class Accompanist:
     """A loaded model: stages (config and prepared parameters), tokenizer and codec."""
@@ -110,6 +119,28 @@ class Accompanist:
             load_semantic(pretrained.directory / "semantic"),
             load_codec(pretrained.directory / "codec"),
         )
+
+    def compile(
+        self,
+        *,
+        num_samples: int = 1,
+        sampling: Sampling | dict[str, Sampling] = Sampling(),  # noqa: B008 - immutable
+        skip_fine: bool = False,
+        progress: Progress = lambda stage, done, total: None,
+    ) -> None:
+        """Compile all that a call with the same arguments runs, the stages at the same time on several cores.
+
+        Optional: a call compiles what is missing, but one stage after the other. progress counts stages.
+        """
+        names = _stage_names(skip_fine)
+        with ThreadPoolExecutor(len(names)) as pool:
+            jobs = [
+                pool.submit(decode.compile_window, *self.stages[name], num_samples, _sampling_of(sampling, name))
+                for name in names
+            ]
+            for job in as_completed(jobs):
+                job.result()
+                progress("compile", 1, len(jobs))
 
     def __call__(
         self,
@@ -133,7 +164,7 @@ class Accompanist:
 
     def tokens(self, vocal, sample_rate_hz, cells, seed, num_samples, sampling, skip_fine, progress) -> np.ndarray:
         """Acoustic tokens int32 [B, 3 * cells, 8 (4 without the fine stage)] for the vocal's first `cells` cells."""
-        names = [name for name in STAGES if not (skip_fine and name == "fine")]
+        names = _stage_names(skip_fine)
         # Each stage fills at least a window of the next one, so silence follows a vocal shorter than that.
         wanted = {}
         for name, following in zip(names, [*names[1:], None], strict=True):
@@ -155,7 +186,7 @@ class Accompanist:
                 streams,
                 wanted[name],
                 keys,
-                sampling[name] if isinstance(sampling, dict) else sampling,
+                _sampling_of(sampling, name),
                 lambda frames, name=name, total=total: progress(name, frames, total),
             )
         acoustic = [streams["coarse"]] if skip_fine else [streams["coarse"], streams["fine"]]

@@ -34,16 +34,17 @@ def crop(record: Mapping[str, np.ndarray], stage: Stage, start_cell: int, num_ce
     }
 
 
-def _check_lengths(source: Sequence[Any], stage: Stage, num_cells: int) -> None:
-    """Refuse an empty set, or one whose first song is shorter than a window: InputError."""
+def _long_enough(source: Sequence[Any], stage: Stage, num_cells: int) -> list[int]:
+    """Indices of the records that hold a window. Raises InputError where there is none."""
     if len(source) == 0:
         raise InputError("the token set holds no record; expected at least one: run extract_tokens.py on more songs")
-    found = num_record_cells(source[0], stage)
-    if found < num_cells:
+    cells = [num_record_cells(source[i], stage) for i in range(len(source))]
+    if max(cells) < num_cells:
         raise InputError(
-            f"the first record is {found} cells long; the {stage.name} stage trains on windows of {num_cells} cells of "
-            "40 ms: use longer songs or set --config.window_cells"
+            f"the longest record is {max(cells)} cells long; the {stage.name} stage trains on windows of {num_cells} "
+            "cells of 40 ms: use longer songs or set --config.window_cells"
         )
+    return [i for i, n in enumerate(cells) if n >= num_cells]
 
 
 class _RandomCrop(grain.transforms.RandomMap):
@@ -67,12 +68,11 @@ def train_batches(
 ) -> grain.MapDataset:
     """A random-access, endless data set: `[step]` is this process's part of the step's batch.
 
-    batch_size is the global one. Records shorter than the window are refused (InputError).
+    batch_size is the global one. Records shorter than the window are left out; InputError where all are.
     """
-    _check_lengths(source, stage, num_cells)
     if batch_size % process_count:
         raise InputError(f"batch_size {batch_size} is no multiple of the {process_count} processes")
-    long_enough = [i for i in range(len(source)) if num_record_cells(source[i], stage) >= num_cells]
+    long_enough = _long_enough(source, stage, num_cells)
     return (
         grain.MapDataset.range(len(long_enough))
         .seed(seed)
@@ -92,9 +92,8 @@ def eval_batches(
 
     Raises InputError where there is not even one batch.
     """
-    _check_lengths(source, stage, num_cells)
     pending, made = [], 0
-    for i in range(len(source)):
+    for i in _long_enough(source, stage, num_cells):
         record = source[i]
         for start in range(0, num_record_cells(record, stage) - num_cells + 1, num_cells):
             pending.append(crop(record, stage, start, num_cells))

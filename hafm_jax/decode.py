@@ -25,7 +25,7 @@ from hafm_jax import model
 from hafm_jax.model import Params
 from hafm_jax.sizes import StageConfig
 
-CACHE_GROWTH_TOKENS = 512  # ours: the cache's length is a multiple of it; smaller reads less and compiles more programs
+CACHE_GROWTH_TOKENS = 1024  # ours: the cache's length is a multiple of it; smaller reads less, compiles more programs
 CHUNK_CELLS = 25  # ours: a second of music between two reports of progress
 
 
@@ -155,6 +155,28 @@ def _extend(config, params, cache, target, start, stop, keys, first_token, sampl
     return cache, target
 
 
+def _cached_tokens(config: StageConfig, stop: int) -> int:
+    """How long the cache is while frames before `stop` are generated: the filled part, rounded up."""
+    cells, target = config.window_cells, config.streams.target
+    total = config.streams.num_tokens(cells)
+    filled = total - (cells * target.frames_per_cell - stop) * target.codebooks
+    return min(total, -(-filled // CACHE_GROWTH_TOKENS) * CACHE_GROWTH_TOKENS)
+
+
+def compile_window(config: StageConfig, params: Params, batch_size: int, sampling: Sampling) -> None:
+    """Compile what `generate_window` runs for whole windows of `batch_size` examples, generating nothing."""
+    guided = sampling.guidance_scale != 1.0
+    shapes = [(batch_size, config.window_cells * s.frames_per_cell, s.codebooks) for s in config.streams.streams]
+    *conditions, target = (jnp.zeros(shape, jnp.int32) for shape in shapes)
+    cache = _prefill(config, params, conditions, target, guided)
+    keys = jax.random.split(jax.random.key(0), batch_size)
+    chunk = CHUNK_CELLS * config.streams.target.frames_per_cell
+    stops = [min(stop + chunk, shapes[-1][1]) for stop in range(0, shapes[-1][1], chunk)]
+    for cached in sorted({_cached_tokens(config, stop) for stop in stops}, reverse=True):
+        cache = jax.tree.map(lambda x: x[:, :, :cached], cache)  # noqa: B023
+        cache, target = _extend(config, params, cache, target, 0, 0, keys, 0, sampling, guided)
+
+
 def generate_window(
     config: StageConfig,
     params: Params,
@@ -176,8 +198,6 @@ def generate_window(
     """
     guided = sampling.guidance_scale != 1.0
     codebooks = target.shape[2]
-    total = config.streams.num_tokens(target.shape[1] // config.streams.target.frames_per_cell)
-    prefix = total - target.shape[1] * codebooks
     chunk = CHUNK_CELLS * config.streams.target.frames_per_cell
 
     full = _prefill(config, params, conditions, target, guided)
@@ -185,7 +205,7 @@ def generate_window(
     target = jnp.array(target)  # a copy: `_extend` overwrites its argument
     for chunk_start in range(start, stop, chunk):
         chunk_stop = min(chunk_start + chunk, stop)
-        needed = min(total, -(-(prefix + chunk_stop * codebooks) // CACHE_GROWTH_TOKENS) * CACHE_GROWTH_TOKENS)
+        needed = _cached_tokens(config, chunk_stop)
         if cache is None:
             cache = jax.tree.map(lambda x: x[:, :, :needed], full)  # noqa: B023
             del full

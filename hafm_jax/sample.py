@@ -114,23 +114,23 @@ def main(argv: list[str] | None = None) -> None:
     accompanist = Accompanist.load(arguments.model or str(DEMO))
     loaded_s = time.monotonic()
 
-    bar = tqdm(total=0, unit="frame", leave=False, desc="prefill")
+    bar = tqdm(total=len(accompanist.stages), leave=False, desc="compile")
 
-    def progress(stage: str, frames: int, total: int) -> None:
-        if bar.desc != f"{stage}: ":
+    def progress(what: str, done: int, total: int) -> None:
+        if bar.desc != f"{what}: ":
             bar.reset(total=total)
-            bar.set_description(stage)
-        bar.update(frames)
+            bar.set_description(what)
+        bar.update(done)
 
-    instrumentals = accompanist(
-        vocal,
-        rate_hz,
-        seed=arguments.seed,
-        num_samples=arguments.num_samples,
-        sampling=Sampling(**given),
-        skip_fine=arguments.skip_fine,
-        progress=progress,
-    )
+    options = {
+        "num_samples": arguments.num_samples,
+        "sampling": Sampling(**given),
+        "skip_fine": arguments.skip_fine,
+        "progress": progress,
+    }
+    accompanist.compile(**options)
+    compiled_s = time.monotonic()
+    instrumentals = accompanist(vocal, rate_hz, seed=arguments.seed, **options)
     bar.close()
     generated_s = time.monotonic()
     vocal = files.resample(vocal, rate_hz, CODEC_SAMPLE_RATE_HZ)
@@ -145,7 +145,8 @@ def main(argv: list[str] | None = None) -> None:
     total_s = time.monotonic() - STARTED_S
     print(
         f"{duration_s:.1f} s of music in {total_s:.1f} s: {loaded_s - STARTED_S:.1f} s to load, "
-        f"{generated_s - loaded_s:.1f} s to generate (real-time factor {(generated_s - loaded_s) / duration_s:.2f})"
+        f"{compiled_s - loaded_s:.1f} s to compile, {generated_s - compiled_s:.1f} s to generate "
+        f"(real-time factor {(generated_s - compiled_s) / duration_s:.2f})"
     )
 
 

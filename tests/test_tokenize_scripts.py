@@ -54,7 +54,7 @@ def tokenizers(tmp_path_factory, songs):
     with pytest.MonkeyPatch.context() as monkeypatch:
         run(monkeypatch, "fit_kmeans", "--songs", songs, "--features", "chroma", "--clusters", 30, "--out", folder)
     config = spectral.SpectralConfig()
-    codecs.save_spectral(folder / "codec", config, spectral.init(config, jax.random.key(0)))
+    codecs.save_spectral(folder / "codec", config, jax.jit(spectral.init, static_argnums=0)(config, jax.random.key(0)))
     return folder
 
 

@@ -240,7 +240,7 @@ def train(
     """Train on int16 clips; gives the parameters and the facts of the run. Appends logged steps to `metrics`."""
     samples = max(1, round(recipe.seconds * config.frame_rate_hz)) * config.hop
     frames = recipe.batch_size * samples // config.hop
-    params = spectral.init(config, jax.random.key(recipe.seed))
+    params = jax.jit(spectral.init, static_argnums=0)(config, jax.random.key(recipe.seed))
     codebooks = params.pop("codebooks")
     counts = jnp.ones(codebooks.shape[:2])
     books = {"codebooks": codebooks, "counts": counts, "sums": codebooks + 0, "hits": jnp.zeros(counts.shape, bool)}
@@ -301,15 +301,16 @@ def train(
 
 def evaluate(codec: codecs.SpectralCodec, clips: list[np.ndarray]) -> dict[str, Any]:
     """Mean figures on clips at 1, 4 and 8 books, and the codes in use per book."""
-    audio = [clip.astype(np.float32) / 32767 for clip in clips]
-    report: dict[str, Any] = {"songs": len(clips)}
-    for books in tqdm((1, 4, 8), desc="evaluating", unit="setting"):
-        figures = codecs.measure(codec, audio, books)
-        report[f"{books}_books"] = {
-            name: round(float(np.mean(figures[name])), 3) for name in ("si_sdr_db", "spectral_distance_db")
-        }
-        report["codes_in_use"] = figures["codes_in_use"]
-    return report
+    audio = (clip.astype(np.float32) / 32767 for clip in tqdm(clips, desc="evaluating", unit="song"))
+    figures, codes_in_use = codecs.measure(codec, audio, (1, 4, 8))
+    return {
+        "songs": len(clips),
+        **{
+            f"{books}_books": {name: round(float(np.mean(values)), 3) for name, values in lists.items()}
+            for books, lists in figures.items()
+        },
+        "codes_in_use": codes_in_use,
+    }
 
 
 def main() -> None:

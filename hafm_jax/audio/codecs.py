@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import json
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -197,28 +198,32 @@ def read_config(directory: str | os.PathLike) -> dict[str, Any]:
     return document
 
 
-def measure(codec: Codec, clips: list[np.ndarray], num_books: int | None = None) -> dict[str, Any]:
+def measure(
+    codec: Codec, clips: Iterable[np.ndarray], books: Sequence[int | None]
+) -> tuple[dict[int | None, dict[str, list[float]]], list[int]]:
     """Quality of a codec on clips, each float32 [S]; the last part of a frame is left out.
 
-    `num_books` of the codes are decoded (None: for SpectralCodec only, its latents without quantisation). Gives
-    `si_sdr_db` and `spectral_distance_db` of each clip as lists (definitions in hafm_jax.audio.spectra) and
-    `codes_in_use`, how many ids each book used at all.
+    Each of `books` is how many books are decoded (None, for SpectralCodec only: the latents without quantisation).
+    Gives for each the `si_sdr_db` and `spectral_distance_db` of every clip (definitions in hafm_jax.audio.spectra),
+    and how many ids each book used at all [K].
     """
     hop = codec.sample_rate_hz // codec.frame_rate_hz
-    ratios, distances = [], []
+    figures = {number: {"si_sdr_db": [], "spectral_distance_db": []} for number in books}
     used = np.zeros((codec.num_codebooks, codec.vocabulary), bool)
     for clip in clips:
         clip = clip[None, : len(clip) // hop * hop]
-        if num_books is None:
-            copy = codec.decode_latents(codec.encode_latents(clip))
-        else:
-            codes = codec.encode(clip)
-            copy = codec.decode(codes[:, :, :num_books])
-            used[np.arange(codec.num_codebooks), codes.reshape(-1, codec.num_codebooks)] = True
-        ratio, distance = _compare(copy, clip, codec.sample_rate_hz)
-        ratios.append(float(ratio[0]))
-        distances.append(float(distance[0]))
-    return {"si_sdr_db": ratios, "spectral_distance_db": distances, "codes_in_use": used.sum(axis=1).tolist()}
+        codes = codec.encode(clip)
+        used[np.arange(codec.num_codebooks), codes.reshape(-1, codec.num_codebooks)] = True
+        for number, lists in figures.items():
+            copy = (
+                codec.decode_latents(codec.encode_latents(clip))
+                if number is None
+                else codec.decode(codes[:, :, :number])
+            )
+            ratio, distance = _compare(copy, clip, codec.sample_rate_hz)
+            lists["si_sdr_db"].append(float(ratio[0]))
+            lists["spectral_distance_db"].append(float(distance[0]))
+    return figures, used.sum(axis=1).tolist()
 
 
 @functools.partial(jax.jit, static_argnums=2)

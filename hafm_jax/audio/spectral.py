@@ -96,7 +96,7 @@ class Blocks(nnx.Module):
         self.up_bias = nnx.Param(jnp.zeros((blocks, hidden)))
         self.down = normal(hidden, channels, fan_in=hidden)
         self.down_bias = nnx.Param(jnp.zeros((blocks, channels)))
-        self.scale = nnx.Param(jnp.full((blocks, channels), 0.1))  # small, so that a block starts near the identity
+        self.scale = nnx.Param(jnp.full((blocks, channels), 0.1, jnp.float32))  # small: a block starts near identity
 
     def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
         """[B, F, C], [B, F, 1] -> [B, F, C]."""

@@ -186,7 +186,9 @@ def encode_latents(config: SpectralConfig, params: dict, audio: jax.Array, mask:
     """
     spectra = stft(audio, config.window, config.hop, padded=mask is not None)
     exists = jnp.ones(spectra.shape[:2]) if mask is None else mask
-    return _network(config, params).encode(features_of(config, spectra), exists[..., None])
+    # Without the barrier XLA computes the features anew for every product that reads them: 14 times slower on a CPU.
+    features = jax.lax.optimization_barrier(features_of(config, spectra))
+    return _network(config, params).encode(features, exists[..., None])
 
 
 def quantize(codebooks: jax.Array, latents: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -9,10 +9,12 @@ CORE = ["numpy", "scipy", "jax>=0.10", "flax>=0.12.8", "soundfile", "soxr", "saf
 EXTRAS = {
     "hub": ["huggingface_hub"],
     "torch": ["torch", "transformers"],
-    "tokenize": ["optax", "scikit-learn", "tensorflow-datasets", "google-crc32c"],
+    "tokenize": ["optax", "orbax-checkpoint", "scikit-learn", "tensorflow-datasets", "google-crc32c"],
     "train": ["optax", "orbax-checkpoint", "grain", "ml-collections", "protobuf", "google-crc32c"],
 }
-EXTRAS["dev"] = sorted({p for extra in EXTRAS.values() for p in extra} | {"pytest", "hypothesis", "ruff"})
+EXTRAS["dev"] = sorted(
+    {p for extra in EXTRAS.values() for p in extra} | {"pytest", "pytest-xdist", "hypothesis", "ruff"}
+)
 
 setup(
     name="hafm_jax",

@@ -5,7 +5,7 @@
 Reads SONGS/train/*/instrumental.wav (any rate; all of it is held in memory as 16-bit mono, about 170 MB an hour) and
 SONGS/validation for the final evaluation. Writes TOKENIZERS/codec: config.json, with what was trained on what and how
 good it is on the validation songs, codec.safetensors and metrics.jsonl. Equal arguments on one machine give equal
-weights.
+weights. While it trains, TOKENIZERS/codec_training holds checkpoints: the same command goes on from the last one.
 
 First the codec trains without quantisation, with noise on its latents. Then the codebooks start from k-means, book by
 book on what the books before leave over, and follow the latents by moving averages (EMA) from there on.
@@ -20,6 +20,7 @@ import functools
 import json
 import math
 import platform
+import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,9 +36,11 @@ from tqdm import tqdm
 from hafm_jax.audio import codecs, spectral
 from hafm_jax.audio.files import read_audio, resample, to_mono
 from hafm_jax.audio.spectra import spectral_distance_db
+from hafm_jax.checkpoint import Checkpoints
 from hafm_jax.errors import InputError, run_command
 
 LOG_EVERY_STEPS = 50
+CHECKPOINT_EVERY_STEPS = 50  # a second's work beside minutes of training
 WEIGHT_DECAY = 0.01
 CLIP_NORM = 1.0
 LEARNING_RATE_WARM_UP = 0.02  # of all steps
@@ -234,10 +237,27 @@ def train_step(
     return {"params": params, "optimiser": optimiser_state, "books": books}, out
 
 
+def start_workdir(workdir: Path, recipe: Recipe, clips: list[np.ndarray]) -> None:
+    """Note what is trained, or check that what the directory holds is the same run. Raises InputError if not."""
+    path = workdir / "recipe.json"
+    asked = {**asdict(recipe), "songs": len(clips), "samples": sum(map(len, clips))}
+    if not path.exists():
+        workdir.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asked) + "\n")
+    elif (found := json.loads(path.read_text())) != asked:
+        raise InputError(
+            f"{workdir} holds an unfinished run of {found}; asked for is {asked}: give the same arguments and songs, "
+            "or remove the directory"
+        )
+
+
 def train(
-    clips: list[np.ndarray], config: spectral.SpectralConfig, recipe: Recipe, metrics: Path | None = None
+    clips: list[np.ndarray], config: spectral.SpectralConfig, recipe: Recipe, workdir: Path
 ) -> tuple[dict, dict[str, Any]]:
-    """Train on int16 clips; gives the parameters and the facts of the run. Appends logged steps to `metrics`."""
+    """Train on int16 clips; gives the parameters and the facts of the run.
+
+    `workdir` gets checkpoints and metrics.jsonl; where it holds an unfinished run, that one goes on, to the same end.
+    """
     samples = max(1, round(recipe.seconds * config.frame_rate_hz)) * config.hop
     frames = recipe.batch_size * samples // config.hop
     params = jax.jit(spectral.init, static_argnums=0)(config, jax.random.key(recipe.seed))
@@ -253,10 +273,25 @@ def train(
     )
     state = {"params": params, "optimiser": optimiser.init(params), "books": books}
     key = jax.random.key(recipe.seed + 1)
+    start_workdir(workdir, recipe, clips)
+    checkpoints = Checkpoints(workdir, keep=1)
+    first_step = checkpoints.latest() or 0
+    if first_step:
+        state = checkpoints.restore(first_step, state)
+    metrics = workdir / "metrics.jsonl"
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()] if first_step else []
+    lines = [line for line in lines if line["step"] <= first_step]
+    metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    began_s = time.monotonic() - (60 * lines[-1]["minutes"] if lines else 0)
     latents: list[jax.Array] = []
-    lines: list[dict[str, Any]] = []
-    began_s = time.monotonic()
-    progress = tqdm(range(recipe.steps), desc="training", unit="step", mininterval=2.0)
+    progress = tqdm(
+        range(first_step, recipe.steps),
+        initial=first_step,
+        total=recipe.steps,
+        desc="training",
+        unit="step",
+        mininterval=2.0,
+    )
     for step in progress:
         quantised = step >= unquantised
         if step == unquantised:
@@ -270,21 +305,25 @@ def train(
         batch_latents = out.pop("latents")
         if not quantised and step >= unquantised - KMEANS_BATCHES:
             latents.append(batch_latents.reshape(-1, config.latent))
-        if step % LOG_EVERY_STEPS == LOG_EVERY_STEPS - 1 or step == recipe.steps - 1:
-            line = {"step": step + 1, **{name: round(float(value), 5) for name, value in out.items()}}
+        done = step + 1
+        if done % LOG_EVERY_STEPS == 0 or done == recipe.steps:
+            line = {"step": done, **{name: round(float(value), 5) for name, value in out.items()}}
             if not math.isfinite(line["loss"]):
-                raise InputError(f"the loss became {line['loss']} at step {step + 1}: lower --learning-rate")
+                raise InputError(f"the loss became {line['loss']} at step {done}: lower --learning-rate")
             line["learning_rate"] = float(schedule(step))
             line["codes_in_use"] = np.asarray(state["books"]["hits"].sum(1)).tolist()
             line["minutes"] = round((time.monotonic() - began_s) / 60, 3)
             state["books"]["hits"] = jnp.zeros_like(state["books"]["hits"])
             lines.append(line)
-            if metrics:
-                with metrics.open("a") as file:
-                    file.write(json.dumps(line) + "\n")
+            with metrics.open("a") as file:
+                file.write(json.dumps(line) + "\n")
             progress.set_postfix(
                 loss=line["loss"], dB=line["spectral_distance_db"], wave=line["waveform_error"], refresh=False
             )
+        # Before the codebooks start, the latents that they will start from are in no checkpoint.
+        if quantised and done % CHECKPOINT_EVERY_STEPS == 0:
+            checkpoints.save(done, state)
+    checkpoints.close()
     facts = {
         **asdict(recipe),
         "unquantised_steps": unquantised,
@@ -333,14 +372,13 @@ def main() -> None:
     config = spectral.SpectralConfig()
     clips = load_split(args.songs, "train", config.sample_rate_hz)
     held_out = load_split(args.songs, "validation", config.sample_rate_hz)
-    directory = args.out / "codec"
-    directory.mkdir(parents=True, exist_ok=True)
-    metrics = directory / "metrics.jsonl"
-    metrics.unlink(missing_ok=True)
-    params, facts = train(clips, config, recipe, metrics)
+    directory, workdir = args.out / "codec", args.out / "codec_training"
+    params, facts = train(clips, config, recipe, workdir)
     codecs.save_spectral(directory, config, params, training=facts)
+    shutil.copy(workdir / "metrics.jsonl", directory)
     evaluation = evaluate(codecs.load_codec(directory), held_out)  # of the float16 weights, which are what ships
     codecs.save_spectral(directory, config, params, training=facts, evaluation=evaluation)
+    shutil.rmtree(workdir)  # only now: an evaluation that is cut off trains nothing anew
     print(json.dumps(evaluation, indent=2))
 
 

@@ -1,0 +1,89 @@
+"""From three training runs to one model directory that loads."""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+from configs.base import get_config
+from hafm_jax import export, train
+from hafm_jax.checkpoint import Checkpoints
+from hafm_jax.errors import InputError
+from hafm_jax.optim import optimizer
+from hafm_jax.pretrained import load_model
+from hafm_jax.sizes import SIZES, Size
+from hafm_jax.streams import STAGES
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """Work directories as training leaves them, each with two checkpoints, and the states of the later ones."""
+    monkeypatch.setitem(SIZES, "tiny", Size(32, 1, 2))
+    workdirs, states = [], {}
+    for stage in STAGES:
+        config = get_config()
+        config.update(stage=stage, size="tiny", window_cells=4, steps=20)
+        workdir = tmp_path / stage
+        workdir.mkdir()
+        description = {
+            "config": config.to_dict(),
+            "data": {"records": 3, "fingerprint": "0123456789abcdef"},
+            "versions": {"jax": jax.__version__},
+            "devices": ["cpu"],
+            "cores": 2,
+        }
+        (workdir / "config.json").write_text(json.dumps(description))
+        lines = [
+            {"step": 10, "loss": 6.0, "seconds": 60.0},
+            {"step": 20, "loss": 5.0, "seconds": 120.0},
+            {"step": 20, "validation_loss": 5.25, "validation_loss_per_codebook": [5.0, 5.5]},
+            {"step": 30, "loss": 1.0, "seconds": 600.0},  # after the last checkpoint: of weights that are lost
+        ]
+        (workdir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        start = jax.jit(partial(train.init_state, train.stage_config(config), optimizer(config)))
+        checkpoints = Checkpoints(workdir, config.keep_checkpoints)
+        for step in (10, 20):
+            states[stage] = start(jax.random.key(step))
+            checkpoints.save(step, states[stage])
+        checkpoints.close()
+        workdirs.append(workdir)
+    return workdirs, states
+
+
+def run_export(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["export", *map(str, arguments)])
+    export.main()
+
+
+def test_the_last_checkpoints_become_a_model(runs, tokenizers, tmp_path, monkeypatch):
+    workdirs, states = runs
+    out = tmp_path / "model"
+    run_export(monkeypatch, "--workdir", *workdirs, "--tokenizers", tokenizers, "--out", out)
+    model = load_model(str(out))
+    assert list(model.stages) == list(STAGES)
+    for name, weights in model.stages.items():
+        jax.tree.map(np.testing.assert_array_equal, weights.params, jax.device_get(states[name]["params"]))
+        facts = weights.facts
+        assert (facts["step"], facts["loss"], facts["validation_loss"], facts["minutes"]) == (20, 5.0, 5.25, 3.0)
+    card = (out / "README.md").read_text()
+    assert "5.250 (5.00 5.50)" in card and "| semantic | " in card and "3 songs" in card
+
+
+def test_a_missing_or_unfinished_run_is_refused(runs, tokenizers, tmp_path, monkeypatch):
+    workdirs, _ = runs
+    out = tmp_path / "model"
+    with pytest.raises(InputError, match="expected one run each"):
+        run_export(monkeypatch, "--workdir", *workdirs[:2], "--tokenizers", tokenizers, "--out", out)
+    with pytest.raises(InputError, match=r"config\.json is missing"):
+        run_export(monkeypatch, "--workdir", tmp_path / "none", "--tokenizers", tokenizers, "--out", out)
+    unfinished = tmp_path / "unfinished"
+    unfinished.mkdir()
+    (unfinished / "config.json").write_text((workdirs[0] / "config.json").read_text())
+    with pytest.raises(InputError, match="no complete checkpoint"):
+        run_export(monkeypatch, "--workdir", unfinished, "--tokenizers", tokenizers, "--out", out)
+    assert not out.exists()

@@ -38,19 +38,33 @@ $(VENV)/.dev: setup.py constraints.txt | $(VENV)/bin/python
 	$(PIP) --editable ".[dev]"
 	touch $@ $(VENV)/.demo
 
-# The demo model from nothing. Huge pages make XLA's steps on a CPU a quarter faster.
+# The demo model from nothing, in hours. Interrupted, the same command goes on where it was. The allocator keeps what it
+# has, since XLA's steps on a CPU ask for the same memory again and again.
 DEMO := build/demo
-TRAIN := GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(BIN)/python -m hafm_jax.train --data $(DEMO)/tokens
+RUN := GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184 $(BIN)/python
 
-demo-model: $(VENV)/.dev
-	$(BIN)/python tokenize/synthesize_songs.py --out $(DEMO)/songs --num-songs 400 --num-validation 32 --num-test 32 --seconds 20 --seed 0
-	$(BIN)/python tokenize/fit_kmeans.py --songs $(DEMO)/songs --features chroma --clusters 500 --max-frames 120000 --out $(DEMO)/tokenizers
-	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(BIN)/python tokenize/train_codec.py --songs $(DEMO)/songs --out $(DEMO)/tokenizers
-	$(BIN)/python tokenize/extract_tokens.py --songs $(DEMO)/songs --tokenizers $(DEMO)/tokenizers --out $(DEMO)/tokens
-	$(TRAIN) --config configs/demo.py:semantic --workdir $(DEMO)/semantic
-	$(TRAIN) --config configs/demo.py:coarse --workdir $(DEMO)/coarse
-	$(TRAIN) --config configs/demo.py:fine --workdir $(DEMO)/fine
+demo-model: $(DEMO)/.semantic $(DEMO)/.coarse $(DEMO)/.fine
 	$(BIN)/python -m hafm_jax.export --workdir $(DEMO)/semantic $(DEMO)/coarse $(DEMO)/fine --tokenizers $(DEMO)/tokenizers --dtype float16 --out hafm_jax/demo
+
+$(DEMO)/.songs: | $(VENV)/.dev
+	$(RUN) tokenize/synthesize_songs.py --out $(DEMO)/songs --num-songs 600 --num-validation 32 --num-test 32 --seconds 20 --seed 0
+	touch $@
+
+$(DEMO)/.kmeans: $(DEMO)/.songs
+	$(RUN) tokenize/fit_kmeans.py --songs $(DEMO)/songs --features chroma --clusters 500 --max-frames 120000 --out $(DEMO)/tokenizers
+	touch $@
+
+$(DEMO)/.codec: $(DEMO)/.songs
+	$(RUN) tokenize/train_codec.py --songs $(DEMO)/songs --steps 900 --batch-size 8 --out $(DEMO)/tokenizers
+	touch $@
+
+$(DEMO)/.tokens: $(DEMO)/.kmeans $(DEMO)/.codec
+	$(RUN) tokenize/extract_tokens.py --songs $(DEMO)/songs --tokenizers $(DEMO)/tokenizers --out $(DEMO)/tokens
+	touch $@
+
+$(DEMO)/.semantic $(DEMO)/.coarse $(DEMO)/.fine: $(DEMO)/.%: $(DEMO)/.tokens
+	$(RUN) -m hafm_jax.train --data $(DEMO)/tokens --config configs/demo.py:$* --workdir $(DEMO)/$*
+	touch $@
 
 clean:
 	rm -rf $(VENV) build mix.wav mix_instrumental.wav

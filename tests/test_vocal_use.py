@@ -23,14 +23,14 @@ def test_only_the_vocal_is_swapped_for_the_next_songs(stage):
     own, other = (crop(r, config.streams, 4, 4) for r in (RECORDS[2], RECORDS[0]))  # the last song's second window
 
     @jax.jit
-    def loss(conditions, target):
+    def loss(params, conditions, target):
         return cross_entropy(model.forward(config, params, conditions, target), target).mean()
 
     for found, vocal in ((use.right[5], own), (use.wrong[5], other)):
         tokens = own | {"vocal_semantic": vocal["vocal_semantic"]}
         conditions = [tokens[s.name][None] for s in config.streams.conditions]
         target = tokens[config.streams.target.name][None]
-        expected = loss(conditions, target)
+        expected = loss(params, conditions, target)
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 

@@ -178,7 +178,6 @@ def test_decoder_sees_no_further_than_its_halo():
     assert not touched[: at - TINY.decoder_halo].any() and not touched[at + TINY.decoder_halo + 1 :].any()
 
 
-@pytest.mark.slow
 def test_kmeans_finds_separate_clusters():
     centres = noise(6, 8, 4, scale=10)
     points = (centres[:, None] + noise(7, 8, 50, 4, scale=0.01)).reshape(-1, 4)
@@ -188,7 +187,6 @@ def test_kmeans_finds_separate_clusters():
     assert int(counts.sum()) == len(points)
 
 
-@pytest.mark.slow
 def test_codes_follow_their_residuals_and_dead_ones_restart():
     books = {
         "codebooks": jnp.zeros((1, 3, 2)),

@@ -73,7 +73,6 @@ def test_a_few_crops_are_learnt_by_heart_and_generated_back(stage, tiny):
     assert (np.asarray(generated) == target).mean() > 0.98
 
 
-@pytest.mark.slow
 def test_a_run_writes_what_it_did_and_goes_on_bit_for_bit(tiny, token_set, tmp_path, monkeypatch):
     whole = train.train(tiny, token_set, tmp_path / "whole")
     lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
@@ -100,7 +99,6 @@ def test_a_run_writes_what_it_did_and_goes_on_bit_for_bit(tiny, token_set, tmp_p
     jax.tree.map(np.testing.assert_array_equal, whole["params"], resumed["params"])
 
 
-@pytest.mark.slow
 def test_another_configuration_or_data_does_not_go_on(tiny, token_set, tmp_path):
     tiny.update(steps=3)
     train.train(tiny, token_set, tmp_path / "run")

@@ -155,6 +155,12 @@ def _extend(config, params, cache, target, start, stop, keys, first_token, sampl
     return cache, target
 
 
+def _chunks(config: StageConfig, start: int, stop: int) -> list[tuple[int, int]]:
+    """Frames start..stop in chunks of CHUNK_CELLS: the (start, stop) of each."""
+    frames = CHUNK_CELLS * config.streams.target.frames_per_cell
+    return [(first, min(first + frames, stop)) for first in range(start, stop, frames)]
+
+
 def _cached_tokens(config: StageConfig, stop: int) -> int:
     """How long the cache is while frames before `stop` are generated: the filled part, rounded up."""
     cells, target = config.window_cells, config.streams.target
@@ -170,9 +176,8 @@ def compile_window(config: StageConfig, params: Params, batch_size: int, samplin
     *conditions, target = (jnp.zeros(shape, jnp.int32) for shape in shapes)
     cache = _prefill(config, params, conditions, target, guided)
     keys = jax.random.split(jax.random.key(0), batch_size)
-    chunk = CHUNK_CELLS * config.streams.target.frames_per_cell
-    stops = [min(stop + chunk, shapes[-1][1]) for stop in range(0, shapes[-1][1], chunk)]
-    for cached in sorted({_cached_tokens(config, stop) for stop in stops}, reverse=True):
+    lengths = {_cached_tokens(config, stop) for _, stop in _chunks(config, 0, target.shape[1])}
+    for cached in sorted(lengths, reverse=True):
         cache = jax.tree.map(lambda x: x[:, :, :cached], cache)  # noqa: B023
         cache, target = _extend(config, params, cache, target, 0, 0, keys, 0, sampling, guided)
 
@@ -198,13 +203,11 @@ def generate_window(
     """
     guided = sampling.guidance_scale != 1.0
     codebooks = target.shape[2]
-    chunk = CHUNK_CELLS * config.streams.target.frames_per_cell
 
     full = _prefill(config, params, conditions, target, guided)
     cache, cached = None, 0
     target = jnp.array(target)  # a copy: `_extend` overwrites its argument
-    for chunk_start in range(start, stop, chunk):
-        chunk_stop = min(chunk_start + chunk, stop)
+    for chunk_start, chunk_stop in _chunks(config, start, stop):
         needed = _cached_tokens(config, chunk_stop)
         if cache is None:
             cache = jax.tree.map(lambda x: x[:, :, :needed], full)  # noqa: B023

@@ -33,6 +33,7 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
+from hafm_jax.atomic import write_bytes
 from hafm_jax.audio import codecs, spectral
 from hafm_jax.audio.files import read_audio, resample, to_mono
 from hafm_jax.audio.spectra import spectral_distance_db
@@ -243,7 +244,7 @@ def start_workdir(workdir: Path, recipe: Recipe, clips: list[np.ndarray]) -> Non
     asked = {**asdict(recipe), "songs": len(clips), "samples": sum(map(len, clips))}
     if not path.exists():
         workdir.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asked) + "\n")
+        write_bytes(path, (json.dumps(asked) + "\n").encode())
     elif (found := json.loads(path.read_text())) != asked:
         raise InputError(
             f"{workdir} holds an unfinished run of {found}; asked for is {asked}: give the same arguments and songs, "
@@ -281,7 +282,7 @@ def train(
     metrics = workdir / "metrics.jsonl"
     lines = [json.loads(line) for line in metrics.read_text().splitlines()] if first_step else []
     lines = [line for line in lines if line["step"] <= first_step]
-    metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_bytes(metrics, "".join(json.dumps(line) + "\n" for line in lines).encode())
     began_s = time.monotonic() - (60 * lines[-1]["minutes"] if lines else 0)
     latents: list[jax.Array] = []
     progress = tqdm(

@@ -26,9 +26,9 @@ jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / "
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-def tiny_config(stage: str, position: str = "clock", window_cells: int = 4) -> StageConfig:
+def tiny_config(stage: str, position: str = "clock", window_cells: int = 4, num_layers: int = 2) -> StageConfig:
     """A stage that compiles in a second: every part is there, twice where parts are counted."""
-    return StageConfig(stage, 32, 2, 2, window_cells, position=position, compute_dtype="float32")
+    return StageConfig(stage, 32, num_layers, 2, window_cells, position=position, compute_dtype="float32")
 
 
 def random_params(config: StageConfig, seed: int = 0) -> model.Params:
@@ -97,7 +97,7 @@ def tiny_model(tmp_path_factory, tokenizers) -> Path:
     directory = tmp_path_factory.mktemp("model")
     stages = {}
     for name, window_cells in WINDOW_CELLS.items():
-        config = StageConfig(name, 32, 1, 2, window_cells, compute_dtype="float32")  # one layer compiles sooner
+        config = tiny_config(name, window_cells=window_cells, num_layers=1)  # one layer compiles sooner
         stages[name] = StageWeights(config, random_params(config), {"steps": 0})
     save_model(directory, stages, tokenizers, "# A card\n", "float32")
     return directory

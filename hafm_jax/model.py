@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from hafm_jax.position import PositionBias, table_buckets, table_names
+from hafm_jax.position import PositionBias, initial_tables, table_names
 from hafm_jax.sizes import StageConfig
 from hafm_jax.streams import interleave
 
@@ -83,8 +83,8 @@ class Ends(nnx.Module):
         self.target = _normal(rngs, (target.codebooks, target.vocabulary, d), EMBEDDING_STD)
         self.bos = _normal(rngs, (d,), EMBEDDING_STD)
         self.segments = _normal(rngs, (len(stage.streams), d), EMBEDDING_STD)
-        shape = (table_buckets(config.position), config.num_heads)
-        self.position = nnx.Dict({name: nnx.Param(jnp.zeros(shape)) for name in table_names(stage, config.position)})
+        tables = initial_tables(stage, config.position, config.num_heads)
+        self.position = nnx.Dict({name: nnx.Param(jnp.asarray(table)) for name, table in tables.items()})
         self.final_norm = nnx.Param(jnp.ones(d))
         self.heads = _normal(rngs, (target.codebooks, d, target.vocabulary), EMBEDDING_STD)
 

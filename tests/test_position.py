@@ -70,3 +70,24 @@ def test_rows_agree_with_a_token_by_token_reference(stage, mode):
         row = jax.jit(lambda i, s=segment: bias.row(s, i, 8))(5)
         np.testing.assert_array_equal(row, expected[:, offset + 5, : offset + 8])
         offset = stop
+
+
+@pytest.mark.parametrize("stage", STAGES.values(), ids=lambda s: s.name)
+def test_clock_starts_as_power_laws_of_the_time_difference(stage):
+    tables = position.initial_tables(stage, "clock", 4)
+    assert tables.keys() == set(position.table_names(stage, "clock"))
+    for query in stage.streams:
+        for key in stage.streams[: stage.streams.index(query) + 1]:
+            table = tables[f"{query.name}_to_{key.name}"]
+            assert table.shape == (position.table_buckets("clock"), 4)
+            rate_hz = np.lcm(query.rate_hz * query.codebooks, key.rate_hz * key.codebooks)
+            frames = np.arange(32) / rate_hz * 75  # the exact buckets' differences, in frames of 75 Hz
+            for head, strength in enumerate((0, 1, 2, 3)):
+                np.testing.assert_allclose(np.exp(table[:32, head]), (1 + frames) ** -strength, rtol=1e-5)
+            np.testing.assert_array_equal(table[:64], table[64:])  # past and future alike
+            assert (np.diff(table[:64, 1:], axis=0) < 0).all()
+            assert (table[63, 1:] > -np.array([1, 2, 3]) * np.log(1 + 30 * 75)).all()  # 30 s are in the last bucket
+
+
+def test_index_starts_without_preference():
+    assert all((table == 0).all() for table in position.initial_tables(STAGES["fine"], "index", 2).values())

@@ -6,6 +6,10 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
+# Ours: learning rate of the position bias tables over that of the rest. Adam moves a value by at most the learning rate
+# a step, and a bias must grow to about log(sequence length) = 7 before a head looks at one time alone.
+POSITION_RATE = 10.0
+
 
 def learning_rate(config: ConfigDict) -> optax.Schedule:
     """Step -> learning rate: from 0 up over `warmup_steps`, then a cosine down to a tenth of the peak at `steps`."""
@@ -17,6 +21,9 @@ def learning_rate(config: ConfigDict) -> optax.Schedule:
 
 def optimizer(config: ConfigDict) -> optax.GradientTransformation:
     """Weight decay holds for matrices and embeddings, not for norms, bias tables and BOS."""
+
+    def tables(params):
+        return jax.tree_util.tree_map_with_path(lambda path, _: "position" in [p.key for p in path], params)
 
     def decayed(params):
         def keep(path, _):
@@ -30,4 +37,5 @@ def optimizer(config: ConfigDict) -> optax.GradientTransformation:
         optax.adamw(
             learning_rate(config), b1=config.beta1, b2=config.beta2, weight_decay=config.weight_decay, mask=decayed
         ),
+        optax.masked(optax.scale(POSITION_RATE), tables),
     )

@@ -49,3 +49,18 @@ def test_norms_and_tables_do_not_decay():
     assert (updates["ends"]["heads"] < 0).all() and (updates["blocks"]["ffn_in"] < 0).all()
     for still in (updates["ends"]["position"]["a"], updates["ends"]["bos"], updates["blocks"]["key_norm"]):
         assert (still == 0).all()
+
+
+def test_tables_learn_faster():
+    config = ConfigDict(
+        dict(steps=10, warmup_steps=1, learning_rate=1e-3, beta1=0.9, beta2=0.95, weight_decay=0.0, clip_norm=1e9)
+    )
+    params = {"position": {"a": np.zeros(3, np.float32)}, "heads": np.zeros(3, np.float32)}
+    gradients = {"position": {"a": np.float32([1, -2, 3])}, "heads": np.float32([1, -2, 3])}
+    transform = optim.optimizer(config)
+    state = transform.init(params)
+    _, state = transform.update(gradients, state, params)  # the first step of the warm-up has rate 0
+    updates, _ = transform.update(gradients, state, params)
+    # Under equal gradients Adam moves every value by the learning rate against the gradient's sign.
+    np.testing.assert_allclose(updates["heads"], [-1e-3, 1e-3, -1e-3], rtol=1e-4)
+    np.testing.assert_allclose(updates["position"]["a"], 10 * updates["heads"], rtol=1e-6)

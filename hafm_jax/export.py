@@ -52,7 +52,25 @@ def last_metrics(workdir: Path, step: int) -> dict[str, Any]:
     return facts
 
 
-def model_card(stages: dict[str, StageWeights], tokenizers: Path) -> str:
+def codec_facts(codec: dict[str, Any]) -> str:
+    """What a codec's config.json says of how it was made and how well it copies; nothing of a codec not made here."""
+    facts = ""
+    if made := codec.get("training"):
+        facts += (
+            f", {made['steps']} steps of {made['batch_size']} x {made['seconds']:g} s on {made['songs']} songs in "
+            f"{made['minutes']:.0f} minutes"
+        )
+    if found := codec.get("evaluation"):
+        copies = [
+            f"{books} books copy at {found[f'{books}_books']['si_sdr_db']:.1f} dB SI-SDR and "
+            f"{found[f'{books}_books']['spectral_distance_db']:.2f} dB spectral distance"
+            for books in (4, 8)
+        ]
+        facts += f"; on {found['songs']} validation songs {', '.join(copies)}"
+    return facts
+
+
+def model_card(stages: dict[str, StageWeights], tokenizers: Path, trained_on: str) -> str:
     """README.md of the model directory: what it is, from which data, how long, how well."""
     rows = []
     for name, stage in stages.items():
@@ -69,6 +87,7 @@ def model_card(stages: dict[str, StageWeights], tokenizers: Path) -> str:
     facts = next(iter(stages.values())).facts
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     table = "\n".join(rows)
+    trained_on = trained_on and f": {trained_on}"
     return f"""---
 license: apache-2.0
 library_name: hafm_jax
@@ -85,10 +104,11 @@ Validation loss is in nats a token, in brackets by codebook.
 |---|---|---|---|---|---|---|---|
 {table}
 
-- Trained on {facts["data"]["records"]} songs (token set {facts["data"]["fingerprint"][:12]}), on
+- Trained on {facts["data"]["records"]} songs{trained_on} (token set {facts["data"]["fingerprint"][:12]}), on
   {facts["devices"][0]} ({facts["cores"]} cores), with {versions}, seed {facts["config"]["seed"]}.
-- Semantic tokens: `{semantic["features"]}`, {semantic["clusters"]} clusters. Codec: `{codec["codec"]}`.
-  What made each stands in `semantic/config.json` and `codec/config.json`, what made the stages in `config.json`.
+- Semantic tokens: `{semantic["features"]}`, {semantic["clusters"]} clusters.
+- Codec: `{codec["codec"]}`{codec_facts(codec)}.
+- What made each stands in `semantic/config.json` and `codec/config.json`, what made the stages in `config.json`.
 - A model plays what it was trained on; it was given nothing else.
 """
 
@@ -106,6 +126,9 @@ def main() -> None:
         default="float32",
         help="of the stored weights (default: float32, exact; float16 halves the files)",
     )
+    parser.add_argument(
+        "--trained-on", default="", help='for the model card, what the songs are: "40 h of choir music, CC BY 4.0"'
+    )
     arguments = parser.parse_args()
 
     runs = {run.config.stage: run for run in map(load_run, arguments.workdir)}
@@ -113,7 +136,8 @@ def main() -> None:
         raise InputError(f"the work directories hold {', '.join(runs)}; expected one run each of {', '.join(STAGES)}")
     stages = {name: runs[name] for name in STAGES}
     check_tokenizers(arguments.tokenizers)
-    save_model(arguments.out, stages, arguments.tokenizers, model_card(stages, arguments.tokenizers), arguments.dtype)
+    card = model_card(stages, arguments.tokenizers, arguments.trained_on)
+    save_model(arguments.out, stages, arguments.tokenizers, card, arguments.dtype)
     size = sum(f.stat().st_size for f in arguments.out.rglob("*") if f.is_file())
     print(f"{arguments.out}: {size / 1e6:.1f} MB")
 

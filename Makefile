@@ -41,13 +41,14 @@ $(VENV)/.dev: setup.py constraints.txt | $(VENV)/bin/python
 # The demo model from nothing, in hours. Interrupted, the same command goes on where it was. The allocator keeps what it
 # has, since XLA's steps on a CPU ask for the same memory again and again.
 DEMO := build/demo
-RUN := GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184 $(BIN)/python
+RUN := XLA_FLAGS=--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184 $(BIN)/python
 
 demo-model: $(DEMO)/.semantic $(DEMO)/.coarse $(DEMO)/.fine
-	$(BIN)/python -m hafm_jax.export --workdir $(DEMO)/semantic $(DEMO)/coarse $(DEMO)/fine --tokenizers $(DEMO)/tokenizers --dtype float16 --out hafm_jax/demo
+	$(BIN)/python -m hafm_jax.export --workdir $(DEMO)/semantic $(DEMO)/coarse $(DEMO)/fine --tokenizers $(DEMO)/tokenizers --dtype float16 --out hafm_jax/demo \
+		--trained-on "made by this project's synthesiser, 20 s each; no recordings"
 
 $(DEMO)/.songs: | $(VENV)/.dev
-	$(RUN) tokenize/synthesize_songs.py --out $(DEMO)/songs --num-songs 600 --num-validation 32 --num-test 32 --seconds 20 --seed 0
+	$(RUN) tokenize/synthesize_songs.py --out $(DEMO)/songs --num-songs 2000 --num-validation 64 --num-test 64 --seconds 20 --seed 0
 	touch $@
 
 $(DEMO)/.kmeans: $(DEMO)/.songs
@@ -55,7 +56,7 @@ $(DEMO)/.kmeans: $(DEMO)/.songs
 	touch $@
 
 $(DEMO)/.codec: $(DEMO)/.songs
-	$(RUN) tokenize/train_codec.py --songs $(DEMO)/songs --steps 900 --batch-size 8 --out $(DEMO)/tokenizers
+	$(RUN) tokenize/train_codec.py --songs $(DEMO)/songs --out $(DEMO)/tokenizers
 	touch $@
 
 $(DEMO)/.tokens: $(DEMO)/.kmeans $(DEMO)/.codec

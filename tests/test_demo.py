@@ -1,0 +1,76 @@
+"""The shipped model on songs that nobody trained on: synthesised here, of the split `test`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from hafm_jax import sample
+from hafm_jax.audio import codecs
+from hafm_jax.audio.files import to_mono
+from hafm_jax.audio.semantic import instrumental_tokens, load_semantic, vocal_tokens
+from hafm_jax.audio.synthesis import song_seed, synthesize_song
+from hafm_jax.metrics.vocal_use import vocal_use
+from hafm_jax.pretrained import DEMO, load_model
+from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ
+
+NUM_SONGS = 64  # the coarse stage's margin is small: it takes so many to tell it from chance
+SECONDS = 10.24  # one window of the semantic stage, four of the coarse stage
+EXAMPLE = Path(__file__).parents[1] / "examples" / "vocal.wav"
+
+
+@pytest.fixture(scope="module")
+def songs():
+    return [synthesize_song(song_seed("test", i, base_seed=0), SECONDS) for i in range(NUM_SONGS)]
+
+
+@pytest.fixture(scope="module")
+def codec():
+    return codecs.load_codec(DEMO / "codec")
+
+
+@pytest.fixture(scope="module")
+def records(songs, codec):
+    semantic = load_semantic(DEMO / "semantic")
+    return [
+        {
+            "vocal_semantic": vocal_tokens(semantic, song.vocals, CODEC_SAMPLE_RATE_HZ),
+            "instrumental_semantic": instrumental_tokens(semantic, song.instrumental, CODEC_SAMPLE_RATE_HZ),
+            "acoustic": codec.encode(song.instrumental[None])[0],
+        }
+        for song in songs
+    ]
+
+
+def test_it_can_be_shipped():
+    assert sum(f.stat().st_size for f in DEMO.rglob("*") if f.is_file()) <= 16e6
+    card = (DEMO / "README.md").read_text()
+    assert all(word in card for word in ("license: apache-2.0", "Trained on", "seed", "minutes", "validation loss"))
+
+
+@pytest.mark.parametrize(("name", "chance_share"), [("semantic", 0.25), ("coarse", 0.92)])
+def test_another_songs_vocal_makes_the_band_less_likely(records, name, chance_share):
+    stage = load_model(str(DEMO)).stages[name]
+    use = vocal_use(stage.config, stage.params, records)
+    assert use.margin > 2 * use.standard_error > 0
+    assert use.right.mean() < chance_share * np.log(stage.config.streams.target.vocabulary)
+
+
+def test_the_codec_copies_songs_and_eight_books_beat_four(songs, codec):
+    figures, codes_in_use = codecs.measure(codec, [song.instrumental for song in songs[:12]], (4, 8))
+    four, eight = ({name: np.mean(values) for name, values in figures[books].items()} for books in (4, 8))
+    assert eight["si_sdr_db"] > four["si_sdr_db"] > 0
+    assert eight["spectral_distance_db"] < four["spectral_distance_db"]
+    assert min(codes_in_use) > codec.vocabulary // 4
+
+
+def test_the_example_gets_a_band_that_sounds_and_does_not_clip(tmp_path, monkeypatch):
+    monkeypatch.setattr(sample, "use_compilation_cache", lambda: None)
+    sample.main(["--vocal", str(EXAMPLE), "--seconds", "3", "--out", str(tmp_path / "mix.wav")])
+    mix, instrumental = (soundfile.read(tmp_path / f"mix{part}.wav")[0].T for part in ("", "_instrumental"))
+    assert to_mono(mix).shape == to_mono(instrumental).shape == (3 * CODEC_SAMPLE_RATE_HZ,)
+    assert 10 * np.log10(np.mean(np.square(instrumental))) > -40  # dBFS; the songs it learnt from are near -20
+    assert np.abs(mix).max() < 0.999

@@ -37,6 +37,21 @@ def rms_norm(x: jax.Array, scale: jax.Array) -> jax.Array:
     return (y * scale).astype(x.dtype)
 
 
+def einsum_float32(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    """The product of two operands in the compute dtype, summed and returned in float32."""
+
+    def product(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.einsum(subscripts, a, b, preferred_element_type=jnp.float32)
+
+    def widened(a: jax.Array, b: jax.Array) -> jax.Array:
+        return product(a.astype(jnp.float32), b.astype(jnp.float32))
+
+    if a.dtype == jnp.float32:
+        return product(a, b)
+    # XLA has no bfloat16 product with a float32 result for every CPU (JAX 0.10: "Unsupported element type").
+    return jax.lax.platform_dependent(a, b, cpu=widened, default=product)
+
+
 def _normal(rngs: nnx.Rngs, shape: tuple[int, ...], std: float) -> nnx.Param:
     return nnx.Param(std * jax.random.normal(rngs.params(), shape))
 
@@ -120,12 +135,12 @@ class Ends(nnx.Module):
     def logits(self, x: jax.Array) -> jax.Array:
         """The last layer's x [B, F, K, D], each codebook in its place -> float32 [B, F, K, V]."""
         x = rms_norm(x, self.final_norm[...])
-        return jnp.einsum("bfkd,kdv->bfkv", x, self.heads[...], preferred_element_type=jnp.float32)
+        return einsum_float32("bfkd,kdv->bfkv", x, self.heads[...])
 
     def token_logits(self, x: jax.Array, codebook: jax.Array) -> jax.Array:
         """The last layer's x [B, D] where a token of `codebook` (a scalar) comes next -> float32 [B, V]."""
         x = rms_norm(x, self.final_norm[...])
-        return jnp.einsum("bd,dv->bv", x, self.heads[codebook], preferred_element_type=jnp.float32)
+        return einsum_float32("bd,dv->bv", x, self.heads[codebook])
 
 
 @cache
@@ -171,7 +186,7 @@ def block(config: StageConfig, block_params: Params) -> Block:
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array) -> jax.Array:
     """Plain attention: scaled q [B, H, Q, E], k and v [B, H, T, E], bias [H, Q, T] -> [B, H, Q, E]."""
-    scores = jnp.einsum("bhqe,bhte->bhqt", q, k, preferred_element_type=jnp.float32) + bias
+    scores = einsum_float32("bhqe,bhte->bhqt", q, k) + bias
     return jnp.einsum("bhqt,bhte->bhqe", jax.nn.softmax(scores, axis=-1).astype(v.dtype), v)
 
 

@@ -146,3 +146,13 @@ def test_dropped_conditions_do_not_matter():
     x, y = (forward(config, params, model.null_conditions(config, c, drop), target) for c in (a, b))
     np.testing.assert_array_equal(x[0], y[0])
     assert np.abs(x[1] - y[1]).max() > 0.1
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_products_are_summed_in_float32(dtype):
+    rng = np.random.default_rng(0)
+    a, b = (jnp.asarray(rng.standard_normal(shape), dtype) for shape in ((3, 4, 64), (3, 5, 64)))
+    found = jax.jit(lambda a, b: model.einsum_float32("hqe,hte->hqt", a, b))(a, b)
+    assert found.dtype == jnp.float32
+    expected = np.einsum("hqe,hte->hqt", np.asarray(a, np.float64), np.asarray(b, np.float64))
+    np.testing.assert_allclose(found, expected, atol=1e-5)  # 64 products of size 1, rounded at 1e-7

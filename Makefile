@@ -6,16 +6,13 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest --quiet --durations=15 --numprocesses 2 --dist loadfile
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow lint format demo-model clean
+.PHONY: demo test lint format demo-model clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m hafm_jax.sample --vocal examples/vocal.wav --out mix.wav
 
 test: $(VENV)/.dev
-	$(PYTEST) -m "not slow"
-
-test-slow: $(VENV)/.dev
-	$(PYTEST) -m slow
+	$(PYTEST)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

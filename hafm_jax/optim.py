@@ -22,15 +22,18 @@ def learning_rate(config: ConfigDict) -> optax.Schedule:
 def optimizer(config: ConfigDict) -> optax.GradientTransformation:
     """Weight decay holds for matrices and embeddings, not for norms, bias tables and BOS."""
 
+    def names(path) -> list[str]:
+        return [p.key for p in path]
+
     def tables(params):
-        return jax.tree_util.tree_map_with_path(lambda path, _: "position" in [p.key for p in path], params)
+        return jax.tree_util.tree_map_with_path(lambda path, _: "position" in names(path), params)
 
     def decayed(params):
-        def keep(path, _):
-            names = [p.key for p in path]
-            return not (names[-1].endswith("norm") or names[-1] == "bos" or "position" in names)
+        def keep(path, is_table):
+            name = names(path)[-1]
+            return not (is_table or name.endswith("norm") or name == "bos")
 
-        return jax.tree_util.tree_map_with_path(keep, params)
+        return jax.tree_util.tree_map_with_path(keep, tables(params))
 
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm),

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hafm_jax.streams import CELLS_PER_S, TICKS_PER_CELL, Stage, ticks_per_token
+from hafm_jax.streams import CELLS_PER_S, STREAMS, TICKS_PER_CELL, Stage, ticks_per_token
 
 INDEX_BUCKETS = 32  # T5
 INDEX_MAX_DISTANCE = 128  # T5
@@ -33,7 +33,7 @@ CLOCK_REACH_S = 30.0  # ours: time differences saturate here; longer than any wi
 # times) to this. Starting equal, the token that sounds with the query is one in a thousand. After 400 steps of the
 # demo's coarse stage the first codebook's validation loss was 6.13 with this and optim.POSITION_RATE, 6.41 without.
 CLOCK_STRENGTH = 3.0
-CLOCK_FRAME_S = 1 / 75  # the finest frame
+CLOCK_FRAME_S = 1 / max(stream.rate_hz for stream in STREAMS.values())  # the shortest frame
 
 MASKED = -1e30  # finite, so that a softmax over masked keys never meets inf - inf
 

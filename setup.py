@@ -24,7 +24,7 @@ setup(
     python_requires=">=3.11",
     # Listed, not found: tokenize/ and configs/ hold scripts and must never be installed as packages.
     packages=["hafm_jax", "hafm_jax.audio", "hafm_jax.metrics"],
-    package_data={"hafm_jax": ["demo/*", "demo/*/*"]},
+    package_data={"hafm_jax": ["kernels.cc", "demo/*", "demo/*/*"]},
     install_requires=CORE,
     extras_require=EXTRAS,
 )

@@ -24,9 +24,9 @@ from hafm_jax import decode
 from hafm_jax.audio.codecs import Codec, load_codec
 from hafm_jax.audio.files import resampled_length
 from hafm_jax.audio.semantic import SemanticTokenizer, load_semantic, vocal_tokens
-from hafm_jax.decode import Sampling
 from hafm_jax.model import Params
 from hafm_jax.pretrained import load_model
+from hafm_jax.sampling import Sampling
 from hafm_jax.sizes import StageConfig
 from hafm_jax.streams import CELLS_PER_S, CODEC_SAMPLE_RATE_HZ, STAGES, num_cells
 

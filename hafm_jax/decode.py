@@ -5,8 +5,8 @@ and the frames up to `stop` are generated. `start` and `stop` are traced, so a s
 length. The window is filled chunk by chunk, which is where progress is reported and where the KV cache grows: a step
 reads the filled part of the cache, not the window's whole length.
 
-Guidance runs a second half of the batch with NULL conditions: logits = cond + (w - 1) * (cond - uncond), so that
-w = 1 is exactly "off", and then the second half does not run.
+Guidance runs a second half of the batch with NULL conditions; where its scale is 1, which is off, that half does not
+run.
 
 Axes: B batch, R rows (B, or 2 B under guidance), F frames, K codebooks, T cached tokens, D model, H heads, E head
 width, V vocabulary.
@@ -15,126 +15,127 @@ width, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from hafm_jax import model
+from hafm_jax import kernels, model
 from hafm_jax.model import Params
+from hafm_jax.sampling import Sampling, choose, guide
 from hafm_jax.sizes import StageConfig
 
 CACHE_GROWTH_TOKENS = 1024  # ours: the cache's length is a multiple of it; smaller reads less, compiles more programs
 CHUNK_CELLS = 25  # ours: a second of music between two reports of progress
 
 
-class Sampling(NamedTuple):
-    """How a token is drawn. Defaults: the authors' published sampler, except top-p, which is off there.
+Cache = list[tuple[jax.Array, jax.Array]]  # keys and values [R, H, T, E] of each layer
 
-    temperature 0 is greedy; top_k 0 and top_p 1 are off; guidance_scale 1 is off.
+
+@partial(jax.tree_util.register_dataclass, data_fields=["ends", "blocks"], meta_fields=["packed"])
+@dataclass(frozen=True)
+class Weights:
+    """Parameters as the functions here want them: in the compute dtype, a list of layers.
+
+    `packed` weights lie as hafm_jax.kernels reads them.
     """
 
-    guidance_scale: float = 3.0
-    temperature: float = 0.9
-    top_k: int = 250
-    top_p: float = 1.0
+    ends: Params
+    blocks: list[Params]
+    packed: bool
+
+    @property
+    def product(self) -> model.Product:
+        return kernels.product if self.packed else model.product
+
+    @property
+    def head_logits(self) -> model.HeadLogits:
+        return kernels.head_logits if self.packed else model.head_logits
+
+    def attend(self, q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array, filled: jax.Array) -> jax.Array:
+        """q [R, H, 1, E] to the first `filled` of the cache, the only ones that `bias` [H, 1, T] does not mask."""
+        return kernels.attend(q, k, v, bias, filled) if self.packed else model.attend(q, k, v, bias)
 
 
-@partial(jax.jit, static_argnums=0)
-def prepare(config: StageConfig, params: Params) -> Params:
-    """Parameters as the functions here want them: cast to the compute dtype, a list of layers. Do it once."""
+def prepare(config: StageConfig, params: Params, packed: bool | None = None) -> Weights:
+    """Weights for the functions here, made once. packed: None for the machine's choice, the kernels where there are."""
+    return _prepare(config, params, kernels.load() is None if packed is None else packed)
+
+
+@partial(jax.jit, static_argnames=("config", "packed"))
+def _prepare(config: StageConfig, params: Params, packed: bool) -> Weights:
     params = model.compute_params(config, params)
-    layers = [jax.tree.map(lambda x: x[i], params["blocks"]) for i in range(config.num_layers)]  # noqa: B023
-    return {"ends": params["ends"], "blocks": layers}
+    ends, blocks = params["ends"], params["blocks"]
+    layers = [jax.tree.map(lambda x: x[i], blocks) for i in range(config.num_layers)]  # noqa: B023
+    if packed:
+        ends = ends | {"heads": jax.vmap(kernels.pack)(ends["heads"])}
+        contracted = {"query_key_value": 1, "attention_out": 2, "ffn_in": 1, "ffn_out": 1}
+        layers = [layer | {n: kernels.pack(layer[n], c) for n, c in contracted.items()} for layer in layers]
+    return Weights(ends, layers, packed)
 
 
-def _cumulate(x: jax.Array) -> jax.Array:
-    """Cumulated sum of float32 [B, V] along V, in blocks: XLA's own takes seconds to compile on a CPU."""
-    width = 32
-    blocks = jnp.pad(x, ((0, 0), (0, -x.shape[1] % width))).reshape(x.shape[0], -1, width)
-    within = blocks @ jnp.triu(jnp.ones((width, width)))
-    before = jnp.triu(jnp.ones((blocks.shape[1],) * 2), k=1)  # [earlier block, block]
-    return (within + jnp.einsum("be,eg->bg", within[..., -1], before)[..., None]).reshape(x.shape[0], -1)[
-        :, : x.shape[1]
-    ]
-
-
-def choose(logits: jax.Array, keys: jax.Array, sampling: Sampling) -> jax.Array:
-    """Draw one token a row: logits float32 [B, V], keys [B] -> int32 [B].
-
-    Temperature first, then top-k, then top-p over what top-k left. Of equal logits the lower id counts as likelier.
-    The draw inverts the cumulated probabilities of the sorted tokens: one random number a row, and little to compile.
-    """
-    vocabulary = logits.shape[-1]
-    scaled = logits / jnp.where(sampling.temperature > 0, sampling.temperature, 1.0)
-    falling, ids = jax.lax.top_k(scaled, vocabulary)
-    k = jnp.where(sampling.top_k > 0, jnp.minimum(sampling.top_k, vocabulary), vocabulary)
-    among_k = jnp.arange(vocabulary) < k
-    probability = jax.nn.softmax(jnp.where(among_k, falling, -jnp.inf), axis=-1)
-    cumulated = _cumulate(probability)
-    likelier = cumulated - probability  # the mass of the tokens before it
-    kept = among_k & ((likelier < sampling.top_p) | (sampling.top_p >= 1.0))
-    last = jnp.sum(kept, axis=-1, keepdims=True) - 1  # what is kept comes first
-    mass = jnp.take_along_axis(cumulated, last, axis=-1)
-    uniform = jax.vmap(jax.random.uniform)(keys)[:, None]
-    drawn = jnp.minimum(jnp.sum(cumulated <= uniform * mass, axis=-1, keepdims=True), last)
-    place = jnp.where(sampling.temperature > 0, drawn, 0)
-    return jnp.take_along_axis(ids, place, axis=-1)[:, 0].astype(jnp.int32)
-
-
-def guide(logits: jax.Array, guided: bool, guidance_scale: jax.Array) -> jax.Array:
-    """[R, V] logits of conditioned rows, then unconditioned ones where `guided` -> [B, V]."""
-    if not guided:
-        return logits
-    conditioned, unconditioned = jnp.split(logits, 2)
-    return conditioned + (guidance_scale - 1.0) * (conditioned - unconditioned)
-
-
-@partial(jax.jit, static_argnames=("config", "guided"))
-def _prefill(config: StageConfig, params: Params, conditions: Sequence[jax.Array], target: jax.Array, guided: bool):
-    """Keys and values [R, H, T, E] of each layer for the whole window; what lies past `start` is overwritten later."""
+@partial(jax.jit, static_argnames=("config", "guided", "capacity"))
+def _prefill(config, weights, conditions, given, guided, capacity):
+    """Keys and values [R, H, capacity, E] of each layer, filled for the conditions and the first frames of the target,
+    `given` [B, F, K]. Row by row: a row has work enough, and then it cannot depend on the others."""
     if guided:
-        nulls = model.null_conditions(config, conditions, jnp.ones(target.shape[0], bool))
+        nulls = model.null_conditions(config, conditions, jnp.ones(given.shape[0], bool))
         conditions = [jnp.concatenate(pair) for pair in zip(conditions, nulls, strict=True)]
-        target = jnp.concatenate([target, target])
-    ends = model.ends(config, params)
-    blocks = model.query_blocks(ends.bias(config, target.shape[1] // config.streams.target.frames_per_cell))
-    x = ends.embed(config, conditions, target)
-    cache = []
-    for layer in params["blocks"]:
-        block = model.block(config, layer)
-        q, k, v = block.project(x)
-        cache.append((k, v))
-        x = block.finish(x, model.causal_attention(q, k, v, blocks))
-    return cache
+        given = jnp.concatenate([given, given])
+    ends = model.ends(config, weights.ends)
+    tokens = _prefix_tokens(config) + given.shape[1] * given.shape[2]
+    query_blocks = model.query_blocks(ends.bias(config, config.window_cells), tokens)
+    room = ((0, 0), (0, capacity - tokens), (0, 0))
+
+    def row(inputs):
+        conditions, given = jax.tree.map(lambda x: x[None], inputs)
+        x = ends.embed(config, conditions, given)[:, :tokens]  # with nothing given, BOS is the first step's
+        cache = []
+        for layer in weights.blocks:
+            block = model.block(config, layer)
+            q, k, v = block.project(x, weights.product)
+            cache.append((jnp.pad(k[0], room), jnp.pad(v[0], room)))
+            x = block.finish(x, model.causal_attention(q, k, v, query_blocks), weights.product)
+        return cache
+
+    return jax.lax.map(row, (list(conditions), given))
 
 
-@partial(jax.jit, static_argnames=("config", "guided"), donate_argnames=("cache", "target"))
-def _extend(config, params, cache, target, start, stop, keys, first_token, sampling, guided):
-    """Generate frames start..stop of `target` [B, F, K]; returns it and the cache, both updated in place."""
-    ends = model.ends(config, params)
-    blocks = [model.block(config, layer) for layer in params["blocks"]]
-    num_frames, codebooks = target.shape[1:]
-    num_cells = num_frames // config.streams.target.frames_per_cell
-    bias = ends.bias(config, num_cells)
+def stepper(config: StageConfig, weights: Weights, capacity: int) -> Callable:
+    """One step of cached decoding: (x [R, D] the input that predicts target token `position`, cache, position)
+    -> (float32 [R, V] logits of that token, cache)."""
+    ends = model.ends(config, weights.ends)
+    blocks = [model.block(config, layer) for layer in weights.blocks]
+    bias = ends.bias(config, config.window_cells)
     own = bias.segments[-1]
-    cached = cache[0][0].shape[2]
-    prefix = config.streams.num_tokens(num_cells) - num_frames * codebooks  # tokens of the conditions
-    own_prefix = own.length - num_frames * codebooks  # the part of them in the target's own segment
-    own_length = cached - sum(s.length for s in bias.segments[:-1])
+    prefix = _prefix_tokens(config)
+    own_prefix = own.length - config.window_cells * config.streams.target.tokens_per_cell  # its part in that segment
+    own_length = capacity - sum(s.length for s in bias.segments[:-1])
 
-    def step(x, cache, position):  # x [R, D] is the input that predicts target token `position`
+    def step(x: jax.Array, cache: Cache, position: jax.Array) -> tuple[jax.Array, Cache]:
         row = bias.row(own, own_prefix + position, own_length)[:, None]
         x, updated = x[:, None], []
         for block, (keys_cache, values_cache) in zip(blocks, cache, strict=True):
-            q, k, v = block.project(x)
+            q, k, v = block.project(x, weights.product)
             at = (0, 0, prefix + position, 0)
             keys_cache = jax.lax.dynamic_update_slice(keys_cache, k, at)
             values_cache = jax.lax.dynamic_update_slice(values_cache, v, at)
             updated.append((keys_cache, values_cache))
-            x = block.finish(x, model.attend(q, keys_cache, values_cache, row))
-        return x[:, 0], updated
+            attended = weights.attend(q, keys_cache, values_cache, row, prefix + position + 1)
+            x = block.finish(x, attended, weights.product)
+        codebook = position % config.streams.target.codebooks
+        return ends.token_logits(x[:, 0], codebook, weights.head_logits), updated
+
+    return step
+
+
+@partial(jax.jit, static_argnames=("config", "guided"), donate_argnames=("cache", "target"))
+def _extend(config, weights, cache, target, start, stop, keys, first_token, sampling, guided):
+    """Generate frames start..stop of `target` [B, F, K]; returns it and the cache, both updated in place."""
+    ends = model.ends(config, weights.ends)
+    step = stepper(config, weights, cache[0][0].shape[2])
+    codebooks = target.shape[2]
 
     def embed(tokens, codebook):  # [B] -> [R, D]
         x = ends.embed_target(tokens, codebook)
@@ -144,9 +145,9 @@ def _extend(config, params, cache, target, start, stop, keys, first_token, sampl
     def token(position, carry):
         x, cache, target = carry
         frame, codebook = position // codebooks, position % codebooks
-        x, cache = step(x, cache, position)
+        logits, cache = step(x, cache, position)
         draw = jax.vmap(jax.random.fold_in, (0, None))(keys, first_token + position)
-        tokens = choose(guide(ends.token_logits(x, codebook), guided, sampling.guidance_scale), draw, sampling)
+        tokens = choose(guide(logits, guided, sampling.guidance_scale), draw, sampling)
         return embed(tokens, codebook), cache, target.at[:, frame, codebook].set(tokens)
 
     before = embed(target[:, jnp.maximum(start, 1) - 1, -1], codebooks - 1)
@@ -155,36 +156,55 @@ def _extend(config, params, cache, target, start, stop, keys, first_token, sampl
     return cache, target
 
 
+def _prefix_tokens(config: StageConfig) -> int:
+    """Tokens of a window's conditions."""
+    return config.window_cells * sum(s.tokens_per_cell for s in config.streams.conditions)
+
+
 def _chunks(config: StageConfig, start: int, stop: int) -> list[tuple[int, int]]:
     """Frames start..stop in chunks of CHUNK_CELLS: the (start, stop) of each."""
     frames = CHUNK_CELLS * config.streams.target.frames_per_cell
     return [(first, min(first + frames, stop)) for first in range(start, stop, frames)]
 
 
-def _cached_tokens(config: StageConfig, stop: int) -> int:
-    """How long the cache is while frames before `stop` are generated: the filled part, rounded up."""
-    cells, target = config.window_cells, config.streams.target
-    total = config.streams.num_tokens(cells)
-    filled = total - (cells * target.frames_per_cell - stop) * target.codebooks
+def _given_frames(config: StageConfig, start: int) -> int:
+    """How many of a window's frames are prefilled where `start` are given: so many, rounded up to a third of it."""
+    cells = config.window_cells
+    third = -(-cells // 3) * config.streams.target.frames_per_cell
+    return min(-(-start // third) * third, cells * config.streams.target.frames_per_cell)
+
+
+def _capacity(config: StageConfig, weights: Weights, stop: int) -> int:
+    """Tokens of the cache while frames before `stop` are generated: the filled part, rounded up to what is compiled.
+    The kernels read the filled part alone, so theirs is whole from the start."""
+    total = config.streams.num_tokens(config.window_cells)
+    if weights.packed:
+        return total
+    filled = _prefix_tokens(config) + stop * config.streams.target.codebooks
     return min(total, -(-filled // CACHE_GROWTH_TOKENS) * CACHE_GROWTH_TOKENS)
 
 
-def compile_window(config: StageConfig, params: Params, batch_size: int, sampling: Sampling) -> None:
+def compile_window(config: StageConfig, weights: Weights, batch_size: int, sampling: Sampling) -> None:
     """Compile what `generate_window` runs for whole windows of `batch_size` examples, generating nothing."""
     guided = sampling.guidance_scale != 1.0
     shapes = [(batch_size, config.window_cells * s.frames_per_cell, s.codebooks) for s in config.streams.streams]
     *conditions, target = (jnp.zeros(shape, jnp.int32) for shape in shapes)
-    cache = _prefill(config, params, conditions, target, guided)
     keys = jax.random.split(jax.random.key(0), batch_size)
-    lengths = {_cached_tokens(config, stop) for _, stop in _chunks(config, 0, target.shape[1])}
-    for cached in sorted(lengths, reverse=True):
-        cache = jax.tree.map(lambda x: x[:, :, :cached], cache)  # noqa: B023
-        cache, target = _extend(config, params, cache, target, 0, 0, keys, 0, sampling, guided)
+    lengths = {_capacity(config, weights, stop) for _, stop in _chunks(config, 0, target.shape[1])}
+    cache = _prefill(config, weights, conditions, target[:, :0], guided, min(lengths))
+    for capacity in sorted(lengths):
+        cache = _grown(cache, capacity)
+        cache, target = _extend(config, weights, cache, target, 0, 0, keys, 0, sampling, guided)
+
+
+def _grown(cache: Cache, capacity: int) -> Cache:
+    room = ((0, 0), (0, 0), (0, capacity - cache[0][0].shape[2]), (0, 0))
+    return jax.tree.map(lambda x: jnp.pad(x, room), cache) if room[2][1] else cache
 
 
 def generate_window(
     config: StageConfig,
-    params: Params,
+    weights: Weights,
     conditions: Sequence[jax.Array],
     target: jax.Array,
     start: int,
@@ -196,28 +216,31 @@ def generate_window(
 ) -> jax.Array:
     """Fill frames start..stop of one window.
 
-    params: from `prepare`; conditions: int32 [B, F_s, K_s] a stream; target: int32 [B, F, K], known before `start`;
+    weights: from `prepare`; conditions: int32 [B, F_s, K_s] a stream; target: int32 [B, F, K], known before `start`;
     keys: [B], one an example; first_frame: the window's first frame in the song (a token's randomness depends on its
     place in the song, not on the windows); progress is called with the number of frames just done.
     -> int32 [B, F, K], the frames from `stop` on as they were.
     """
     guided = sampling.guidance_scale != 1.0
-    codebooks = target.shape[2]
-
-    full = _prefill(config, params, conditions, target, guided)
-    cache, cached = None, 0
+    given = target[:, : _given_frames(config, start)]
+    chunks = _chunks(config, start, stop)
+    # What is prefilled past `start` is overwritten step by step, but must fit.
+    first = max(chunks[0][1], given.shape[1])
+    cache = _prefill(config, weights, conditions, given, guided, _capacity(config, weights, first))
     target = jnp.array(target)  # a copy: `_extend` overwrites its argument
-    for chunk_start, chunk_stop in _chunks(config, start, stop):
-        needed = _cached_tokens(config, chunk_stop)
-        if cache is None:
-            cache = jax.tree.map(lambda x: x[:, :, :needed], full)  # noqa: B023
-            del full
-        elif needed > cached:
-            grow = ((0, 0), (0, 0), (0, needed - cached), (0, 0))
-            cache = jax.tree.map(lambda x: jnp.pad(x, grow), cache)  # noqa: B023
-        cached = needed
+    for chunk_start, chunk_stop in chunks:
+        cache = _grown(cache, max(cache[0][0].shape[2], _capacity(config, weights, chunk_stop)))
         cache, target = _extend(
-            config, params, cache, target, chunk_start, chunk_stop, keys, first_frame * codebooks, sampling, guided
+            config,
+            weights,
+            cache,
+            target,
+            chunk_start,
+            chunk_stop,
+            keys,
+            first_frame * target.shape[2],
+            sampling,
+            guided,
         )
         target.block_until_ready()
         progress(chunk_stop - chunk_start)

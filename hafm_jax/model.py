@@ -12,7 +12,7 @@ L layers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import jax
@@ -24,6 +24,8 @@ from hafm_jax.sizes import StageConfig
 from hafm_jax.streams import interleave
 
 Params = dict  # nested: name -> dict or jax.Array
+Product = Callable[..., jax.Array]  # (x, w, contracted = 1), as `product`
+HeadLogits = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # as `head_logits`
 
 EMBEDDING_STD = 0.02  # GPT-2's
 QUERY_BLOCK_TOKENS = 256  # ours: queries that attend at once to the keys before them
@@ -52,12 +54,25 @@ def einsum_float32(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
     return jax.lax.platform_dependent(a, b, cpu=widened, default=product)
 
 
+def product(x: jax.Array, w: jax.Array, contracted: int = 1) -> jax.Array:
+    """x [..., C] times w [C, ...], over the `contracted` axes where they meet, in x's dtype."""
+    return jnp.tensordot(x, w, contracted)
+
+
+def head_logits(x: jax.Array, heads: jax.Array, codebook: jax.Array) -> jax.Array:
+    """x [B, D] by the head of `codebook` (a scalar) of heads [K, D, V] -> float32 [B, V]."""
+    return einsum_float32("bd,dv->bv", x, heads[codebook])
+
+
 def _normal(rngs: nnx.Rngs, shape: tuple[int, ...], std: float) -> nnx.Param:
     return nnx.Param(std * jax.random.normal(rngs.params(), shape))
 
 
 class Block(nnx.Module):
-    """One pre-norm layer: attention with QK-norm, then GEGLU; no biases."""
+    """One pre-norm layer: attention with QK-norm, then GEGLU; no biases.
+
+    `product` multiplies by a weight: `model.product`, or one that knows how the sampler keeps its weights.
+    """
 
     def __init__(self, config: StageConfig, rngs: nnx.Rngs):
         d, h, e, g = config.d_model, config.num_heads, config.head_dim, config.ffn_dim
@@ -71,19 +86,19 @@ class Block(nnx.Module):
         self.ffn_in = _normal(rngs, (d, 2, g), d**-0.5)
         self.ffn_out = _normal(rngs, (g, d), residual * g**-0.5)
 
-    def project(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def project(self, x: jax.Array, product: Product = product) -> tuple[jax.Array, jax.Array, jax.Array]:
         """x [B, T, D] -> normed and scaled queries, normed keys, values, each [B, H, T, E]."""
         y = rms_norm(x, self.attention_norm[...])
-        q, k, v = jnp.einsum("btd,dche->cbhte", y, self.query_key_value[...])
+        q, k, v = product(y, self.query_key_value[...]).transpose(2, 0, 3, 1, 4)
         q = rms_norm(q, self.query_norm[...]) * q.shape[-1] ** -0.5
         return q, rms_norm(k, self.key_norm[...]), v
 
-    def finish(self, x: jax.Array, attended: jax.Array) -> jax.Array:
+    def finish(self, x: jax.Array, attended: jax.Array, product: Product = product) -> jax.Array:
         """The residual stream x [B, T, D] and what the heads read [B, H, T, E] -> the next layer's x."""
-        x = x + jnp.einsum("bhte,hed->btd", attended, self.attention_out[...])
+        x = x + product(attended.swapaxes(1, 2), self.attention_out[...], 2)
         y = rms_norm(x, self.ffn_norm[...])
-        gate, value = jnp.einsum("btd,dcg->cbtg", y, self.ffn_in[...])
-        return x + jnp.einsum("btg,gd->btd", jax.nn.gelu(gate) * value, self.ffn_out[...])
+        gate, value = jnp.moveaxis(product(y, self.ffn_in[...]), 2, 0)
+        return x + product(jax.nn.gelu(gate) * value, self.ffn_out[...])
 
 
 class Ends(nnx.Module):
@@ -137,10 +152,9 @@ class Ends(nnx.Module):
         x = rms_norm(x, self.final_norm[...])
         return einsum_float32("bfkd,kdv->bfkv", x, self.heads[...])
 
-    def token_logits(self, x: jax.Array, codebook: jax.Array) -> jax.Array:
+    def token_logits(self, x: jax.Array, codebook: jax.Array, head_logits: HeadLogits = head_logits) -> jax.Array:
         """The last layer's x [B, D] where a token of `codebook` (a scalar) comes next -> float32 [B, V]."""
-        x = rms_norm(x, self.final_norm[...])
-        return einsum_float32("bd,dv->bv", x, self.heads[codebook])
+        return head_logits(rms_norm(x, self.final_norm[...]), self.heads[...], codebook)
 
 
 @cache
@@ -175,8 +189,8 @@ def compute_params(config: StageConfig, params: Params) -> Params:
     return jax.tree_util.tree_map_with_path(cast, params)
 
 
-def ends(config: StageConfig, params: Params) -> Ends:
-    return nnx.merge(_graphs(config)[0], params["ends"])
+def ends(config: StageConfig, ends_params: Params) -> Ends:
+    return nnx.merge(_graphs(config)[0], ends_params)
 
 
 def block(config: StageConfig, block_params: Params) -> Block:
@@ -190,12 +204,14 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array) -> jax.Arr
     return jnp.einsum("bhqt,bhte->bhqe", jax.nn.softmax(scores, axis=-1).astype(v.dtype), v)
 
 
-def query_blocks(bias: PositionBias) -> list[tuple[int, int, jax.Array]]:
-    """(first query, stop, bias [H, Q, T = stop]) of every block of queries; a block never crosses a segment."""
+def query_blocks(bias: PositionBias, num_tokens: int) -> list[tuple[int, int, jax.Array]]:
+    """(first query, stop, bias [H, Q, T = stop]) of every block of the sequence's first `num_tokens` queries; a block
+    never crosses a segment."""
     blocks, offset = [], 0
     for segment in bias.segments:
-        for start in range(0, segment.length, QUERY_BLOCK_TOKENS):
-            stop = min(start + QUERY_BLOCK_TOKENS, segment.length)
+        length = min(segment.length, num_tokens - offset)
+        for start in range(0, length, QUERY_BLOCK_TOKENS):
+            stop = min(start + QUERY_BLOCK_TOKENS, length)
             blocks.append((offset + start, offset + stop, bias.rows(segment, start, stop)))
         offset += segment.length
     return blocks
@@ -221,15 +237,15 @@ def forward(
     time; -> float32 [B, F, K, V]. `remat` recomputes each layer in the backward pass instead of keeping its insides.
     """
     params = compute_params(config, params)
-    model_ends = ends(config, params)
+    model_ends = ends(config, params["ends"])
     frames, codebooks = target.shape[1:]
-    blocks = query_blocks(model_ends.bias(config, frames // config.streams.target.frames_per_cell))
+    x = model_ends.embed(config, conditions, target)
+    blocks = query_blocks(model_ends.bias(config, frames // config.streams.target.frames_per_cell), x.shape[1])
 
     def layer(x: jax.Array, layer_params: Params) -> tuple[jax.Array, None]:
         layer_block = block(config, layer_params)
         return layer_block.finish(x, causal_attention(*layer_block.project(x), blocks)), None
 
-    x = model_ends.embed(config, conditions, target)
     x, _ = jax.lax.scan(jax.checkpoint(layer) if remat else layer, x, params["blocks"])
     return model_ends.logits(x[:, -frames * codebooks :].reshape(*target.shape, -1))
 

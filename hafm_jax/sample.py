@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import sys
 import time
 from pathlib import Path
@@ -69,17 +68,6 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def use_compilation_cache() -> None:
-    """Keep compiled programs on disk, so that the next run starts at once. JAX_COMPILATION_CACHE_DIR says where."""
-    import jax
-
-    if not jax.config.jax_compilation_cache_dir:
-        home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        jax.config.update("jax_compilation_cache_dir", str(home / "hafm_jax"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-
-
 def output_paths(out: Path, num_samples: int) -> list[tuple[Path, Path]]:
     """(mix, instrumental) of each sample."""
     stems = [out.stem] if num_samples == 1 else [f"{out.stem}_{i}" for i in range(1, num_samples + 1)]
@@ -94,9 +82,10 @@ def main(argv: list[str] | None = None) -> None:
 
     from hafm_jax.accompany import Accompanist
     from hafm_jax.audio import files
-    from hafm_jax.decode import Sampling
+    from hafm_jax.compiled import use_compilation_cache
     from hafm_jax.errors import InputError
     from hafm_jax.pretrained import DEMO
+    from hafm_jax.sampling import Sampling
     from hafm_jax.streams import CELLS_PER_S, CODEC_SAMPLE_RATE_HZ
 
     vocal, rate_hz = files.read_audio(arguments.vocal)

@@ -21,8 +21,11 @@ from hafm_jax.streams import STAGES, STREAMS
 settings.register_profile("any-machine", deadline=None)  # speed is measured in benchmarks/, not by tests
 settings.load_profile("any-machine")
 
-# Programs compiled by an earlier run of the tests are taken from disk; a changed program has another key.
-jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
+# Programs compiled by an earlier run of the tests are taken from disk; a changed program has another key. The user's
+# own cache is not ours to fill.
+CACHE = Path(__file__).parents[1] / ".pytest_cache"
+os.environ["XDG_CACHE_HOME"] = str(CACHE)
+jax.config.update("jax_compilation_cache_dir", str(CACHE / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 

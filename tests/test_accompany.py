@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hafm_jax.accompany import Accompanist, plan_windows
-from hafm_jax.decode import Sampling
+from hafm_jax.sampling import Sampling
 
 FREE = Sampling(guidance_scale=1.0, temperature=1.0)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from hafm_jax import sample
+from hafm_jax import compiled, sample
 from hafm_jax.audio import codecs
 from hafm_jax.audio.files import to_mono
 from hafm_jax.audio.semantic import instrumental_tokens, load_semantic, vocal_tokens
@@ -68,7 +68,7 @@ def test_the_codec_copies_songs_and_eight_books_beat_four(songs, codec):
 
 
 def test_the_example_gets_a_band_that_sounds_and_does_not_clip(tmp_path, monkeypatch):
-    monkeypatch.setattr(sample, "use_compilation_cache", lambda: None)
+    monkeypatch.setattr(compiled, "use_compilation_cache", lambda: None)
     sample.main(["--vocal", str(EXAMPLE), "--seconds", "3", "--out", str(tmp_path / "mix.wav")])
     mix, instrumental = (soundfile.read(tmp_path / f"mix{part}.wav")[0].T for part in ("", "_instrumental"))
     assert to_mono(mix).shape == to_mono(instrumental).shape == (3 * CODEC_SAMPLE_RATE_HZ,)

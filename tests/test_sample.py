@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from hafm_jax import sample
+from hafm_jax import compiled, sample
 from hafm_jax.errors import InputError
 
 
@@ -22,7 +22,7 @@ def write(path, seconds=1.0, rate_hz=24_000, channels=1):
 
 @pytest.fixture
 def run(tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(sample, "use_compilation_cache", lambda: None)  # the user's cache is not ours to fill
+    monkeypatch.setattr(compiled, "use_compilation_cache", lambda: None)  # the user's cache is not ours to fill
 
     def command(*arguments, model=tiny_model, out="mix.wav"):
         out = tmp_path / out

@@ -24,6 +24,20 @@ def test_t5_buckets_agree_with_the_definition(distance):
     assert position.t5_bucket(np.array(distance), 32, 128) == slow_bucket(distance, 32, 128)
 
 
+# T5's own, and what `clock` makes of them for 50 and for 300 differences a second.
+@pytest.mark.parametrize("num_buckets, max_distance", [(32, 128), (64, 1500), (64, 9000)])
+def test_t5_buckets_agree_with_transformers_at_every_distance(num_buckets, max_distance):
+    torch = pytest.importorskip("torch", reason="needs the extra hafm_jax[torch]")
+    t5 = pytest.importorskip("transformers.models.t5.modeling_t5", reason="needs the extra hafm_jax[torch]")
+    distance = np.arange(10_001)
+    # Keys before the query have negative positions there, and buckets are found in float32. Yet none may differ: the
+    # logarithm nearest to a boundary is 4e-5 of a bucket away (1e-2 for T5's own), float32 errs by some 4e-6.
+    expected = t5.T5Attention._relative_position_bucket(
+        -torch.from_numpy(distance), bidirectional=False, num_buckets=num_buckets, max_distance=max_distance
+    )
+    np.testing.assert_array_equal(position.t5_bucket(distance, num_buckets, max_distance), expected.numpy())
+
+
 def test_clock_tells_neighbouring_frames_apart_and_future_from_past():
     near = position.clock_bucket(np.arange(-31, 32), 1500)
     assert len(set(near.tolist())) == 63

@@ -20,11 +20,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hafm_jax import decode
+from hafm_jax import decode, memory
 from hafm_jax.audio.codecs import Codec, load_codec
 from hafm_jax.audio.files import resampled_length
 from hafm_jax.audio.semantic import SemanticTokenizer, load_semantic, vocal_tokens
-from hafm_jax.model import Params
+from hafm_jax.decode import Weights
+from hafm_jax.errors import InputError
 from hafm_jax.pretrained import load_model
 from hafm_jax.sampling import Sampling
 from hafm_jax.sizes import StageConfig
@@ -44,28 +45,31 @@ class Window(NamedTuple):
 
 
 def plan_windows(total_cells: int, window_cells: int) -> list[Window]:
-    """Windows of one length that cover a song; the last one is moved back to end with it.
+    """Windows of one length, evenly spread over a song, so that all but the first have as much given.
 
     A song shorter than a window is a window that stops early.
     """
+    if total_cells <= window_cells:
+        return [Window(0, 0, total_cells)]
     hop = max(1, window_cells - round(window_cells * OVERLAP))
-    windows = [Window(0, 0, min(window_cells, total_cells))]
-    while windows[-1].stop < total_cells:
-        stop = min(windows[-1].stop + hop, total_cells)
-        windows.append(Window(stop - window_cells, windows[-1].stop, stop))
+    further = -(-(total_cells - window_cells) // hop)
+    windows = [Window(0, 0, window_cells)]
+    for i in range(1, further + 1):
+        start = i * (total_cells - window_cells) // further
+        windows.append(Window(start, windows[-1].stop, start + window_cells))
     return windows
 
 
 def generate_stage(
     config: StageConfig,
-    params: Params,
+    weights: Weights,
     conditions: dict[str, np.ndarray],
     total_cells: int,
     keys: jax.Array,
     sampling: Sampling,
     progress: Callable[[int], None],
 ) -> np.ndarray:
-    """One stage over a whole song: params from `decode.prepare`, conditions int32 [B, F_s, K_s] by stream name, of at
+    """One stage over a whole song: weights from `decode.prepare`, conditions int32 [B, F_s, K_s] by stream name, of at
     least `total_cells` and one window -> target int32 [B, F, K] of `total_cells`."""
     stage, target = config.streams, config.streams.target
     shape = (len(keys), max(total_cells, config.window_cells) * target.frames_per_cell, target.codebooks)
@@ -77,7 +81,7 @@ def generate_stage(
 
         filled = decode.generate_window(
             config,
-            params,
+            weights,
             [cut(conditions[s.name], s.frames_per_cell) for s in stage.conditions],
             cut(song, target.frames_per_cell),
             (window.known - window.start) * target.frames_per_cell,
@@ -104,9 +108,9 @@ def _sampling_of(sampling: Sampling | dict[str, Sampling], stage: str) -> Sampli
 
 @dataclass(frozen=True)
 class Accompanist:
-    """A loaded model: stages (config and prepared parameters), tokenizer and codec."""
+    """A loaded model: stages (config and prepared weights), tokenizer and codec."""
 
-    stages: dict[str, tuple[StageConfig, Params]]
+    stages: dict[str, tuple[StageConfig, Weights]]
     tokenizer: SemanticTokenizer
     codec: Codec
 
@@ -120,24 +124,53 @@ class Accompanist:
             load_codec(pretrained.directory / "codec"),
         )
 
+    def stage_cells(self, cells: int, skip_fine: bool) -> dict[str, int]:
+        """How many cells each stage fills for `cells` of music: at least a window of the next one."""
+        names = _stage_names(skip_fine)
+        following = [self.stages[name][0].window_cells for name in names[1:]]
+        return dict(zip(names, [max(cells, window) for window in [*following, cells]], strict=True))
+
+    def needed_bytes(self, num_samples: int, sampling: Sampling | dict[str, Sampling], skip_fine: bool) -> int:
+        """What generating takes of the device's memory beside the loaded model, however long the song is."""
+        return max(
+            memory.window_bytes(self.stages[name][0], num_samples, _sampling_of(sampling, name).guidance_scale != 1.0)
+            for name in _stage_names(skip_fine)
+        )
+
+    def check_memory(self, num_samples: int, sampling: Sampling | dict[str, Sampling], skip_fine: bool) -> None:
+        """Raises InputError where so many samples at once do not fit, saying how many would."""
+        available = memory.available_bytes()
+        needed = self.needed_bytes(num_samples, sampling, skip_fine)
+        if available is None or needed <= available:
+            return
+        fitting = (n for n in range(num_samples - 1, 0, -1) if self.needed_bytes(n, sampling, skip_fine) <= available)
+        most = next(fitting, 0)
+        raise InputError(
+            f"{num_samples} samples at once need {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are free; "
+            + (f"{most} would fit: draw them with several seeds" if most else "not even one fits: free some")
+        )
+
     def compile(
         self,
+        cells: int,
         *,
         num_samples: int = 1,
         sampling: Sampling | dict[str, Sampling] = Sampling(),  # noqa: B008 - immutable
         skip_fine: bool = False,
         progress: Progress = lambda stage, done, total: None,
     ) -> None:
-        """Compile all that a call with the same arguments runs, the stages at the same time on several cores.
+        """Compile all that a call with the same arguments and a vocal of `cells` runs, the stages at the same time.
 
         Optional: a call compiles what is missing, but one stage after the other. progress counts stages.
         """
-        names = _stage_names(skip_fine)
-        with ThreadPoolExecutor(len(names)) as pool:
-            jobs = [
-                pool.submit(decode.compile_window, *self.stages[name], num_samples, _sampling_of(sampling, name))
-                for name in names
-            ]
+        wanted = self.stage_cells(cells, skip_fine)
+        with ThreadPoolExecutor(len(wanted)) as pool:
+            jobs = []
+            for name, stage_cells in wanted.items():
+                config, weights = self.stages[name]
+                given = {w.known - w.start for w in plan_windows(stage_cells, config.window_cells)}
+                how = _sampling_of(sampling, name)
+                jobs.append(pool.submit(decode.compile_window, config, weights, num_samples, how, given))
             for job in as_completed(jobs):
                 job.result()
                 progress("compile", 1, len(jobs))
@@ -164,25 +197,22 @@ class Accompanist:
 
     def tokens(self, vocal, sample_rate_hz, cells, seed, num_samples, sampling, skip_fine, progress) -> np.ndarray:
         """Acoustic tokens int32 [B, 3 * cells, 8 (4 without the fine stage)] for the vocal's first `cells` cells."""
-        names = _stage_names(skip_fine)
-        # Each stage fills at least a window of the next one, so silence follows a vocal shorter than that.
-        wanted = {}
-        for name, following in zip(names, [*names[1:], None], strict=True):
-            wanted[name] = max(cells, self.stages[following][0].window_cells) if following else cells
-        padded = max(*wanted.values(), self.stages[names[0]][0].window_cells)
+        wanted = self.stage_cells(cells, skip_fine)
+        # Silence follows a vocal that is shorter than what the stages fill.
+        padded = max(*wanted.values(), self.stages["semantic"][0].window_cells)
         missing = -(-padded * sample_rate_hz // CELLS_PER_S) - vocal.shape[-1]
         vocal = np.pad(vocal, ((0, 0), (0, max(0, missing))))
         semantic = vocal_tokens(self.tokenizer, vocal, sample_rate_hz, seed=seed)[None, :, None]
         streams = {"vocal_semantic": np.repeat(semantic, num_samples, axis=0)}
         root = jax.random.key(seed)
-        for i, name in enumerate(names):
-            config, params = self.stages[name]
+        for i, name in enumerate(wanted):
+            config, weights = self.stages[name]
             # One key a sample, so that a sample does not depend on how many are drawn beside it.
             keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(root, i), jnp.arange(num_samples))
             total = wanted[name] * config.streams.target.frames_per_cell
             streams[config.streams.target.name] = generate_stage(
                 config,
-                params,
+                weights,
                 streams,
                 wanted[name],
                 keys,

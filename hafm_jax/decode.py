@@ -134,7 +134,7 @@ def stepper(config: StageConfig, weights: Weights, capacity: int) -> Callable:
 def _extend(config, weights, cache, target, start, stop, keys, first_token, sampling, guided):
     """Generate frames start..stop of `target` [B, F, K]; returns it and the cache, both updated in place."""
     ends = model.ends(config, weights.ends)
-    step = stepper(config, weights, cache[0][0].shape[2])
+    step = stepper(config, weights, _length(cache))
     codebooks = target.shape[2]
 
     def embed(tokens, codebook):  # [B] -> [R, D]
@@ -184,21 +184,34 @@ def _capacity(config: StageConfig, weights: Weights, stop: int) -> int:
     return min(total, -(-filled // CACHE_GROWTH_TOKENS) * CACHE_GROWTH_TOKENS)
 
 
-def compile_window(config: StageConfig, weights: Weights, batch_size: int, sampling: Sampling) -> None:
-    """Compile what `generate_window` runs for whole windows of `batch_size` examples, generating nothing."""
+def compile_window(
+    config: StageConfig, weights: Weights, batch_size: int, sampling: Sampling, given_cells: set[int]
+) -> None:
+    """Compile what `generate_window` runs for windows of `batch_size` examples in which any of `given_cells` are given.
+    Generates nothing."""
     guided = sampling.guidance_scale != 1.0
     shapes = [(batch_size, config.window_cells * s.frames_per_cell, s.codebooks) for s in config.streams.streams]
     *conditions, target = (jnp.zeros(shape, jnp.int32) for shape in shapes)
     keys = jax.random.split(jax.random.key(0), batch_size)
-    lengths = {_capacity(config, weights, stop) for _, stop in _chunks(config, 0, target.shape[1])}
-    cache = _prefill(config, weights, conditions, target[:, :0], guided, min(lengths))
-    for capacity in sorted(lengths):
+    capacities = set()
+    for cells in sorted(given_cells, reverse=True):  # so that the shortest cache is left at the end
+        start = cells * config.streams.target.frames_per_cell
+        given, cache = target[:, : _given_frames(config, start)], None
+        chunks = _chunks(config, start, target.shape[1])
+        first = _capacity(config, weights, max(chunks[0][1], given.shape[1]))
+        cache = _prefill(config, weights, conditions, given, guided, first)
+        capacities |= {max(first, _capacity(config, weights, stop)) for _, stop in chunks}
+    for capacity in sorted(capacities):
         cache = _grown(cache, capacity)
         cache, target = _extend(config, weights, cache, target, 0, 0, keys, 0, sampling, guided)
 
 
+def _length(cache: Cache) -> int:
+    return cache[0][0].shape[2]
+
+
 def _grown(cache: Cache, capacity: int) -> Cache:
-    room = ((0, 0), (0, 0), (0, capacity - cache[0][0].shape[2]), (0, 0))
+    room = ((0, 0), (0, 0), (0, capacity - _length(cache)), (0, 0))
     return jax.tree.map(lambda x: jnp.pad(x, room), cache) if room[2][1] else cache
 
 
@@ -229,7 +242,7 @@ def generate_window(
     cache = _prefill(config, weights, conditions, given, guided, _capacity(config, weights, first))
     target = jnp.array(target)  # a copy: `_extend` overwrites its argument
     for chunk_start, chunk_stop in chunks:
-        cache = _grown(cache, max(cache[0][0].shape[2], _capacity(config, weights, chunk_stop)))
+        cache = _grown(cache, max(_length(cache), _capacity(config, weights, chunk_stop)))
         cache, target = _extend(
             config,
             weights,

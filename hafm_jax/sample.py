@@ -80,13 +80,14 @@ def main(argv: list[str] | None = None) -> None:
     import numpy as np
     from tqdm import tqdm
 
+    from hafm_jax import kernels
     from hafm_jax.accompany import Accompanist
     from hafm_jax.audio import files
     from hafm_jax.compiled import use_compilation_cache
     from hafm_jax.errors import InputError
     from hafm_jax.pretrained import DEMO
     from hafm_jax.sampling import Sampling
-    from hafm_jax.streams import CELLS_PER_S, CODEC_SAMPLE_RATE_HZ
+    from hafm_jax.streams import CELLS_PER_S, CODEC_SAMPLE_RATE_HZ, num_cells
 
     vocal, rate_hz = files.read_audio(arguments.vocal)
     if arguments.seconds:
@@ -102,7 +103,12 @@ def main(argv: list[str] | None = None) -> None:
     given = {name: value for name in Sampling._fields if (value := getattr(arguments, name)) is not None}
     accompanist = Accompanist.load(arguments.model or str(DEMO))
     loaded_s = time.monotonic()
+    if reason := kernels.load():
+        print(f"note: decoding at XLA's own speed, without this package's kernels: {reason}", file=sys.stderr)
 
+    options = {"num_samples": arguments.num_samples, "sampling": Sampling(**given), "skip_fine": arguments.skip_fine}
+    accompanist.check_memory(**options)
+    print(f"generating takes {accompanist.needed_bytes(**options) / 1e9:.2f} GB of memory, however long the voice is")
     bar = tqdm(total=len(accompanist.stages), leave=False, desc="compile")
 
     def progress(what: str, done: int, total: int) -> None:
@@ -111,15 +117,15 @@ def main(argv: list[str] | None = None) -> None:
             bar.set_description(what)
         bar.update(done)
 
-    options = {
-        "num_samples": arguments.num_samples,
-        "sampling": Sampling(**given),
-        "skip_fine": arguments.skip_fine,
-        "progress": progress,
-    }
-    accompanist.compile(**options)
-    compiled_s = time.monotonic()
-    instrumentals = accompanist(vocal, rate_hz, seed=arguments.seed, **options)
+    try:
+        cells = num_cells(files.resampled_length(vocal.shape[1], rate_hz, CODEC_SAMPLE_RATE_HZ), CODEC_SAMPLE_RATE_HZ)
+        accompanist.compile(cells, **options, progress=progress)
+        compiled_s = time.monotonic()
+        instrumentals = accompanist(vocal, rate_hz, seed=arguments.seed, **options, progress=progress)
+    except KeyboardInterrupt as interrupt:
+        bar.close()
+        got = f"{bar.desc}{100 * bar.n // bar.total} % done, nothing written"
+        raise KeyboardInterrupt(got) from interrupt
     bar.close()
     generated_s = time.monotonic()
     vocal = files.resample(vocal, rate_hz, CODEC_SAMPLE_RATE_HZ)

@@ -1,0 +1,45 @@
+"""What generation takes of the device's memory, and what the device has left. Arithmetic, so that it is known before.
+
+Rows are the batch, twice under guidance.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from hafm_jax import model
+from hafm_jax.sizes import StageConfig, num_parameters
+
+
+def weights_bytes(config: StageConfig) -> int:
+    return num_parameters(config) * jnp.dtype(config.compute_dtype).itemsize
+
+
+def window_bytes(config: StageConfig, batch_size: int, guided: bool) -> int:
+    """What one window of a stage takes beside the weights: the KV cache, and the activations of its prefill."""
+    tokens = config.streams.num_tokens(config.window_cells)
+    rows = batch_size * (2 if guided else 1)
+    cache = 2 * config.num_layers * rows * tokens * config.d_model * jnp.dtype(config.compute_dtype).itemsize
+    # The prefill goes row by row, and writes a row of the cache aside before it goes to its place. Float32 at most.
+    widest = 4 * tokens * (2 * config.d_model + max(3 * config.d_model, 2 * config.ffn_dim))
+    scores = 3 * 4 * config.num_heads * model.QUERY_BLOCK_TOKENS * tokens  # scores, weights and their bias
+    return cache + cache // rows + widest + scores
+
+
+def available_bytes() -> int | None:
+    """Free memory of the device; None where it cannot be told."""
+    stats = jax.devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats["bytes_in_use"]
+    found = []
+    info = Path("/proc/meminfo")
+    if info.exists():
+        lines = dict(line.split(":", 1) for line in info.read_text().splitlines())
+        found.append(1024 * int(lines["MemAvailable"].split()[0]))
+    limit, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
+    if limit.exists() and (text := limit.read_text().strip()) != "max":
+        found.append(int(text) - int(used.read_text()))
+    return min(found, default=None)

@@ -13,8 +13,8 @@ import jax
 PACKAGES = ("jax", "jaxlib", "flax", "numpy")
 
 
-def machine() -> dict:
-    """Processor, JAX device, cores, versions and the commit, JSON-able."""
+def machine(*packages: str) -> dict:
+    """Processor, JAX device, cores, versions (of `packages` too, where installed) and the commit, JSON-able."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -25,7 +25,8 @@ def machine() -> dict:
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True
     ).stdout.strip()
-    versions = {name: metadata.version(name) for name in PACKAGES}
+    installed = {d.name for d in metadata.distributions()}
+    versions = {name: metadata.version(name) for name in (*PACKAGES, *packages) if name in installed}
     return {
         "cpu": cpu,
         "device": jax.devices()[0].device_kind,

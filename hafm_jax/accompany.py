@@ -132,10 +132,13 @@ class Accompanist:
 
     def needed_bytes(self, num_samples: int, sampling: Sampling | dict[str, Sampling], skip_fine: bool) -> int:
         """What generating takes of the device's memory beside the loaded model, however long the song is."""
-        return max(
-            memory.window_bytes(self.stages[name][0], num_samples, _sampling_of(sampling, name).guidance_scale != 1.0)
-            for name in _stage_names(skip_fine)
-        )
+
+        def stage_bytes(name: str) -> int:
+            config, weights = self.stages[name]
+            guided = _sampling_of(sampling, name).guidance_scale != 1.0
+            return memory.window_bytes(config, num_samples, guided, weights.packed)
+
+        return max(map(stage_bytes, _stage_names(skip_fine)))
 
     def check_memory(self, num_samples: int, sampling: Sampling | dict[str, Sampling], skip_fine: bool) -> None:
         """Raises InputError where so many samples at once do not fit, saying how many would."""

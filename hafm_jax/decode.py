@@ -30,7 +30,7 @@ CACHE_GROWTH_TOKENS = 1024  # ours: the cache's length is a multiple of it; smal
 CHUNK_CELLS = 25  # ours: a second of music between two reports of progress
 
 
-Cache = list[tuple[jax.Array, jax.Array]]  # keys and values [R, H, T, E] of each layer
+Cache = list[tuple[jax.Array, jax.Array]]  # keys and values [R, H, T, E] of each layer, as `Weights.stored`
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["ends", "blocks"], meta_fields=["packed"])
@@ -52,6 +52,10 @@ class Weights:
     @property
     def head_logits(self) -> model.HeadLogits:
         return kernels.head_logits if self.packed else model.head_logits
+
+    def stored(self, x: jax.Array) -> jax.Array:
+        """Keys or values as the cache holds them."""
+        return kernels.stored(x) if self.packed else x
 
     def attend(self, q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array, filled: jax.Array) -> jax.Array:
         """q [R, H, 1, E] to the first `filled` of the cache, the only ones that `bias` [H, 1, T] does not mask."""
@@ -95,7 +99,7 @@ def _prefill(config, weights, conditions, given, guided, capacity):
         for layer in weights.blocks:
             block = model.block(config, layer)
             q, k, v = block.project(x, weights.product)
-            cache.append((jnp.pad(k[0], room), jnp.pad(v[0], room)))
+            cache.append(tuple(jnp.pad(weights.stored(x[0]), room) for x in (k, v)))
             x = block.finish(x, model.causal_attention(q, k, v, query_blocks), weights.product)
         return cache
 
@@ -119,8 +123,8 @@ def stepper(config: StageConfig, weights: Weights, capacity: int) -> Callable:
         for block, (keys_cache, values_cache) in zip(blocks, cache, strict=True):
             q, k, v = block.project(x, weights.product)
             at = (0, 0, prefix + position, 0)
-            keys_cache = jax.lax.dynamic_update_slice(keys_cache, k, at)
-            values_cache = jax.lax.dynamic_update_slice(values_cache, v, at)
+            keys_cache = jax.lax.dynamic_update_slice(keys_cache, weights.stored(k), at)
+            values_cache = jax.lax.dynamic_update_slice(values_cache, weights.stored(v), at)
             updated.append((keys_cache, values_cache))
             attended = weights.attend(q, keys_cache, values_cache, row, prefix + position + 1)
             x = block.finish(x, attended, weights.product)

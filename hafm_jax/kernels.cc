@@ -32,7 +32,7 @@ typedef uint32_t Bits __attribute__((vector_size(64)));
 typedef Vec LooseVec __attribute__((aligned(4)));
 typedef Bits LooseBits __attribute__((aligned(2)));
 
-constexpr int64_t kTaskBytes = 128 << 10;    // what a thread takes at a time: a share of its L2 cache
+constexpr int64_t kTaskBytes = 512 << 10;    // what a thread takes at a time, at most
 constexpr int64_t kSerialBytes = 256 << 10;  // less is done before another thread has woken up
 constexpr int64_t kTileOutputs = 4;          // times four rows: sixteen sums stay in registers
 
@@ -137,7 +137,8 @@ void Tile(const float* x, const T* w, float* y, int64_t width, int64_t outputs) 
     Vec weight[kOutputs][kVecs];
     for (int o = 0; o < kOutputs; ++o) {
       Run<T>::Load(w + o * width + i, weight[o]);
-      __builtin_prefetch(w + (o + kOutputs) * width + i);  // the next tile: hardware stops at every short row's end
+      // The next tile, to L2: what the hardware prefetches ends with every short row, and L1 has no room for it.
+      __builtin_prefetch(w + (o + kOutputs) * width + i, 0, 1);
     }
     for (int r = 0; r < kRows; ++r)
       for (int v = 0; v < kVecs; ++v) {
@@ -169,8 +170,10 @@ void ProductOf(ffi::ThreadPool& pool, const float* x, const T* w, float* y, int6
   const float* a = arranged.data();
   int64_t row_bytes = width * sizeof(T);
   int64_t per_task = outputs;
-  if (outputs * row_bytes > kSerialBytes)
-    per_task = std::max(kTileOutputs, kTaskBytes / row_bytes / kTileOutputs * kTileOutputs);
+  if (outputs * row_bytes > kSerialBytes) {
+    int64_t task_bytes = std::min(kTaskBytes, outputs * row_bytes / (4 * std::max<int64_t>(1, pool.num_threads())));
+    per_task = std::max(kTileOutputs, task_bytes / row_bytes / kTileOutputs * kTileOutputs);
+  }
   ForEach(pool, (outputs + per_task - 1) / per_task, [=](int64_t task) {
     int64_t o = task * per_task, stop = std::min(outputs, o + per_task);
     for (; o + kTileOutputs <= stop; o += kTileOutputs)

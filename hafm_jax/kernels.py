@@ -103,10 +103,16 @@ def head_logits(x: jax.Array, heads: jax.Array, codebook: jax.Array) -> jax.Arra
     return _product(x, heads, codebook)
 
 
+def stored(x: jax.Array) -> jax.Array:
+    """Keys or values as the cache holds them: bfloat16 as bits, since XLA on CPUs makes of an update of bfloat16 a
+    conversion of the whole cache to float32 and back."""
+    return jax.lax.bitcast_convert_type(x, jnp.uint16) if x.dtype == jnp.bfloat16 else x
+
+
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array, filled: jax.Array) -> jax.Array:
-    """Scaled q [R, H, 1, E] to the first `filled` of k and v [R, H, T, E], with bias [H, 1, T] -> [R, H, 1, E]."""
-    rows, heads, _, width = q.shape
-    out = jax.ShapeDtypeStruct((rows, heads, width), jnp.float32)
-    q = q.reshape(out.shape).astype(jnp.float32)
-    attended = jax.ffi.ffi_call(TARGETS[1], out)(q, k, v, bias[:, 0], jnp.asarray(filled, jnp.int32))
-    return attended.reshape(rows, heads, 1, width).astype(v.dtype)
+    """Scaled q [R, H, 1, E] to the first `filled` of k and v [R, H, T, E] as `stored`, with bias [H, 1, T]
+    -> [R, H, 1, E] in q's dtype."""
+    out = jax.ShapeDtypeStruct((*q.shape[:2], q.shape[3]), jnp.float32)
+    queries = q.reshape(out.shape).astype(jnp.float32)
+    attended = jax.ffi.ffi_call(TARGETS[1], out)(queries, k, v, bias[:, 0], jnp.asarray(filled, jnp.int32))
+    return attended.reshape(q.shape).astype(q.dtype)

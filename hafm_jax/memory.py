@@ -10,7 +10,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from hafm_jax import model
 from hafm_jax.sizes import StageConfig, num_parameters
 
 
@@ -18,15 +17,18 @@ def weights_bytes(config: StageConfig) -> int:
     return num_parameters(config) * jnp.dtype(config.compute_dtype).itemsize
 
 
-def window_bytes(config: StageConfig, batch_size: int, guided: bool) -> int:
-    """What one window of a stage takes beside the weights: the KV cache, and the activations of its prefill."""
+def window_bytes(config: StageConfig, batch_size: int, guided: bool, packed: bool) -> int:
+    """What a window of a stage takes at most, beside the weights (`packed` as in `decode.Weights`): the KV cache, and
+    the activations of its prefill."""
     tokens = config.streams.num_tokens(config.window_cells)
     rows = batch_size * (2 if guided else 1)
     cache = 2 * config.num_layers * rows * tokens * config.d_model * jnp.dtype(config.compute_dtype).itemsize
-    # The prefill goes row by row, and writes a row of the cache aside before it goes to its place. Float32 at most.
-    widest = 4 * tokens * (2 * config.d_model + max(3 * config.d_model, 2 * config.ffn_dim))
-    scores = 3 * 4 * config.num_heads * model.QUERY_BLOCK_TOKENS * tokens  # scores, weights and their bias
-    return cache + cache // rows + widest + scores
+    # The prefill goes row by row, float32 at most: the row's cache before it goes to its place, the widest activations,
+    # and of all pairs of tokens the biases and the scores (half a square each, and what XLA keeps beside them).
+    row = cache // rows + 4 * tokens * (2 * config.d_model + max(3 * config.d_model, 2 * config.ffn_dim))
+    pairs = 5 * config.num_heads * tokens**2
+    copies = 0 if packed else cache + weights_bytes(config)  # the cache grows by copies; XLA may turn the weights
+    return cache + row + pairs + copies
 
 
 def available_bytes() -> int | None:

@@ -108,7 +108,8 @@ def main(argv: list[str] | None = None) -> None:
 
     options = {"num_samples": arguments.num_samples, "sampling": Sampling(**given), "skip_fine": arguments.skip_fine}
     accompanist.check_memory(**options)
-    print(f"generating takes {accompanist.needed_bytes(**options) / 1e9:.2f} GB of memory, however long the voice is")
+    needed_gb = accompanist.needed_bytes(**options) / 1e9
+    print(f"generating takes at most {needed_gb:.2f} GB of memory beside the model, however long the voice is")
     bar = tqdm(total=len(accompanist.stages), leave=False, desc="compile")
 
     def progress(what: str, done: int, total: int) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import subprocess
 import sys
 
@@ -125,6 +127,25 @@ def test_absurd_options_are_refused(option, capsys):
         sample.parser().parse_args(["--vocal", "x.wav", option])
     assert stopped.value.code == 2
     assert "expected" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_how_far_it_got_and_leaves_nothing(tiny_model, tmp_path, number):
+    write(tmp_path / "in.wav", 120.0)
+    command = [sys.executable, "-m", "hafm_jax.sample", "--vocal", "in.wav", "--model", str(tiny_model)]
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, env=environment)
+    said = b""
+    while b"coarse:" not in said:  # the progress bar: the second stage has begun
+        more = process.stderr.read1()
+        assert more, said
+        said += more
+    process.send_signal(number)
+    said = process.stderr.read().decode()
+    assert process.wait() == 128 + number
+    assert re.search(r"interrupted: (coarse|fine): \d+ % done, nothing written\n$", said), said
+    assert "Traceback" not in said
+    assert [p.name for p in tmp_path.iterdir()] == ["in.wav"]
 
 
 def test_the_process_exits_with_2_and_one_line(tmp_path):

@@ -1,0 +1,385 @@
+"""Steps of cached decoding at full size: time, share of the memory floor, and ratio to MusicGen's decoder.
+
+    python benchmarks/decode.py [--quick] [--peers 0] [--out benchmarks/results/decode.json]
+
+Weights are random, of the size `base`. Everything that is compared runs in a process of its own and in turn with the
+others, round by round: machines drift, ratios hold. The floor of a step is the time that the same machine, in the same
+minutes, takes to read its bytes: all weights (one codebook's head) and the filled cache, and to write one token to it.
+
+The peer is transformers' MusicgenForCausalLM of the same width, depth, vocabulary and codebooks, its feed-forward as
+wide as makes its layers as large, with its own cache, guidance and top-k, prefilled by hand (its `generate` drops all
+of a prompt but the last token). One of its steps gives a frame's four tokens, one of ours gives one: the table compares
+steps of the same size, not music.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from machine import machine
+from tqdm import tqdm
+
+SIZE = "base"
+ROUNDS = 3
+SHORTEST_WINDOW_CELLS = 12  # "near 0": the conditions of half a second
+
+
+class Case(NamedTuple):
+    stage: str
+    batch: int
+    guided: bool
+    context: int  # tokens in the cache at the first step, at least
+
+
+def cases(quick: bool) -> list[Case]:
+    stages, batches, contexts = ("semantic", "coarse", "fine"), (1, 8), (0, 2000, 6000)
+    if quick:
+        stages, batches, contexts = ("coarse",), (1,), (0, 2000)
+    return [Case(s, b, g, c) for s in stages for b in batches for g in (True, False) for c in contexts]
+
+
+def layout(case: Case) -> tuple[int, int, int]:
+    """(cells of a window with room for the context and for steps, frames that stand as given, tokens before them)."""
+    from hafm_jax.streams import STAGES
+
+    stage = STAGES[case.stage]
+    cells = max(SHORTEST_WINDOW_CELLS, -(-(case.context + 256) // stage.num_tokens(1)))
+    prefix = stage.num_tokens(cells) - cells * stage.target.tokens_per_cell
+    start = max(0, case.context - prefix) // stage.target.codebooks
+    return cells, start, prefix + start * stage.target.codebooks
+
+
+class Ours:
+    """Our sampler at one case; `kernels` False for XLA's products."""
+
+    def __init__(self, case: Case, dtype: str, kernels: bool):
+        import jax
+        import jax.numpy as jnp
+
+        from hafm_jax import decode, model
+        from hafm_jax.sampling import Sampling
+        from hafm_jax.sizes import StageConfig
+        from hafm_jax.streams import STAGES
+
+        target = STAGES[case.stage].target
+        cells, self.start, context = layout(case)
+        config = StageConfig.of_size(case.stage, SIZE, window_cells=cells, compute_dtype=dtype)
+        params = jax.jit(model.init, static_argnums=0)(config, jax.random.key(0))
+        self.weights = decode.prepare(config, params, None if kernels else False)
+        del params
+        self.codebooks = target.codebooks
+        self.frames = cells * target.frames_per_cell
+        rows = case.batch * (2 if case.guided else 1)
+        # A cache of random numbers: what is in it does not matter for time, but zeros would.
+        capacity = decode._capacity(config, self.weights, min(self.frames, self.start + 64))
+        shape = (rows, config.num_heads, capacity, config.head_dim)
+        self.cache = [
+            tuple(self.weights.stored(jax.random.normal(jax.random.key(2 * i + j), shape, dtype)) for j in range(2))
+            for i in range(config.num_layers)
+        ]
+        self.target = jnp.zeros((case.batch, self.frames, target.codebooks), jnp.int32)
+        keys = jax.random.split(jax.random.key(0), case.batch)
+        sampling = Sampling(guidance_scale=3.0 if case.guided else 1.0)
+
+        def extend(cache, target, start, stop):
+            return decode._extend(config, self.weights, cache, target, start, stop, keys, 0, sampling, case.guided)
+
+        self.extend = extend
+        started_s = time.perf_counter()
+        self.cache, self.target = extend(self.cache, self.target, 0, 0)
+        self.target.block_until_ready()
+        item = jnp.dtype(dtype).itemsize
+        head = config.d_model * target.vocabulary
+        weights = sum(x.size for x in jax.tree.leaves(self.weights.blocks)) + head
+        self.facts = {
+            "compile_s": time.perf_counter() - started_s,
+            "context": context,
+            "rows": rows,
+            "weights_bytes": weights * item,
+            "cache_bytes_per_token": 2 * config.num_layers * rows * config.d_model * item,
+            "packed": self.weights.packed,
+        }
+
+    def run(self, steps: int) -> tuple[float, int]:
+        """(seconds, steps made)."""
+        stop = min(self.frames, self.start + -(-steps // self.codebooks))
+        started_s = time.perf_counter()
+        self.cache, self.target = self.extend(self.cache, self.target, self.start, stop)
+        self.target.block_until_ready()
+        return time.perf_counter() - started_s, (stop - self.start) * self.codebooks
+
+
+class MusicGen:
+    """The peer at one case."""
+
+    def __init__(self, case: Case, dtype: str):
+        import torch
+        from transformers import MusicgenForCausalLM
+        from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+        from transformers.generation.logits_process import (
+            ClassifierFreeGuidanceLogitsProcessor,
+            TemperatureLogitsWarper,
+            TopKLogitsWarper,
+        )
+        from transformers.models.musicgen.configuration_musicgen import MusicgenDecoderConfig
+
+        from hafm_jax.sampling import Sampling
+        from hafm_jax.sizes import StageConfig
+
+        ours = StageConfig.of_size(case.stage, SIZE, window_cells=1)
+        target = ours.streams.target
+        config = MusicgenDecoderConfig(
+            hidden_size=ours.d_model,
+            num_hidden_layers=ours.num_layers,
+            num_attention_heads=ours.num_heads,
+            ffn_dim=ours.ffn_dim * 3 // 2,  # two matrices for our three
+            vocab_size=target.vocabulary,
+            num_codebooks=target.codebooks,
+            max_position_embeddings=8192,
+            pad_token_id=None,
+            bos_token_id=None,
+        )
+        torch.manual_seed(0)
+        self.torch = torch
+        self.model = MusicgenForCausalLM(config).to(getattr(torch, dtype)).eval()
+        self.rows = case.batch * (2 if case.guided else 1)
+        self.codebooks = target.codebooks
+        *_, self.context = layout(case)
+        self.cache = EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))
+        shape = (self.rows, ours.num_heads, self.context, ours.head_dim)
+        for layer in range(ours.num_layers):
+            keys, values = (torch.randn(shape, dtype=self.model.dtype) for _ in range(2))
+            self.cache.self_attention_cache.update(keys, values, layer)
+        sampling = Sampling()
+        self.processors = [TemperatureLogitsWarper(sampling.temperature), TopKLogitsWarper(sampling.top_k)]
+        if case.guided:
+            self.processors.insert(0, ClassifierFreeGuidanceLogitsProcessor(sampling.guidance_scale))
+        self.guided = case.guided
+        self.run(2)
+        layer = self.model.model.decoder.layers[0]
+        parts = [layer.self_attn, layer.fc1, layer.fc2]
+        self.facts = {
+            "context": self.context,
+            "layer_parameters": sum(p.numel() for part in parts for p in part.parameters()),
+            "torch_threads": torch.get_num_threads(),
+        }
+
+    def run(self, steps: int) -> tuple[float, int]:
+        torch = self.torch
+        tokens = torch.zeros((self.rows * self.codebooks, 1), dtype=torch.long)
+        started_s = time.perf_counter()
+        with torch.inference_mode():
+            for i in range(steps):
+                out = self.model(input_ids=tokens, past_key_values=self.cache, use_cache=True)
+                assert self.cache.get_seq_length() == self.context + i + 1
+                scores = out.logits[:, -1].float()
+                for process in self.processors:
+                    scores = process(tokens[: len(tokens) // 2] if self.guided else tokens, scores)
+                tokens = torch.multinomial(torch.softmax(scores, dim=-1), 1)
+                if self.guided:
+                    tokens = torch.cat([tokens, tokens])
+        seconds = time.perf_counter() - started_s
+        self.cache.crop(-steps)
+        return seconds, steps
+
+
+class Bandwidth:
+    """Reads of memory, by the fastest of several ways."""
+
+    NUM_BYTES = 1 << 29
+
+    def __init__(self):
+        import jax
+        import jax.numpy as jnp
+
+        rows = jnp.ones((self.NUM_BYTES // 4 // 1024, 1024), jnp.float32)
+        row = jnp.ones((1024,), jnp.float32)
+        reads = (jnp.max, jnp.sum, lambda x: x @ row)
+        self.reads = [jax.jit(read) for read in reads]
+        self.rows = rows
+        self.facts = {}
+        self.run(1)
+
+    def run(self, steps: int) -> tuple[float, int]:
+        """(seconds, reads) of the way with the best median."""
+        totals = []
+        for read in self.reads:
+            seconds = []
+            for _ in range(steps):
+                started_s = time.perf_counter()
+                read(self.rows).block_until_ready()
+                seconds.append(time.perf_counter() - started_s)
+            totals.append(statistics.median(seconds))
+        return min(totals), 1
+
+
+KINDS = {"ours": Ours, "musicgen": MusicGen, "bandwidth": Bandwidth}
+
+
+def work() -> None:
+    """A worker: a line of JSON in, one out."""
+    worker = None
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "kind" in request:
+            worker = None
+            arguments = dict(request["arguments"])
+            if "case" in arguments:
+                arguments["case"] = Case(*arguments["case"])
+            worker = KINDS[request["kind"]](**arguments)
+            reply = worker.facts
+        else:
+            reply = worker.run(request["steps"])
+        print(json.dumps(reply), flush=True)
+
+
+class Worker:
+    """A process of its own that runs one thing at a time when asked."""
+
+    def __init__(self, kind: str):
+        self.kind = kind
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, "--worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def _ask(self, request: dict):
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"the {self.kind} worker died on {request}")
+        return json.loads(line)
+
+    def setup(self, **arguments) -> dict:
+        return self._ask({"kind": self.kind, "arguments": arguments})
+
+    def run(self, steps: int) -> float:
+        """Seconds a step."""
+        seconds, made = self._ask({"steps": steps})
+        return seconds / made
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
+
+
+def measure(case: Case, workers: dict[str, Worker], arguments: dict[str, dict]) -> dict:
+    """Seconds a step of each worker with `arguments`, in turn, and the bandwidth of those minutes."""
+    facts = {name: workers[name].setup(case=case, **given) for name, given in arguments.items()}
+    workers = {name: workers[name] for name in ("bandwidth", *facts)}
+    # About a second a round, and whole frames: at least eight.
+    steps = {name: 5 if name == "bandwidth" else 8 for name in workers}
+    for name in facts:
+        steps[name] = max(8, min(96, 8 * round(1.0 / workers[name].run(8) / 8)))
+    seconds = {name: [] for name in workers}
+    for _ in range(ROUNDS):
+        for name, worker in workers.items():
+            seconds[name].append(worker.run(steps[name]))
+    bytes_per_s = spread([Bandwidth.NUM_BYTES / s for s in seconds.pop("bandwidth")])
+    result = {**case._asdict(), "bandwidth_bytes_per_s": bytes_per_s, "subjects": {}}
+    for name, values in seconds.items():
+        ms = spread([1000 * s for s in values])
+        entry = {"ms_per_step": ms, **facts[name]}
+        if "weights_bytes" in entry:
+            context = entry["context"] + steps[name] / 2
+            moved = entry["weights_bytes"] + entry["cache_bytes_per_token"] * (context + 1)
+            floor_ms = 1000 * moved / bytes_per_s["median"]
+            entry |= {"bytes_per_step": moved, "floor_ms": floor_ms, "share_of_floor": floor_ms / ms["median"]}
+            entry["tokens_per_s"] = 1000 * case.batch / ms["median"]
+        result["subjects"][name] = entry
+    return result
+
+
+def table(results: list[dict]) -> str:
+    header = [
+        "stage",
+        "batch",
+        "guided",
+        "context",
+        "ms a step",
+        "tokens/s",
+        "share of floor",
+        "XLA's products",
+        "bf16",
+    ]
+    header += ["MusicGen fp32", "ratio", "MusicGen bf16", "ratio", "GB/s", "compile s"]
+    rows = [header, ["---"] * len(header)]
+    for result in results:
+        subjects = result["subjects"]
+        ours = subjects["ours"]
+        ms = ours["ms_per_step"]["median"]
+
+        def other(name: str, ratio: bool = False, subjects: dict = subjects, ms: float = ms) -> str:
+            if name not in subjects:
+                return ""
+            found = subjects[name]["ms_per_step"]["median"]
+            return f"{found / ms:.2f}" if ratio else f"{found:.1f}"
+
+        rows.append(
+            [
+                result["stage"],
+                str(result["batch"]),
+                "yes" if result["guided"] else "no",
+                str(ours["context"]),
+                f"{ms:.2f}",
+                f"{ours['tokens_per_s']:.0f}",
+                f"{ours['share_of_floor']:.2f}",
+                other("ours, XLA's products"),
+                other("ours, bfloat16"),
+                other("MusicGen float32"),
+                other("MusicGen float32", True),
+                other("MusicGen bfloat16"),
+                other("MusicGen bfloat16", True),
+                f"{result['bandwidth_bytes_per_s']['median'] / 1e9:.1f}",
+                f"{ours['compile_s']:.1f}",
+            ]
+        )
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="two contexts of the coarse stage at batch 1")
+    parser.add_argument("--peers", type=int, default=1, help="0 leaves MusicGen out (default: 1)")
+    parser.add_argument("--dtype", default="float32", help="compute dtype of `ours` (default: float32)")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/decode.json"))
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        work()
+        return
+
+    arguments_of = {"ours": {"dtype": arguments.dtype, "kernels": True}}
+    compared = {"ours, XLA's products": {"dtype": "float32", "kernels": False}}
+    compared["ours, bfloat16"] = {"dtype": "bfloat16", "kernels": True}
+    if arguments.peers:
+        compared |= {f"MusicGen {dtype}": {"dtype": dtype} for dtype in ("float32", "bfloat16")}
+    workers = {name: Worker(name.split()[0].strip(",").lower()) for name in (*arguments_of, *compared, "bandwidth")}
+    workers["bandwidth"].setup()
+
+    results = []
+    for case in tqdm(cases(arguments.quick), unit="case"):
+        # Steps of the fine stage are as large as those of the coarse one.
+        more = compared if case.batch == 1 and case.guided and case.stage != "fine" else {}
+        results.append(measure(case, workers, arguments_of | more))
+        document = {"machine": machine("torch", "transformers"), "size": SIZE, "rounds": ROUNDS, "cases": results}
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(document, indent=1) + "\n")
+    for worker in workers.values():
+        worker.close()
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()

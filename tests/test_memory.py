@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from hafm_jax import accompany, decode, kernels, memory, model
+from hafm_jax.accompany import Accompanist
+from hafm_jax.errors import InputError
+from hafm_jax.sampling import Sampling
+from hafm_jax.sizes import StageConfig
+
+# Against conftest's flags: less effort of the compiler costs memory.
+AS_USERS_COMPILE = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+
+
+@pytest.mark.skipif(kernels.load() is not None, reason=str(kernels.load()))
+@pytest.mark.parametrize(("size", "batch", "guided"), [("demo", 16, True), ("base", 1, True), ("base", 8, False)])
+def test_what_is_stated_is_what_the_compiler_plans_or_a_little_more(size, batch, guided):
+    config = StageConfig.of_size("coarse", size, window_cells=250, compute_dtype="float32")
+    weights = jax.eval_shape(
+        lambda: decode.prepare(config, jax.tree.map(jnp.zeros_like, model.init(config, jax.random.key(0))))
+    )
+    shapes = [(batch, config.window_cells * s.frames_per_cell, s.codebooks) for s in config.streams.streams]
+    *conditions, target = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in shapes)
+    whole = config.streams.num_tokens(config.window_cells)
+    lowered = decode._prefill.lower(config, weights, conditions, target, guided, whole)
+    plan = lowered.compile(compiler_options=AS_USERS_COMPILE).memory_analysis()
+    planned = plan.output_size_in_bytes + plan.temp_size_in_bytes
+    assert planned < memory.window_bytes(config, batch, guided, packed=True) < 2 * planned
+
+
+def test_too_many_samples_are_told_how_many_would_fit(tiny_model, monkeypatch):
+    accompanist = Accompanist.load(str(tiny_model))
+    three = accompanist.needed_bytes(3, Sampling(), False)
+    monkeypatch.setattr(accompany.memory, "available_bytes", lambda: three)
+    accompanist.check_memory(3, Sampling(), False)
+    with pytest.raises(InputError, match=r"4 samples at once need .* 3 would fit"):
+        accompanist.check_memory(4, Sampling(), False)
+    accompanist.check_memory(4, Sampling(guidance_scale=1.0), False)  # half the rows
+    monkeypatch.setattr(accompany.memory, "available_bytes", lambda: 1)
+    with pytest.raises(InputError, match="not even one fits"):
+        accompanist.check_memory(4, Sampling(), False)
+    monkeypatch.setattr(accompany.memory, "available_bytes", lambda: None)  # cannot be told
+    accompanist.check_memory(4, Sampling(), False)
+
+
+def test_this_machine_has_some_memory():
+    available = memory.available_bytes()
+    assert available is None or 1e6 < available < 1e15

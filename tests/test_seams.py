@@ -1,0 +1,121 @@
+"""Where a window ends and the next one goes on, nothing may tell: on the shipped model and songs it has never heard."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from hafm_jax import decode, model
+from hafm_jax.accompany import generate_stage, plan_windows
+from hafm_jax.audio.codecs import load_codec
+from hafm_jax.audio.semantic import load_semantic, vocal_tokens
+from hafm_jax.audio.spectra import log_mel_db
+from hafm_jax.audio.synthesis import song_seed, synthesize_song
+from hafm_jax.pretrained import DEMO, load_model
+from hafm_jax.sampling import Sampling
+from hafm_jax.streams import CELLS_PER_S, CODEC_SAMPLE_RATE_HZ, STAGES
+
+SECONDS, SONGS = 16, 6
+CELLS = SECONDS * CELLS_PER_S
+KEYS = jax.random.split(jax.random.key(0), SONGS)
+UNGUIDED = Sampling(guidance_scale=1.0)
+forward = jax.jit(model.forward, static_argnums=0)
+
+
+@pytest.fixture(scope="module")
+def stages():
+    return load_model(str(DEMO)).stages
+
+
+@pytest.fixture(scope="module")
+def vocals():
+    semantic = load_semantic(DEMO / "semantic")
+    songs = [synthesize_song(song_seed("test", 100 + i, base_seed=0), float(SECONDS)) for i in range(SONGS)]
+    return np.stack([vocal_tokens(semantic, song.vocals, CODEC_SAMPLE_RATE_HZ)[:, None] for song in songs])
+
+
+def generate(stage, streams, cells=CELLS):
+    weights = decode.prepare(stage.config, stage.params)
+    return generate_stage(stage.config, weights, streams, cells, KEYS, UNGUIDED, lambda frames: None)
+
+
+@pytest.fixture(scope="module")
+def streams(stages, vocals):
+    """The vocals and what the first two stages make of them."""
+    made = {"vocal_semantic": vocals}
+    for name in ("semantic", "coarse"):
+        made[STAGES[name].target.name] = generate(stages[name], made)
+    return made
+
+
+def seams(config):
+    """Cells where what one window generated ends."""
+    return [window.known for window in plan_windows(CELLS, config.window_cells)[1:]]
+
+
+def surprise(stage, streams):
+    """Nats a token: (of the two frames after each seam, of those a way off), in windows with the seam in the middle."""
+    config, cells = stage.config, stage.config.window_cells
+    target = config.streams.target
+    at, away = [], []
+    for seam in seams(config):
+        start = min(max(0, seam - cells // 2), CELLS - cells)
+        *conditions, tokens = (
+            streams[s.name][:, start * s.frames_per_cell : (start + cells) * s.frames_per_cell]
+            for s in config.streams.streams
+        )
+        log_probability = jax.nn.log_softmax(forward(config, stage.params, conditions, tokens))
+        nats = -np.take_along_axis(np.asarray(log_probability), tokens[..., None], -1)[..., 0].mean(-1)  # [B, F]
+        middle, reach = (seam - start) * target.frames_per_cell, cells * target.frames_per_cell // 4
+        at += [nats[:, middle : middle + 2]]
+        away += [nats[:, middle - reach : middle - 4], nats[:, middle + 5 : middle + reach]]
+    return np.concatenate(at, axis=None), np.concatenate(away, axis=None)
+
+
+def standard_errors(at, away):
+    return (at.mean() - away.mean()) / (away.std() / len(at) ** 0.5)
+
+
+@pytest.mark.parametrize("name", ["semantic", "coarse"])
+def test_tokens_after_a_seam_are_no_more_surprising_than_others(name, stages, streams):
+    assert standard_errors(*surprise(stages[name], streams)) < 4
+
+
+def test_windows_that_do_not_know_each_other_would_be_found(stages, vocals, monkeypatch):
+    """What the test above measures does see a seam: here what is given to a window is noise."""
+    real = decode.generate_window
+
+    def forgetful(config, weights, conditions, target, start, *rest):
+        noise = np.random.default_rng(0).integers(0, 500, target.shape, np.int32)
+        given = np.arange(target.shape[1])[:, None] < start
+        return real(config, weights, conditions, jax.numpy.where(given, noise, target), start, *rest)
+
+    monkeypatch.setattr(decode, "generate_window", forgetful)
+    streams = {"vocal_semantic": vocals}
+    streams["instrumental_semantic"] = generate(stages["semantic"], streams)
+    assert standard_errors(*surprise(stages["semantic"], streams)) > 6
+
+
+def test_the_spectrum_changes_at_seams_as_it_does_elsewhere(stages, streams):
+    audio = load_codec(DEMO / "codec").decode(streams["coarse"])
+    frame_samples = CODEC_SAMPLE_RATE_HZ // STAGES["coarse"].target.rate_hz
+    mel = np.stack([log_mel_db(x[None], 4 * frame_samples, 64, CODEC_SAMPLE_RATE_HZ)[0] for x in audio])
+    flux = np.abs(np.diff(mel, axis=1)).mean(-1)  # [B, F], a frame of the STFT a codec frame
+    flux = np.max([np.roll(flux, shift, axis=1) for shift in (-1, 0, 1)], axis=0)
+    places = np.array(seams(stages["coarse"].config)) * STAGES["coarse"].target.frames_per_cell
+    # The mean at the seams, among the means at the same pattern of places moved to everywhere else in the song.
+    moved = [flux[:, (places + shift) % flux.shape[1]].mean() for shift in range(flux.shape[1])]
+    assert 0.005 < np.mean(np.array(moved) >= moved[0]) < 0.995
+    assert np.std(moved) > 0
+
+
+def test_a_song_of_one_window_is_the_same_by_either_path(stages, vocals):
+    stage = stages["semantic"]
+    config, target = stage.config, stage.config.streams.target
+    frames = config.window_cells * target.frames_per_cell
+    by_windows = generate(stage, {"vocal_semantic": vocals}, config.window_cells)
+    weights = decode.prepare(config, stage.params)
+    empty = np.zeros((SONGS, frames, target.codebooks), np.int32)
+    whole = decode.generate_window(config, weights, [vocals[:, :frames]], empty, 0, frames, KEYS, 0, UNGUIDED)
+    np.testing.assert_array_equal(by_windows, whole)

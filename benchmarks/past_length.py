@@ -1,0 +1,100 @@
+"""Loss past the trained length, `index` and `clock` side by side: windows of 1 to 4 times the length trained on.
+
+    python benchmarks/past_length.py --workdir runs/clock runs/index --data TOKENS
+
+Each run of hafm_jax.train (same data, steps and seed but for `--config.position`) is asked for held-out songs in one
+window of several times its own. For every stretch of one trained length: nats a token with the right vocal, and with
+another song's; the difference is what the model still takes from the vocal there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+from machine import machine
+from tqdm import tqdm
+
+from hafm_jax import model
+from hafm_jax.errors import run_command
+from hafm_jax.export import load_run
+from hafm_jax.records import TokenRecords
+from hafm_jax.streams import CELLS_PER_S, tokens_of
+
+forward = jax.jit(model.forward, static_argnums=0)
+
+
+def nats(config, params, conditions, target) -> np.ndarray:
+    """Nats a token of each frame, [F]."""
+    logits = forward(config, params, [c[None] for c in conditions], target[None])
+    log_probability = np.asarray(jax.nn.log_softmax(logits, axis=-1))[0]
+    return -np.take_along_axis(log_probability, target[..., None], -1)[..., 0].mean(-1)
+
+
+def mean_and_error(values: np.ndarray) -> dict[str, float]:
+    return {"mean": float(values.mean()), "standard_error": float(values.std(ddof=1) / len(values) ** 0.5)}
+
+
+def measure(workdir: Path, records: list[dict], times: int) -> dict:
+    run = load_run(workdir)
+    trained_cells = run.config.window_cells
+    stage = run.config.streams
+    stretch = trained_cells * stage.target.frames_per_cell
+    lengths = {}
+    for multiple in range(1, times + 1):
+        cells = multiple * trained_cells
+        config = dataclasses.replace(run.config, window_cells=cells)
+        cut = [[tokens_of(s, r)[: cells * s.frames_per_cell] for s in stage.streams] for r in records]
+        right, wrong = [], []
+        for i, (*conditions, target) in enumerate(tqdm(cut, desc=f"{run.config.position} {multiple}x", leave=False)):
+            others = [  # the vocal of the next song, all else its own
+                cut[(i + 1) % len(cut)][j] if s.name == "vocal_semantic" else conditions[j]
+                for j, s in enumerate(stage.conditions)
+            ]
+            right.append(nats(config, run.params, conditions, target).reshape(multiple, stretch).mean(1))
+            wrong.append(nats(config, run.params, others, target).reshape(multiple, stretch).mean(1))
+        right, wrong = np.array(right), np.array(wrong)  # [songs, stretches]
+        lengths[f"{cells / CELLS_PER_S:g} s"] = [
+            {
+                "nats": mean_and_error(right[:, k]),
+                "margin_to_another_vocal": mean_and_error(wrong[:, k] - right[:, k]),
+            }
+            for k in range(multiple)
+        ]
+    return {
+        "stage": run.config.stage,
+        "position": run.config.position,
+        "trained_s": trained_cells / CELLS_PER_S,
+        "steps": run.facts["step"],
+        "windows_by_stretch": lengths,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workdir", type=Path, nargs="+", required=True, help="training runs to compare")
+    parser.add_argument("--data", type=Path, required=True, help="token set with the split `test`")
+    parser.add_argument("--times", type=int, default=4, help="longest window, in trained lengths (default: 4)")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/past_length.json"))
+    arguments = parser.parse_args()
+
+    source = TokenRecords(arguments.data, "test")
+    records = [source[i] for i in range(len(source))]
+    runs = [measure(workdir, records, arguments.times) for workdir in arguments.workdir]
+    for run in runs:
+        for window, stretches in run["windows_by_stretch"].items():
+            figures = "  ".join(
+                f"{s['nats']['mean']:.3f} (margin {s['margin_to_another_vocal']['mean']:+.3f}"
+                f" ± {s['margin_to_another_vocal']['standard_error']:.3f})"
+                for s in stretches
+            )
+            print(f"{run['position']:6} trained {run['trained_s']:g} s, window {window}: {figures}")
+    arguments.out.write_text(json.dumps({"machine": machine(), "songs": len(records), "runs": runs}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -92,6 +92,7 @@ class Ours:
             return decode._extend(config, self.weights, cache, target, start, stop, keys, 0, sampling, case.guided)
 
         self.extend = extend
+        jax.block_until_ready(self.cache)
         started_s = time.perf_counter()
         self.cache, self.target = extend(self.cache, self.target, 0, 0)
         self.target.block_until_ready()

@@ -2,9 +2,15 @@
 
     python benchmarks/past_length.py --workdir runs/clock runs/index --data TOKENS
 
-Each run of hafm_jax.train (same data, steps and seed but for `--config.position`) is asked for held-out songs in one
-window of several times its own. For every stretch of one trained length: nats a token with the right vocal, and with
-another song's; the difference is what the model still takes from the vocal there.
+The runs, alike but for the position mode, a quarter of an hour each on two cores (SONGS: 700 + 32 + 64 of 20 s):
+
+    python tokenize/extract_tokens.py --songs SONGS --tokenizers hafm_jax/demo --out TOKENS
+    python -m hafm_jax.train --config configs/demo.py:semantic --data TOKENS --workdir runs/clock \\
+        --config.window_cells=125 --config.batch_size=8 --config.steps=1500 --config.position=clock
+
+They are asked for held-out songs in one window of several times their own. For every stretch of one trained length:
+nats a token with the right vocal, and with another song's; the difference is what the model still takes from the vocal
+there.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def _cumulate(x: jax.Array) -> jax.Array:
 
 def _ordered_bits(x: jax.Array) -> jax.Array:
     """float32 -> uint32 of the same order."""
-    bits = jax.lax.bitcast_convert_type(x + 0.0, jnp.uint32)  # + 0.0: one zero
+    bits = jax.lax.bitcast_convert_type(jnp.where(x == 0.0, 0.0, x), jnp.uint32)  # one zero; XLA drops x + 0.0
     return jnp.where(bits >> 31, ~bits, bits | jnp.uint32(1 << 31))
 
 

@@ -29,7 +29,8 @@ from hafm_jax.compiled import cache_directory
 SOURCE = Path(__file__).with_name("kernels.cc")
 TARGETS = ("hafm_jax_product", "hafm_jax_attend")
 FEW_ROWS = 128  # ours: with more the arithmetic counts, not the memory, and XLA's product is the faster one
-FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-Wno-psabi")
+THIS_PROCESSOR = "-march=native" if platform.machine() in ("x86_64", "AMD64") else "-mcpu=native"
+FLAGS = ("-std=c++17", "-O3", THIS_PROCESSOR, "-fPIC", "-shared", "-Wno-psabi")
 
 
 def _compiler() -> str | None:
@@ -38,7 +39,7 @@ def _compiler() -> str | None:
 
 
 def _processor() -> str:
-    """What -march=native depends on: a home folder may be shared by different machines."""
+    """What THIS_PROCESSOR depends on: a home folder may be shared by different machines."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())

@@ -1,6 +1,6 @@
 """Steps of cached decoding at full size: time, share of the memory floor, and ratio to MusicGen's decoder.
 
-    python benchmarks/decode.py [--quick] [--peers 0] [--out benchmarks/results/decode.json]
+    python benchmarks/decode.py [--quick] [--peers 0] [--resume] [--out benchmarks/results/decode.json]
 
 Weights are random, of the size `base`. Everything that is compared runs in a process of its own and in turn with the
 others, round by round: machines drift, ratios hold. The floor of a step is the time that the same machine, in the same
@@ -355,6 +355,7 @@ def main() -> None:
     parser.add_argument("--peers", type=int, default=1, help="0 leaves MusicGen out (default: 1)")
     parser.add_argument("--dtype", default="float32", help="compute dtype of `ours` (default: float32)")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/decode.json"))
+    parser.add_argument("--resume", action="store_true", help="keep the cases that --out already has")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
@@ -368,19 +369,21 @@ def main() -> None:
         for dtype in ("float32", "bfloat16"):
             compared[f"MusicGen {dtype}"] = {"dtype": dtype, "compiled": False}
             compared[f"MusicGen {dtype}, compiled"] = {"dtype": dtype, "compiled": True}
-    workers = {name: Worker(name.split()[0].strip(",").lower()) for name in (*arguments_of, *compared, "bandwidth")}
-    workers["bandwidth"].setup()
-
-    results = []
-    for case in tqdm(cases(arguments.quick), unit="case"):
+    results = json.loads(arguments.out.read_text())["cases"] if arguments.resume else []
+    bandwidth = Worker("bandwidth")
+    bandwidth.setup()
+    for case in tqdm(cases(arguments.quick)[len(results) :], unit="case"):
         # Steps of the fine stage are as large as those of the coarse one.
         more = compared if case.batch == 1 and case.guided and case.stage != "fine" else {}
-        results.append(measure(case, workers, arguments_of | more))
+        # New processes a case: the largest leave no room for what the others of an earlier case would still hold.
+        workers = {name: Worker(name.split()[0].strip(",").lower()) for name in arguments_of | more}
+        results.append(measure(case, workers | {"bandwidth": bandwidth}, arguments_of | more))
+        for worker in workers.values():
+            worker.close()
         document = {"machine": machine("torch", "transformers"), "size": SIZE, "rounds": ROUNDS, "cases": results}
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(document, indent=1) + "\n")
-    for worker in workers.values():
-        worker.close()
+    bandwidth.close()
     print(table(results))
 
 

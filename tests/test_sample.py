@@ -134,7 +134,13 @@ def test_an_interrupted_run_says_how_far_it_got_and_leaves_nothing(tiny_model, t
     write(tmp_path / "in.wav", 120.0)
     command = [sys.executable, "-m", "hafm_jax.sample", "--vocal", "in.wav", "--model", str(tiny_model)]
     environment = os.environ | {"PYTHONPATH": os.getcwd()}
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, env=environment)
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in what runs in the background
+    )
     said = b""
     while b"coarse:" not in said:  # the progress bar: the second stage has begun
         more = process.stderr.read1()

@@ -29,7 +29,7 @@ import numpy as np
 from hafm_jax.atomic import write_bytes
 from hafm_jax.errors import InputError
 from hafm_jax.streams import ACOUSTIC_CODEBOOKS, CELLS_PER_S, STREAMS
-from hafm_jax.tfrecord import HEADER, example_class, frame, index_records, masked_crc32c
+from hafm_jax.tfrecord import HEADER, check_payload, example_class, frame, index_records
 
 DATASET = "hafm_tokens"
 VERSION = "1.0.0"  # of the format; tensorflow-datasets wants three numbers
@@ -256,12 +256,7 @@ class TokenRecords:
         offset, length, crc = (int(value) for value in self._index[number])
         payload = self._read(shard, offset + HEADER.size, length)
         where = f"{self._paths[shard]} at byte {offset}"
-        if len(payload) != length:
-            raise InputError(
-                f"{where}: {len(payload)} of {length} bytes are left; expected a whole file: copy it again"
-            )
-        if masked_crc32c(payload) != crc:
-            raise InputError(f"{where}: the record's checksum is wrong; expected intact data: copy the file again")
+        check_payload(payload, length, crc, where)
         return decode_example(payload, where)
 
     def __repr__(self) -> str:  # Grain asks for one that says which data it is, and compares it on restore

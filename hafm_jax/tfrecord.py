@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +82,17 @@ def frame(payload: bytes) -> bytes:
     return length + FOOTER.pack(masked_crc32c(length)) + payload + FOOTER.pack(masked_crc32c(payload))
 
 
-def index_records(path: Path) -> np.ndarray:
-    """int64 [records, 3]: offset of each record's header, length and stored masked CRC of its payload."""
-    rows = []
-    size = path.stat().st_size
-    with path.open("rb", buffering=0) as file:
+def walk_records(path: Path) -> Iterator[tuple[int, int, int]]:
+    """(offset of the header, length, stored masked CRC of the payload) of each record; no payload is read.
+
+    Raises InputError, with file and byte offset, where the framing breaks: past that, no record can be found.
+    """
+    try:
+        size = path.stat().st_size
+        file = path.open("rb", buffering=0)
+    except OSError as error:
+        raise InputError(f"{path} cannot be opened ({error.strerror}): check the data set") from error
+    with file:
         offset = 0
         while offset < size:
             where = f"{path} at byte {offset}"
@@ -101,6 +108,18 @@ def index_records(path: Path) -> np.ndarray:
                     f"{where}: the file ends {following - size} bytes before its record does: copy it again"
                 )
             file.seek(offset + HEADER.size + length)
-            rows.append((offset, length, FOOTER.unpack(file.read(FOOTER.size))[0]))
+            yield offset, length, FOOTER.unpack(file.read(FOOTER.size))[0]
             offset = following
-    return np.array(rows, np.int64).reshape(-1, 3)
+
+
+def index_records(path: Path) -> np.ndarray:
+    """What `walk_records` yields, int64 [records, 3]; raises as it does."""
+    return np.array(list(walk_records(path)), np.int64).reshape(-1, 3)
+
+
+def check_payload(payload: bytes, length: int, crc: int, where: str) -> None:
+    """Raises InputError, `where` first, unless the payload is as long as its header says and its checksum right."""
+    if len(payload) != length:
+        raise InputError(f"{where}: {len(payload)} of {length} bytes are left; expected a whole file: copy it again")
+    if masked_crc32c(payload) != crc:
+        raise InputError(f"{where}: the record's checksum is wrong; expected intact data: copy the file again")

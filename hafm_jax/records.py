@@ -5,6 +5,7 @@ A data set is a folder (DESIGN.md section 6):
     hafm_tokens-SPLIT.tfrecord-00000-of-00008   the examples: id, vocal_semantic [2N], instrumental_semantic [2N],
                                                 acoustic [3N, 8] flattened
     dataset_info.json, features.json            tensorflow-datasets' description: `tfds.builder_from_directory` loads it
+    hafm_tokens-SPLIT.cells.json                cells of each song, to know them without reading the songs
     tokens.json                                 what made the tokens, and how much there is
 
 tensorflow-datasets writes the two description files; reading does without it (hafm_jax.tfrecord).
@@ -19,12 +20,13 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from hafm_jax.atomic import write_bytes
 from hafm_jax.errors import InputError
@@ -62,11 +64,11 @@ class SplitSummary:
 
 def check_record(record: dict[str, Any], where: str) -> None:
     """Raises InputError unless the arrays are whole cells of one length with ids inside the vocabularies."""
-    num_cells = len(record["vocal_semantic"]) // STREAMS["vocal_semantic"].frames_per_cell
+    cells = cells_of(record)
     for name, (frames_per_cell, width, vocabulary) in FIELDS.items():
         values = record[name]
-        expected = (num_cells * frames_per_cell,) + ((width,) if width > 1 else ())
-        if values.shape != expected or num_cells == 0:
+        expected = (cells * frames_per_cell,) + ((width,) if width > 1 else ())
+        if values.shape != expected or cells == 0:
             raise InputError(
                 f"{where}: {name} has shape {values.shape}; expected {expected}, whole cells of one length in all "
                 "fields: extract the tokens again"
@@ -114,8 +116,16 @@ def decode_example(payload: bytes, where: str) -> dict[str, Any]:
     return {name: value if name == "id" else value.astype(np.int32) for name, value in record.items()}
 
 
+def cells_of(record: Mapping[str, Any]) -> int:
+    return len(record["vocal_semantic"]) // STREAMS["vocal_semantic"].frames_per_cell
+
+
 def shard_name(split: str, shard: int, num_shards: int) -> str:
     return f"{DATASET}-{split}.tfrecord-{shard:05d}-of-{num_shards:05d}"
+
+
+def cells_name(split: str) -> str:
+    return f"{DATASET}-{split}.cells.json"
 
 
 def write_split(
@@ -130,20 +140,20 @@ def write_split(
     directory.mkdir(parents=True, exist_ok=True)
     mark = secrets.token_hex(4)
     partial = [directory / f".{shard_name(split, k, num_shards)}.{mark}.tmp" for k in range(num_shards)]
-    lengths, num_bytes, num_cells = [0] * num_shards, 0, 0
+    cells: list[list[int]] = [[] for _ in range(num_shards)]  # of each song of each shard
+    num_bytes = 0
     try:
-        shards = [path.open("wb") for path in partial]
+        files = [path.open("wb") for path in partial]
         try:
             for number, record in enumerate(records):
                 payload = encode_example(record)
-                shards[number % num_shards].write(frame(payload))
-                lengths[number % num_shards] += 1
+                files[number % num_shards].write(frame(payload))
+                cells[number % num_shards].append(cells_of(record))
                 num_bytes += len(payload)
-                num_cells += len(record["vocal_semantic"]) // STREAMS["vocal_semantic"].frames_per_cell
         finally:
-            for file in shards:
+            for file in files:
                 file.close()
-        lengths = [length for length in lengths if length]  # dealt in turn, so empty shards are the last ones
+        lengths = [len(shard) for shard in cells if shard]  # dealt in turn, so empty shards are the last ones
         if not lengths:
             raise InputError(
                 f"{directory}: no songs for the split {split}; expected at least one: check the songs' folder"
@@ -157,12 +167,15 @@ def write_split(
     finally:
         for path in partial:
             path.unlink(missing_ok=True)
-    return SplitSummary(split, lengths, num_bytes, num_cells)
+    in_order = [n for shard in cells for n in shard]
+    document = {"sha256": _cells_sha256(TokenRecords(directory, split).fingerprint, in_order), "cells": in_order}
+    write_bytes(directory / cells_name(split), (json.dumps(document) + "\n").encode())
+    return SplitSummary(split, lengths, num_bytes, sum(in_order))
 
 
 def check_target(directory: str | os.PathLike, splits: Sequence[str]) -> None:
     """Raises InputError where `directory` holds splits that are not to be written: one tokens.json speaks for all."""
-    others = _splits_in(Path(directory)) - set(splits)
+    others = splits_in(Path(directory)) - set(splits)
     if others:
         raise InputError(
             f"{directory} already holds {', '.join(sorted(others))}, not to be written now; expected all splits of a "
@@ -239,7 +252,7 @@ class TokenRecords:
 
     def __init__(self, directory: str | os.PathLike, split: str) -> None:
         self.directory, self.split = Path(directory), split
-        self._paths = _shards(self.directory, split)
+        self._paths = shards(self.directory, split)
         self._files: dict[int, int] = {}  # shard -> file descriptor
         indexes = [index_records(path) for path in self._paths]
         self._shard = np.repeat(np.arange(len(indexes)), [len(index) for index in indexes])  # [records]
@@ -269,6 +282,23 @@ class TokenRecords:
         digest.update(np.column_stack([self._shard, self._index[:, 1:]]).astype("<i8").tobytes())
         return digest.hexdigest()
 
+    @functools.cached_property
+    def num_cells(self) -> np.ndarray:
+        """Cells of each record, int64 [records]: as listed beside the shards, else found by reading every record."""
+        listed = self.listed_cells()
+        if listed is None:
+            listed = [cells_of(self[i]) for i in tqdm(range(len(self)), f"lengths of {self.split}", unit="song")]
+        return np.array(listed, np.int64)
+
+    def listed_cells(self) -> list[int] | None:
+        """The list that `write_split` left; None where there is none, it is damaged, or it is of other shards."""
+        try:
+            document = json.loads((self.directory / cells_name(self.split)).read_text())
+            fits = document["sha256"] == _cells_sha256(self.fingerprint, document["cells"])
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
+            return None
+        return document["cells"] if fits else None
+
     def _read(self, shard: int, offset: int, length: int) -> bytes:
         descriptor = self._files.get(shard)
         if descriptor is None:
@@ -293,15 +323,20 @@ class TokenRecords:
             os.close(descriptor)
 
 
-def _splits_in(directory: Path) -> set[str]:
+def _cells_sha256(fingerprint: str, cells: Sequence[int]) -> str:
+    """Ties a list of lengths to the shards of that fingerprint, and tells when either has changed."""
+    return hashlib.sha256(fingerprint.encode() + np.array(cells, "<i8").tobytes()).hexdigest()
+
+
+def splits_in(directory: Path) -> set[str]:
     return {path.name.split("-")[1].split(".")[0] for path in directory.glob(f"{DATASET}-*.tfrecord-*")}
 
 
-def _shards(directory: Path, split: str) -> list[Path]:
+def shards(directory: Path, split: str) -> list[Path]:
     """All shards of a split in order. Raises InputError where there are none, or not all."""
     found = sorted(directory.glob(f"{DATASET}-{split}.tfrecord-?????-of-?????"))
     if not found:
-        others = sorted(_splits_in(directory))
+        others = sorted(splits_in(directory))
         has = f"it has {', '.join(others)}" if others else "it has no tokens at all"
         raise InputError(
             f"{directory} has no split {split} ({has}); expected {shard_name(split, 0, 8)} or the like: "

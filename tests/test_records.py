@@ -82,7 +82,7 @@ def test_what_is_written_is_read_back(tmp_path_factory, cells, num_shards, name)
     songs = [make_record(f"{seed} {name}", n, seed) for seed, n in enumerate(cells)]
     summary = records.write_split(folder, "train", iter(songs), num_shards)
     assert summary.num_examples == len(songs) and summary.num_cells == sum(cells)
-    assert len(list(folder.iterdir())) == len(summary.shard_lengths) == min(num_shards, len(songs))
+    assert len(list(folder.glob("*.tfrecord-*"))) == len(summary.shard_lengths) == min(num_shards, len(songs))
     source = records.TokenRecords(folder, "train")
     found = {record["id"]: record for record in (source[k] for k in range(len(source)))}
     assert len(source) == len(found) == len(songs)
@@ -136,6 +136,39 @@ def test_tokens_json_says_what_made_them(folder):
     assert document["made_by"] == {"features": "chroma", "seed": 3}
     assert document["splits"]["train"] == {"songs": 5, "cells": 15, "hours": pytest.approx(15 / 25 / 3600, abs=1e-6)}
     assert json.loads((folder / "tokens.json").read_text()) == document
+
+
+# ------------------------------------------------------------------------------------------------------------ lengths
+
+
+def lengths_read(folder, monkeypatch) -> tuple[list[int], int]:
+    """The lengths of the songs of train, and how many songs were read to know them."""
+    reads = []
+    decode = records.decode_example
+    monkeypatch.setattr(records, "decode_example", lambda *arguments: reads.append(1) or decode(*arguments))
+    return records.TokenRecords(folder, "train").num_cells.tolist(), len(reads)
+
+
+def test_lengths_are_known_without_reading_a_song(folder, monkeypatch):
+    assert lengths_read(folder, monkeypatch) == ([1, 3, 5, 2, 4], 0)  # songs are dealt out to two shards in turn
+
+
+@pytest.mark.parametrize("damage", ["absent", "another length", "no JSON", "of other shards"])
+def test_lengths_that_are_not_to_be_trusted_are_found_by_reading(folder, monkeypatch, damage):
+    path = folder / "hafm_tokens-train.cells.json"
+    listed = path.read_text()
+    expected = [1, 3, 5, 2, 4]
+    if damage == "absent":
+        path.unlink()
+    elif damage == "another length":
+        path.write_text(listed.replace("[1, 3,", "[1, 9,"))
+    elif damage == "no JSON":
+        path.write_text(listed[:-5])
+    else:
+        records.write_split(folder, "train", [make_record(f"{k}", 7, k) for k in range(5)], num_shards=2)
+        path.write_text(listed)
+        expected = [7] * 5
+    assert lengths_read(folder, monkeypatch) == (expected, 5)
 
 
 # ------------------------------------------------------------------------------------------------------------ damage

@@ -6,7 +6,7 @@ A data set is a folder (DESIGN.md section 6):
                                                 acoustic [3N, 8] flattened
     dataset_info.json, features.json            tensorflow-datasets' description: `tfds.builder_from_directory` loads it
     hafm_tokens-SPLIT.cells.json                cells of each song, to know them without reading the songs
-    tokens.json                                 what made the tokens, and how much there is
+    tokens.json                                 what made the tokens, what a record holds, and how much there is
 
 tensorflow-datasets writes the two description files; reading does without it (hafm_jax.tfrecord).
 
@@ -23,7 +23,7 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -37,9 +37,17 @@ DATASET = "hafm_tokens"
 VERSION = "1.0.0"  # of the format; tensorflow-datasets wants three numbers
 TOKENS_FILE = "tokens.json"
 
-# field of a record -> (frames a cell, tokens a frame, vocabulary), read off the token contract
-FIELDS = {
-    stream.field: (
+
+class Field(NamedTuple):
+    """One array of a record: frames a cell, tokens a frame, ids below `vocabulary`."""
+
+    frames_per_cell: int
+    codebooks: int
+    vocabulary: int
+
+
+FIELDS = {  # read off the token contract
+    stream.field: Field(
         stream.frames_per_cell,
         ACOUSTIC_CODEBOOKS if stream.field == "acoustic" else stream.codebooks,
         stream.vocabulary,
@@ -184,7 +192,7 @@ def check_target(directory: str | os.PathLike, splits: Sequence[str]) -> None:
 
 
 def write_metadata(directory: str | os.PathLike, splits: Sequence[SplitSummary], made_by: dict[str, Any]) -> None:
-    """Write dataset_info.json and features.json (by tensorflow-datasets), then tokens.json: `made_by` and counts."""
+    """Write dataset_info.json, features.json (both by tensorflow-datasets), tokens.json (fields, `made_by`, counts)."""
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
@@ -216,6 +224,7 @@ def write_metadata(directory: str | os.PathLike, splits: Sequence[SplitSummary],
     )
     document = {
         "format_version": VERSION,
+        "fields": {name: numbers._asdict() for name, numbers in FIELDS.items()},
         "made_by": made_by,
         "splits": {
             s.split: {
@@ -230,10 +239,13 @@ def write_metadata(directory: str | os.PathLike, splits: Sequence[SplitSummary],
 
 
 def read_tokens_json(directory: str | os.PathLike) -> dict[str, Any]:
-    """tokens.json as it is: format_version, made_by, splits. Raises InputError where there is none."""
+    """tokens.json as it is: format_version, fields, made_by, splits. Raises InputError where there is none."""
     path = Path(directory) / TOKENS_FILE
     try:
-        return json.loads(path.read_text())
+        document = json.loads(path.read_text())
+        if not isinstance(document, dict):
+            raise ValueError("no JSON object")
+        return document
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(

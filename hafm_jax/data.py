@@ -1,27 +1,33 @@
-"""Batches of crops: a pure function of (seed, step, process).
+"""Batches of crops: a pure function of (seed, step), the same rows in the same order however many processes share them.
 
-The same arguments give the same batch on any machine, so a resumed run needs only its step. Grain does the shuffling
-and the reading ahead; a crop is whole cells, so all streams of it start and stop together.
+A resumed run needs only its step, on as many machines as it then has: of the global batch, process p of P makes rows
+p * B/P to (p + 1) * B/P and reads nothing else. Grain does the shuffling, the mixing and the reading ahead; a crop is
+whole cells, so all streams of it start and stop together.
 
 Axes: B batch, F frames, K codebooks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grain
 import numpy as np
 
 from hafm_jax.errors import InputError
+from hafm_jax.records import TokenRecords, cells_of
 from hafm_jax.streams import Stage, tokens_of
 
 Batch = dict[str, np.ndarray]  # stream name -> int32 [B, F, K]
+Source = Sequence[Mapping[str, Any]]  # random access to records, as TokenRecords gives it
+Mixture = Sequence[tuple[Source, float]]  # sets with their weights; one set of weight 1 is the ordinary case
 
-
-def num_record_cells(record: Mapping[str, np.ndarray], stage: Stage) -> int:
-    return len(tokens_of(stage.target, record)) // stage.target.frames_per_cell
+# Reading ahead: batches that wait, so that a slow read holds up no step, and the threads that make them.
+AHEAD_BATCHES = 8
+AHEAD_THREADS = 4
 
 
 def crop(record: Mapping[str, np.ndarray], stage: Stage, start_cell: int, num_cells: int) -> Batch:
@@ -34,17 +40,41 @@ def crop(record: Mapping[str, np.ndarray], stage: Stage, start_cell: int, num_ce
     }
 
 
-def _long_enough(source: Sequence[Any], stage: Stage, num_cells: int) -> list[int]:
-    """Indices of the records that hold a window. Raises InputError where there is none."""
+def _lengths(source: Source, stage: Stage, num_cells: int) -> np.ndarray:
+    """Cells of each record, int64 [records]. Raises InputError where none holds a window of num_cells."""
+    name = source.directory if isinstance(source, TokenRecords) else "the token set"
     if len(source) == 0:
-        raise InputError("the token set holds no record; expected at least one: run extract_tokens.py on more songs")
-    cells = [num_record_cells(source[i], stage) for i in range(len(source))]
-    if max(cells) < num_cells:
+        raise InputError(f"{name} holds no record; expected at least one: run extract_tokens.py on more songs")
+    if isinstance(source, TokenRecords):
+        lengths = source.num_cells  # known without reading the songs
+    else:
+        lengths = np.array([cells_of(source[i]) for i in range(len(source))])
+    if lengths.max() < num_cells:
         raise InputError(
-            f"the longest record is {max(cells)} cells long; the {stage.name} stage trains on windows of {num_cells} "
-            "cells of 40 ms: use longer songs or set --config.window_cells"
+            f"the longest record of {name} is {lengths.max()} cells long; the {stage.name} stage trains on windows of "
+            f"{num_cells} cells of 40 ms: use longer songs or set --config.window_cells"
         )
-    return [i for i, n in enumerate(cells) if n >= num_cells]
+    return lengths
+
+
+def _mix(parts: Sequence[grain.MapDataset], mixture: Mixture) -> grain.MapDataset:
+    """The parts in turn by weight: of any rows in a row each has its share, to a few rows and 1 % of the share."""
+    weights = [weight for _, weight in mixture]
+    if not all(math.isfinite(weight) and weight > 0 for weight in weights):
+        raise InputError(f"the token sets have the weights {weights}; expected positive numbers: leave out what is 0")
+    return grain.MapDataset.mix(parts, weights)
+
+
+def _rows_of_process(
+    rows: grain.MapDataset, batch_size: int, process_index: int, process_count: int
+) -> grain.MapDataset:
+    """`[step]` is the part of the process of global batch `step`. Raises InputError where it cannot be shared out."""
+    if batch_size % process_count:
+        raise InputError(
+            f"batch_size {batch_size} is no multiple of the {process_count} processes: set --config.batch_size to one"
+        )
+    parts = rows.batch(batch_size // process_count, drop_remainder=True)
+    return parts[process_index::process_count]  # the parts of a global batch follow one another
 
 
 class _RandomCrop(grain.transforms.RandomMap):
@@ -52,12 +82,25 @@ class _RandomCrop(grain.transforms.RandomMap):
         self._stage, self._num_cells = stage, num_cells
 
     def random_map(self, record: Mapping[str, np.ndarray], rng: np.random.Generator) -> Batch:
-        last = num_record_cells(record, self._stage) - self._num_cells
-        return crop(record, self._stage, int(rng.integers(0, max(last, 0) + 1)), self._num_cells)
+        last = cells_of(record) - self._num_cells
+        return crop(record, self._stage, int(rng.integers(0, last + 1)), self._num_cells)
+
+
+def _random_crops(source: Source, stage: Stage, num_cells: int, seed: int) -> grain.MapDataset:
+    """A crop of every record that holds a window, then of every one again, each epoch shuffled and cropped anew."""
+    long_enough = np.flatnonzero(_lengths(source, stage, num_cells) >= num_cells)
+    return (
+        grain.MapDataset.range(len(long_enough))
+        .seed(seed)
+        .shuffle()
+        .repeat()
+        .map(lambda i: source[int(long_enough[i])])
+        .random_map(_RandomCrop(stage, num_cells))
+    )
 
 
 def train_batches(
-    source: Sequence[Any],
+    mixture: Mixture,
     stage: Stage,
     num_cells: int,
     batch_size: int,
@@ -66,44 +109,52 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> grain.MapDataset:
-    """A random-access, endless data set: `[step]` is this process's part of the step's batch.
+    """A random-access, endless data set: `[step]` is this process's rows of the step's batch.
 
-    batch_size is the global one. Records shorter than the window are left out; InputError where all are.
+    batch_size is the global one. Each set of the mixture has its weight's share of every batch, to a few rows, and goes
+    through its own epochs. Records shorter than the window are left out; InputError where a set has no other.
     """
-    if batch_size % process_count:
-        raise InputError(f"batch_size {batch_size} is no multiple of the {process_count} processes")
-    long_enough = _long_enough(source, stage, num_cells)
-    return (
-        grain.MapDataset.range(len(long_enough))
-        .seed(seed)
-        .shuffle()
-        .repeat()
-        .map(lambda i: source[long_enough[i]])
-        .random_map(_RandomCrop(stage, num_cells))
-        .slice(slice(process_index, None, process_count))
-        .batch(batch_size // process_count)
-    )
+    parts = [_random_crops(source, stage, num_cells, seed + k) for k, (source, _) in enumerate(mixture)]
+    return _rows_of_process(_mix(parts, mixture), batch_size, process_index, process_count)
+
+
+def _windows(source: Source, stage: Stage, num_cells: int) -> grain.MapDataset:
+    """Every record once, cut into windows from its start."""
+    lengths = _lengths(source, stage, num_cells)
+    places = [(i, start) for i, n in enumerate(lengths) for start in range(0, n - num_cells + 1, num_cells)]
+    read = functools.lru_cache(AHEAD_THREADS)(source.__getitem__)  # a song is read once for its windows, not for each
+    return grain.MapDataset.range(len(places)).map(lambda k: crop(read(places[k][0]), stage, places[k][1], num_cells))
 
 
 def eval_batches(
-    source: Sequence[Any], stage: Stage, num_cells: int, batch_size: int, max_batches: int
-) -> Iterator[Batch]:
-    """Every record once, cut into windows from its start; the same batches each time, a last part batch dropped.
+    mixture: Mixture,
+    stage: Stage,
+    num_cells: int,
+    batch_size: int,
+    max_batches: int,
+    *,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> grain.MapDataset:
+    """A random-access data set of at most max_batches: this process's rows of global batches of batch_size windows.
 
-    Raises InputError where there is not even one batch.
+    Every record is cut into windows from its start, each window comes once, and sets are mixed by weight until one has
+    no more; the rest that fills no batch is dropped. Raises InputError where there is not even one batch.
     """
-    pending, made = [], 0
-    for i in _long_enough(source, stage, num_cells):
-        record = source[i]
-        for start in range(0, num_record_cells(record, stage) - num_cells + 1, num_cells):
-            pending.append(crop(record, stage, start, num_cells))
-            if len(pending) == batch_size:
-                yield {name: np.stack([c[name] for c in pending]) for name in pending[0]}
-                pending, made = [], made + 1
-                if made == max_batches:
-                    return
-    if not made:
+    rows = _mix([_windows(source, stage, num_cells) for source, _ in mixture], mixture)
+    num_batches = min(len(rows) // batch_size, max_batches)
+    if not num_batches:
         raise InputError(
             f"the validation split fills no batch of {batch_size} windows of {num_cells} cells: "
             "add songs to it or lower --config.batch_size"
         )
+    return _rows_of_process(rows[: num_batches * batch_size], batch_size, process_index, process_count)
+
+
+def stream(batches: grain.MapDataset, first_step: int) -> grain.DatasetIterator[Batch]:
+    """batches[first_step], batches[first_step + 1], ..., made ahead by threads. `close()` it to stop them early.
+
+    What reading raises (InputError on a damaged record) comes at the step that needs it.
+    """
+    options = grain.ReadOptions(num_threads=AHEAD_THREADS, prefetch_buffer_size=AHEAD_BATCHES)
+    return iter(batches[first_step:].to_iter_dataset(options))

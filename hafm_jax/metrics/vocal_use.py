@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from hafm_jax import model
-from hafm_jax.data import crop, num_record_cells
+from hafm_jax.data import crop
 from hafm_jax.errors import InputError
 from hafm_jax.loss import cross_entropy
 from hafm_jax.model import Params
+from hafm_jax.records import cells_of
 from hafm_jax.sizes import StageConfig
 
 
@@ -48,7 +49,7 @@ def vocal_use(config: StageConfig, params: Params, records: Sequence[Mapping[str
     first. All other conditions stay right. Raises InputError on fewer than two records or too short ones.
     """
     stage, length = config.streams, config.window_cells
-    windows = min((num_record_cells(record, stage) for record in records), default=0) // length
+    windows = min((cells_of(record) for record in records), default=0) // length
     if len(records) < 2 or windows < 1:
         raise InputError(
             f"found {len(records)} records of {windows} windows of {length} cells; expected two of one at least"

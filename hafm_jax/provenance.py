@@ -57,9 +57,16 @@ def describe_data(sets: Sequence[tuple[TokenRecords, float]]) -> dict[str, Any]:
     """What a run's config.json says of its data: equal for equal data, wherever it lies.
 
     records and fingerprint of all sets together (of one set: its own), tokenizers: the sha256 of centroids and codec,
-    and every set's share. Raises InputError as `check_compatible`.
+    and every set's weight. Raises InputError as `check_compatible`, and where a set is not as long as it was written.
     """
     facts = check_compatible([records.directory for records, _ in sets])
+    for records, _ in sets:
+        expected = read_tokens_json(records.directory)["splits"].get(records.split, {}).get("songs")
+        if len(records) != expected:
+            raise InputError(
+                f"{records.directory} has {len(records)} songs of {records.split}; expected {expected}, as its "
+                f"{TOKENS_FILE} says: a shard is not whole, copy the set again"
+            )
     each = [{"fingerprint": r.fingerprint, "records": len(r), "weight": float(weight)} for r, weight in sets]
     together = hashlib.sha256(json.dumps(each).encode()).hexdigest()
     return {

@@ -243,8 +243,8 @@ def read_tokens_json(directory: str | os.PathLike) -> dict[str, Any]:
     path = Path(directory) / TOKENS_FILE
     try:
         document = json.loads(path.read_text())
-        if not isinstance(document, dict):
-            raise ValueError("no JSON object")
+        if not isinstance(document, dict) or not isinstance(document.get("splits"), dict):
+            raise ValueError("it names no splits")
         return document
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error

@@ -38,7 +38,7 @@ def verify_tokens(directory: str | os.PathLike, splits: Sequence[str] = ()) -> l
     wrong: list[str] = []
     written = {}
     try:
-        written = read_tokens_json(directory).get("splits", {})
+        written = read_tokens_json(directory)["splits"]
     except InputError as error:
         wrong.append(str(error))
     summaries = []

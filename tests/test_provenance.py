@@ -7,7 +7,7 @@ import json
 import pytest
 from conftest import random_record
 
-from hafm_jax import provenance, records
+from hafm_jax import provenance, records, tfrecord
 from hafm_jax.errors import InputError
 
 MADE_BY = {"semantic": {"centroids_sha256": "5ea"}, "codec": {"weights_sha256": "c0d"}, "seed": 0}
@@ -80,3 +80,11 @@ def test_a_description_tells_data_apart(make_set):
     with pytest.raises(InputError, match="codec_sha256"):
         other = make_set("other", made_by=MADE_BY | {"codec": {"weights_sha256": "999"}})
         describe([(a, 1), (records.TokenRecords(other, "train"), 1)])
+
+
+def test_a_set_that_lost_songs_is_refused(make_set):
+    folder = make_set("a", 9)
+    shard = folder / records.shard_name("train", 0, 8)  # of nine songs in eight shards it has two
+    shard.write_bytes(shard.read_bytes()[: tfrecord.index_records(shard)[1, 0]])
+    with pytest.raises(InputError, match="has 8 songs of train; expected 9"):
+        provenance.describe_data([(records.TokenRecords(folder, "train"), 1)])

@@ -133,9 +133,14 @@ def test_tensorflow_datasets_loads_the_folder(folder):
 
 def test_tokens_json_says_what_made_them(folder):
     document = records.read_tokens_json(folder)
+    assert document["fields"]["acoustic"] == {"frames_per_cell": 3, "codebooks": 8, "vocabulary": 1024}
     assert document["made_by"] == {"features": "chroma", "seed": 3}
     assert document["splits"]["train"] == {"songs": 5, "cells": 15, "hours": pytest.approx(15 / 25 / 3600, abs=1e-6)}
     assert json.loads((folder / "tokens.json").read_text()) == document
+    for damaged in ("[]", "{}", '{"splits": [], '):
+        (folder / "tokens.json").write_text(damaged)
+        with pytest.raises(InputError, match=r"tokens\.json cannot be read"):
+            records.read_tokens_json(folder)
 
 
 # ------------------------------------------------------------------------------------------------------------ lengths

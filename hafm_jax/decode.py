@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from hafm_jax import kernels, model
+from hafm_jax.attention import causal_attention, plain
 from hafm_jax.model import Params
 from hafm_jax.sampling import Sampling, choose, guide
 from hafm_jax.sizes import StageConfig
@@ -59,7 +60,7 @@ class Weights:
 
     def attend(self, q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array, filled: jax.Array) -> jax.Array:
         """q [R, H, 1, E] to the first `filled` of the cache, the only ones that `bias` [H, 1, T] does not mask."""
-        return kernels.attend(q, k, v, bias, filled) if self.packed else model.attend(q, k, v, bias)
+        return kernels.attend(q, k, v, bias, filled) if self.packed else plain(q, k, v, bias)
 
 
 def prepare(config: StageConfig, params: Params, packed: bool | None = None) -> Weights:
@@ -89,7 +90,7 @@ def _prefill(config, weights, conditions, given, guided, capacity):
         given = jnp.concatenate([given, given])
     ends = model.ends(config, weights.ends)
     tokens = _prefix_tokens(config) + given.shape[1] * given.shape[2]
-    query_blocks = model.query_blocks(ends.bias(config, config.window_cells), tokens)
+    bias = ends.blocked_bias(config, config.window_cells, tokens)
     room = ((0, 0), (0, capacity - tokens), (0, 0))
 
     def row(inputs):
@@ -100,7 +101,7 @@ def _prefill(config, weights, conditions, given, guided, capacity):
             block = model.block(config, layer)
             q, k, v = block.project(x, weights.product)
             cache.append(tuple(jnp.pad(weights.stored(x[0]), room) for x in (k, v)))
-            x = block.finish(x, model.causal_attention(q, k, v, query_blocks), weights.product)
+            x = block.finish(x, causal_attention(q, k, v, bias), weights.product)
         return cache
 
     return jax.lax.map(row, (list(conditions), given))

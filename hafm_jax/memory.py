@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
+from hafm_jax.attention import BLOCK_TOKENS
 from hafm_jax.sizes import StageConfig, num_parameters
 
 
@@ -24,11 +25,11 @@ def window_bytes(config: StageConfig, batch_size: int, guided: bool, packed: boo
     rows = batch_size * (2 if guided else 1)
     cache = 2 * config.num_layers * rows * tokens * config.d_model * jnp.dtype(config.compute_dtype).itemsize
     # The prefill goes row by row, float32 at most: the row's cache before it goes to its place, the widest activations,
-    # and of all pairs of tokens the biases and the scores (half a square each, and what XLA keeps beside them).
+    # and of a block of queries the scores, what XLA keeps beside them, and each segment's biases in twice the length.
     row = cache // rows + 4 * tokens * (2 * config.d_model + max(3 * config.d_model, 2 * config.ffn_dim))
-    pairs = 5 * config.num_heads * tokens**2
+    block = 4 * config.num_heads * BLOCK_TOKENS * tokens * (3 + 2 * len(config.streams.streams))
     copies = 0 if packed else cache + weights_bytes(config)  # the cache grows by copies; XLA may turn the weights
-    return cache + row + pairs + copies
+    return cache + row + block + copies
 
 
 def available_bytes() -> int | None:

@@ -13,12 +13,14 @@ L layers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from hafm_jax import attention, sharding
+from hafm_jax.attention import BlockedBias, blocked_bias, causal_attention, einsum_float32
 from hafm_jax.position import PositionBias, initial_tables, table_names
 from hafm_jax.sizes import StageConfig
 from hafm_jax.streams import interleave
@@ -28,8 +30,15 @@ Product = Callable[..., jax.Array]  # (x, w, contracted = 1), as `product`
 HeadLogits = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # as `head_logits`
 
 EMBEDDING_STD = 0.02  # GPT-2's
-QUERY_BLOCK_TOKENS = 256  # ours: queries that attend at once to the keys before them
 RMS_EPSILON = 1e-6  # T5
+
+# What the backward pass does not find kept of a layer it computes again: nothing, all but what attention read, or all
+# but the layer's input. Downwards less memory and more work.
+REMAT = {
+    "none": lambda layer: layer,
+    "attention": partial(jax.checkpoint, policy=jax.checkpoint_policies.save_only_these_names(*attention.SAVED)),
+    "layer": jax.checkpoint,
+}
 
 
 def rms_norm(x: jax.Array, scale: jax.Array) -> jax.Array:
@@ -37,21 +46,6 @@ def rms_norm(x: jax.Array, scale: jax.Array) -> jax.Array:
     y = x.astype(jnp.float32)
     y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + RMS_EPSILON)
     return (y * scale).astype(x.dtype)
-
-
-def einsum_float32(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    """The product of two operands in the compute dtype, summed and returned in float32."""
-
-    def product(a: jax.Array, b: jax.Array) -> jax.Array:
-        return jnp.einsum(subscripts, a, b, preferred_element_type=jnp.float32)
-
-    def widened(a: jax.Array, b: jax.Array) -> jax.Array:
-        return product(a.astype(jnp.float32), b.astype(jnp.float32))
-
-    if a.dtype == jnp.float32:
-        return product(a, b)
-    # XLA has no bfloat16 product with a float32 result for every CPU (JAX 0.10: "Unsupported element type").
-    return jax.lax.platform_dependent(a, b, cpu=widened, default=product)
 
 
 def product(x: jax.Array, w: jax.Array, contracted: int = 1) -> jax.Array:
@@ -142,10 +136,20 @@ class Ends(nnx.Module):
         bos = jnp.broadcast_to(self.embed_bos(), (target.shape[0], 1, config.d_model))
         return jnp.concatenate([self.embed_conditions(config, conditions), bos, shifted], axis=1)
 
+    def _tables(self, config: StageConfig) -> dict[str, jax.Array]:
+        return {name: self.position[name][...] for name in table_names(config.streams, config.position)}
+
     def bias(self, config: StageConfig, num_cells: int) -> PositionBias:
-        """The relative position biases of a window of `num_cells`."""
-        tables = {name: self.position[name][...] for name in table_names(config.streams, config.position)}
-        return PositionBias(tables, config.streams, num_cells, config.position)
+        """The relative position biases of a window of `num_cells`, row by row."""
+        return PositionBias(self._tables(config), config.streams, num_cells, config.position)
+
+    def blocked_bias(self, config: StageConfig, num_cells: int, num_tokens: int | None = None) -> BlockedBias:
+        """The same for attention over all of a window, or over its first `num_tokens`."""
+        tables = {
+            name: sharding.constrain(jnp.broadcast_to(table, (sharding.batch_shards(), *table.shape)), "batch")
+            for name, table in self._tables(config).items()
+        }
+        return blocked_bias(tables, config.streams, num_cells, config.position, num_tokens)
 
     def logits(self, x: jax.Array) -> jax.Array:
         """The last layer's x [B, F, K, D], each codebook in its place -> float32 [B, F, K, V]."""
@@ -198,55 +202,32 @@ def block(config: StageConfig, block_params: Params) -> Block:
     return nnx.merge(_graphs(config)[1], block_params)
 
 
-def attend(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array) -> jax.Array:
-    """Plain attention: scaled q [B, H, Q, E], k and v [B, H, T, E], bias [H, Q, T] -> [B, H, Q, E]."""
-    scores = einsum_float32("bhqe,bhte->bhqt", q, k) + bias
-    return jnp.einsum("bhqt,bhte->bhqe", jax.nn.softmax(scores, axis=-1).astype(v.dtype), v)
-
-
-def query_blocks(bias: PositionBias, num_tokens: int) -> list[tuple[int, int, jax.Array]]:
-    """(first query, stop, bias [H, Q, T = stop]) of every block of the sequence's first `num_tokens` queries; a block
-    never crosses a segment."""
-    blocks, offset = [], 0
-    for segment in bias.segments:
-        length = min(segment.length, num_tokens - offset)
-        for start in range(0, length, QUERY_BLOCK_TOKENS):
-            stop = min(start + QUERY_BLOCK_TOKENS, length)
-            blocks.append((offset + start, offset + stop, bias.rows(segment, start, stop)))
-        offset += segment.length
-    return blocks
-
-
-def causal_attention(q: jax.Array, k: jax.Array, v: jax.Array, blocks: list[tuple[int, int, jax.Array]]) -> jax.Array:
-    """Each block of queries against the keys up to its end, all [B, H, T, E]: no work on what the mask hides."""
-    parts = [attend(q[:, :, start:stop], k[:, :, :stop], v[:, :, :stop], bias) for start, stop, bias in blocks]
-    return jnp.concatenate(parts, axis=2)
-
-
 def forward(
     config: StageConfig,
     params: Params,
     conditions: Sequence[jax.Array],
     target: jax.Array,
     *,
-    remat: bool = False,
+    remat: str = "none",
 ) -> jax.Array:
     """Logits of every target token given the conditions and the target before it (teacher forcing).
 
     conditions: int [B, F_s, K_s] a stream, in the stage's order; target: int [B, F, K], whole cells of the same
-    time; -> float32 [B, F, K, V]. `remat` recomputes each layer in the backward pass instead of keeping its insides.
+    time; -> float32 [B, F, K, V]. `remat`, one of REMAT, says what of a layer the backward pass finds kept.
     """
     params = compute_params(config, params)
     model_ends = ends(config, params["ends"])
     frames, codebooks = target.shape[1:]
     x = model_ends.embed(config, conditions, target)
-    blocks = query_blocks(model_ends.bias(config, frames // config.streams.target.frames_per_cell), x.shape[1])
+    bias = model_ends.blocked_bias(config, frames // config.streams.target.frames_per_cell)
 
     def layer(x: jax.Array, layer_params: Params) -> tuple[jax.Array, None]:
         layer_block = block(config, layer_params)
-        return layer_block.finish(x, causal_attention(*layer_block.project(x), blocks)), None
+        x = layer_block.finish(x, causal_attention(*layer_block.project(x), bias))
+        return sharding.constrain(x, "batch"), None
 
-    x, _ = jax.lax.scan(jax.checkpoint(layer) if remat else layer, x, params["blocks"])
+    x = sharding.constrain(x, "batch")
+    x, _ = jax.lax.scan(REMAT[remat](layer), x, params["blocks"])
     return model_ends.logits(x[:, -frames * codebooks :].reshape(*target.shape, -1))
 
 

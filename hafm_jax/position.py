@@ -152,6 +152,6 @@ class PositionBias:
             parts.append(part)
         raise ValueError(f"{query.name} is no segment of this layout")
 
-    def rows(self, query: Segment, start: int, stop: int) -> jax.Array:
-        """Bias of tokens start..stop of segment `query` towards every key up to `stop` -> [H, stop - start, T]."""
-        return jax.vmap(lambda i: self.row(query, i, stop), out_axes=1)(jnp.arange(start, stop))
+    def rows(self, query: Segment, start: int, stop: int, own_length: int) -> jax.Array:
+        """`row` of tokens start..stop of segment `query` -> [H, stop - start, T]."""
+        return jax.vmap(lambda i: self.row(query, i, own_length), out_axes=1)(jnp.arange(start, stop))

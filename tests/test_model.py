@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import random_params, random_tokens, tiny_config
 
-from hafm_jax import model
+from hafm_jax import attention, model
 from hafm_jax.sizes import SIZES, StageConfig, forward_flops, num_parameters
 from hafm_jax.streams import STAGES
 
@@ -36,8 +36,7 @@ def test_analytic_flops_agree_with_the_compiler():
     compiled = jax.jit(model.forward, static_argnums=0).lower(config, params, conditions, target).compile()
     tokens = STAGES["semantic"].num_tokens(32)
     unused = 2 * config.num_layers * tokens * (tokens - 1) * config.d_model
-    blocks = -(-64 // model.QUERY_BLOCK_TOKENS)
-    assert blocks == 1
+    assert tokens // 2 <= attention.BLOCK_TOKENS  # a segment a block
     counted = compiled.cost_analysis()["flops"]
     # The scan's body is counted once, so compare one layer's work; elementwise work is the compiler's surplus.
     analytic = forward_flops(config, 32)
@@ -46,7 +45,8 @@ def test_analytic_flops_agree_with_the_compiler():
     assert one_layer < counted + unused < 2.5 * one_layer + unused
 
 
-def test_remat_changes_no_gradient():
+@pytest.mark.parametrize("kept", ["attention", "layer"])
+def test_remat_changes_no_gradient(kept):
     config = tiny_config("semantic")
     params = random_params(config)
     conditions, target = random_tokens("semantic", 1, 4)
@@ -54,7 +54,7 @@ def test_remat_changes_no_gradient():
     def loss(params, remat):
         return jnp.mean(jax.nn.logsumexp(model.forward(config, params, conditions, target, remat=remat), -1))
 
-    plain, remat = (jax.jit(jax.grad(loss), static_argnums=1)(params, r) for r in (False, True))
+    plain, remat = (jax.jit(jax.grad(loss), static_argnums=1)(params, r) for r in ("none", kept))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), plain, remat)
 
 
@@ -95,11 +95,11 @@ def test_a_place_sees_every_input_up_to_its_own_and_none_after_it(stage, positio
     def run(params):
         """(Norms of the gradients [T outputs, T inputs], logits). Conditions have no logits: what leaves the layer."""
         model_ends = model.ends(config, params["ends"])
-        blocks = model.query_blocks(model_ends.bias(config, num_cells=2), bos + target.size)
+        bias = model_ends.blocked_bias(config, num_cells=2)
         layer = model.block(config, jax.tree.map(lambda p: p[0], params["blocks"]))
 
         def outputs(x):
-            x = layer.finish(x, model.causal_attention(*layer.project(x), blocks))
+            x = layer.finish(x, attention.causal_attention(*layer.project(x), bias))
             logits = model_ends.logits(x[:, bos:].reshape(*target.shape, -1))
             read = [jnp.sum(x[0, :bos] * from_hidden, axis=-1), jnp.sum(logits * from_logits, axis=-1).ravel()]
             return jnp.concatenate(read), logits
@@ -126,7 +126,7 @@ def test_dropped_conditions_do_not_matter():
 def test_products_are_summed_in_float32(dtype):
     rng = np.random.default_rng(0)
     a, b = (jnp.asarray(rng.standard_normal(shape), dtype) for shape in ((3, 4, 64), (3, 5, 64)))
-    found = jax.jit(lambda a, b: model.einsum_float32("hqe,hte->hqt", a, b))(a, b)
+    found = jax.jit(lambda a, b: attention.einsum_float32("hqe,hte->hqt", a, b))(a, b)
     assert found.dtype == jnp.float32
     expected = np.einsum("hqe,hte->hqt", np.asarray(a, np.float64), np.asarray(b, np.float64))
     np.testing.assert_allclose(found, expected, atol=1e-5)  # 64 products of size 1, rounded at 1e-7

@@ -78,7 +78,7 @@ def test_rows_agree_with_a_token_by_token_reference(stage, mode):
     expected = slow_bias(tables, stage, num_cells, mode)
     offset = 0
     for segment in bias.segments:
-        rows = jax.jit(lambda s=segment: bias.rows(s, 3, s.length))()
+        rows = jax.jit(lambda s=segment: bias.rows(s, 3, s.length, s.length))()
         stop = offset + segment.length
         np.testing.assert_array_equal(rows, expected[:, offset + 3 : stop, :stop])
         row = jax.jit(lambda i, s=segment: bias.row(s, i, 8))(5)

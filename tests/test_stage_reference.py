@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import random_params, random_tokens, tiny_config
 
-from hafm_jax import model, position
+from hafm_jax import attention, model, position
 from hafm_jax.streams import STAGES
 
 try:
@@ -44,9 +44,9 @@ def assert_forward_agrees(config, num_cells, batch):
 @pytest.mark.parametrize("mode", ["clock", "index"])
 @pytest.mark.parametrize("stage", STAGES)
 def test_forward_agrees_with_the_reference(stage, mode, monkeypatch):
-    # The target's four cells are two whole blocks and a ragged one.
-    monkeypatch.setattr(model, "QUERY_BLOCK_TOKENS", STAGES[stage].target.tokens_per_cell * 3 // 2)
-    assert_forward_agrees(tiny_config(stage, mode), num_cells=4, batch=2)
+    # The target's five cells are two whole blocks and a ragged one.
+    monkeypatch.setattr(attention, "BLOCK_TOKENS", 2 * STAGES[stage].target.tokens_per_cell)
+    assert_forward_agrees(tiny_config(stage, mode), num_cells=5, batch=2)
 
 
 CELLS = 20  # 320 tokens of the coarse stage, 0.8 s
@@ -56,7 +56,7 @@ EXACT_CLOCK, LAST_CLOCK, SIDE_CLOCK = 32, 63, 64  # a side has 64 buckets, the l
 
 @pytest.mark.parametrize("mode, reach_s", [("index", 30.0), ("clock", 30.0), ("clock", 0.7)])
 def test_forward_agrees_with_the_reference_where_differences_are_large(mode, reach_s, monkeypatch):
-    monkeypatch.setattr(model, "QUERY_BLOCK_TOKENS", 100)
+    monkeypatch.setattr(attention, "BLOCK_TOKENS", 100)
     monkeypatch.setattr(position, "CLOCK_REACH_S", reach_s)  # 0.7 s: differences saturate inside the window
     used = {}
     for _, _, table, bucket in stage_reference.pairs(mode, STAGES["coarse"], CELLS, position.CLOCK_REACH_S):

@@ -10,7 +10,7 @@ EXTRAS = {
     "hub": ["huggingface_hub"],
     "torch": ["torch", "transformers"],
     "tokenize": ["optax", "orbax-checkpoint", "scikit-learn", "tensorflow-datasets", "google-crc32c"],
-    "train": ["optax", "orbax-checkpoint", "grain", "ml-collections", "protobuf", "google-crc32c"],
+    "train": ["optax", "orbax-checkpoint", "grain", "ml-collections", "protobuf", "google-crc32c", "tensorboardX"],
 }
 EXTRAS["dev"] = sorted(
     {p for extra in EXTRAS.values() for p in extra} | {"pytest", "pytest-xdist", "hypothesis", "ruff"}

@@ -23,7 +23,11 @@ def get_config() -> ConfigDict:
     config.batch_size = 64  # windows a step, all devices together [ours]
     config.seed = 0
     config.condition_dropout = 0.1  # share of examples that learn without condition, for guidance [paper]
-    config.remat = True  # recompute layers in the backward pass: less memory, a third more work [ours]
+    config.accumulate_steps = 1  # parts of a batch that are computed one after another: less memory [ours]
+    config.remat = "layer"  # none, attention or layer: what the backward pass computes again (hafm_jax/model.py) [ours]
+
+    # The devices (hafm_jax/sharding.py). The product of the three is their number; -1: what the other two leave
+    config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
 
     # The optimiser (hafm_jax/optim.py)
     config.learning_rate = 3e-4  # peak [ours]
@@ -32,6 +36,7 @@ def get_config() -> ConfigDict:
     config.beta2 = 0.95  # [paper]
     config.weight_decay = 0.1  # decoupled, a step's share is learning rate times this [ours]
     config.clip_norm = 1.0  # global gradient norm [ours]
+    config.moment_dtype = "float32"  # of AdamW's first moment; bfloat16 saves 2 bytes a parameter [ours]
     config.z_loss = 0.0  # weight of the squared log-normaliser; 1e-4 where logits drift [PaLM]
 
     # What is written, and how often, in steps
@@ -39,6 +44,15 @@ def get_config() -> ConfigDict:
     config.eval_every = 2_000
     config.eval_batches = 32  # at most, of the validation split
     config.checkpoint_every = 2_000
-    config.keep_checkpoints = 2
+    config.keep_checkpoints = 2  # the last ones stay
+    config.keep_every = 0  # and those at multiples of this; 0: none
+
+    # Sounds in TensorBoard, of the coarse and the fine stage: what the model makes of validation songs
+    config.sample_every = 0  # steps; 0: none
+    config.tokenizers = ""  # the folder of the codec that made the tokens
+
+    # A trace of some steps for the profiler, in profile/
+    config.profile_first_step = 10
+    config.profile_steps = 0  # 0: none
 
     return config

@@ -27,7 +27,7 @@ def get_config(stage: str = "semantic") -> ConfigDict:
 
     config.steps = STEPS[stage]
     config.batch_size = 4
-    config.remat = False
+    config.remat = "none"
 
     config.learning_rate = 1.5e-3
     config.warmup_steps = 100

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as managers
 
+from hafm_jax import hosts
 from hafm_jax.errors import InputError
 
 
 class Checkpoints:
-    """The checkpoints of one training run, in `workdir/checkpoints`: saved in the background, the last `keep` stay."""
+    """The checkpoints of one training run, in `workdir/checkpoints`, a folder a step: saved in the background.
 
-    def __init__(self, workdir: str | Path, keep: int):
+    The last `keep` stay, and every one at a multiple of `keep_every` steps (0: none of them).
+    """
+
+    def __init__(self, workdir: str | Path, keep: int, keep_every: int = 0):
+        policies = [managers.LatestN(keep)] + ([managers.EveryNSteps(keep_every)] if keep_every else [])
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=ocp.checkpoint_managers.LatestN(keep), enable_async_checkpointing=True
+            preservation_policy=managers.AnyPreservationPolicy(policies), enable_async_checkpointing=True
         )
-        self._manager = ocp.CheckpointManager(Path(workdir).absolute() / "checkpoints", options=options)
+        self.directory = Path(workdir).absolute() / "checkpoints"
+        handler = ocp.StandardCheckpointHandler()  # known before the first save, so that shapes can be asked for
+        self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handler)
 
     def latest(self) -> int | None:
-        """The last complete step, or None."""
+        """The last step whose checkpoint was written to its end, or None."""
         return self._manager.latest_step()
 
     def save(self, step: int, state: Any) -> None:
@@ -31,16 +40,59 @@ class Checkpoints:
     def restore(self, step: int, like: Any) -> Any:
         """The state of `step`, in the shapes, dtypes and shardings of `like`.
 
-        Raises InputError where the checkpoint holds other arrays.
+        Raises InputError where the checkpoint holds other arrays; what it raises where files are damaged is Orbax's.
         """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        try:
-            return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
-        except (ValueError, KeyError) as error:
+        self._check_shapes(step, abstract)
+        return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+
+    def restore_latest(self, like: Any) -> tuple[int, Any] | None:
+        """(step, state) of the last checkpoint that can be read, or None where there is none at all.
+
+        A torn one is moved out of the way, to `torn-STEP`, and said so. Raises InputError where the arrays are others,
+        or where every checkpoint is torn.
+        """
+        torn = []
+        while (step := self.latest()) is not None:
+            state = problem = None
+            try:
+                state = self.restore(step, like)
+            except InputError:
+                raise
+            except Exception as error:  # Orbax and its storage have no common exception for damage
+                problem = error
+            if hosts.all_of(problem is None):
+                return step, state
+            torn.append(step)
+            if hosts.is_first():
+                said = (str(problem).splitlines() or [type(problem).__name__])[0].split(" [")[0]
+                print(f"checkpoint {step} in {self.directory} is torn and skipped: {said}", file=sys.stderr)
+                (self.directory / str(step)).rename(self.directory / f"torn-{step}")
+            hosts.all_of(True)  # nobody looks before it is moved
+            self._manager.reload()
+        if torn:
             raise InputError(
-                f"checkpoint {step} in {self._manager.directory} does not fit this configuration "
-                f"({str(error).splitlines()[0]}): train with the same model fields, or into a new --workdir"
-            ) from error
+                f"every checkpoint in {self.directory} is torn ({', '.join(map(str, torn))}): restore the folder from "
+                "a copy, or start anew with another --workdir"
+            )
+        return None
+
+    def _check_shapes(self, step: int, abstract: Any) -> None:
+        try:
+            metadata = self._manager.item_metadata(step).tree
+        except Exception:
+            return  # damaged: reading it will tell
+        found, expected = (
+            {jax.tree_util.keystr(path): (tuple(x.shape), str(x.dtype)) for path, x in leaves}
+            for leaves in (jax.tree_util.tree_leaves_with_path(tree) for tree in (metadata, abstract))
+        )
+        # Orbax names the fields of tuples and of dicts alike, and leaves out what is empty: compare the arrays alone.
+        if sorted(found.values()) != sorted(expected.values()):
+            odd = sorted(set(found.values()) ^ set(expected.values()))[:2]
+            raise InputError(
+                f"checkpoint {step} in {self.directory} does not fit this configuration (arrays such as {odd} are in "
+                "one of them only): train with the same model fields, or into a new --workdir"
+            )
 
     def close(self) -> None:
         """Wait until everything is on disk."""

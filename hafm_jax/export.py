@@ -19,8 +19,8 @@ from hafm_jax.errors import InputError, run_command
 from hafm_jax.optim import optimizer
 from hafm_jax.pretrained import StageWeights, check_tokenizers, save_model
 from hafm_jax.sizes import num_parameters
+from hafm_jax.step import init_state, stage_config
 from hafm_jax.streams import CELLS_PER_S, STAGES
-from hafm_jax.train import init_state, stage_config
 
 
 def load_run(workdir: Path) -> StageWeights:

@@ -38,7 +38,12 @@ def optimizer(config: ConfigDict) -> optax.GradientTransformation:
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
         optax.adamw(
-            learning_rate(config), b1=config.beta1, b2=config.beta2, weight_decay=config.weight_decay, mask=decayed
+            learning_rate(config),
+            b1=config.beta1,
+            b2=config.beta2,
+            mu_dtype=config.moment_dtype,
+            weight_decay=config.weight_decay,
+            mask=decayed,
         ),
         optax.masked(optax.scale(POSITION_RATE), tables),
     )

@@ -80,6 +80,18 @@ def batch_shards(mesh: Any = None) -> int:
     return math.prod(mesh.shape[a] for a in RULES["batch"]) if not mesh.empty else 1
 
 
+def rows_of_process(mesh: Mesh, batch_size: int) -> tuple[int, int]:
+    """(index, count): of the batch cut into `count` parts this process has part `index` on its devices.
+
+    Processes that only split tensors among them have the same part.
+    """
+    by_process: dict[int, set] = {}
+    for device, (rows,) in batch_sharding(mesh).devices_indices_map((batch_size,)).items():
+        by_process.setdefault(device.process_index, set()).add(rows.indices(batch_size))
+    parts = sorted({tuple(sorted(rows)) for rows in by_process.values()})
+    return parts.index(tuple(sorted(by_process[jax.process_index()]))), len(parts)
+
+
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     """x, its first axes split as the rules say, the rest not."""
     mesh = jax.sharding.get_abstract_mesh()

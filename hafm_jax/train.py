@@ -1,10 +1,14 @@
 """Train one stage: python -m hafm_jax.train --config configs/base.py --config.stage=coarse --data TOKENS --workdir DIR
 
-Reads a token set (tokenize/extract_tokens.py). Writes to the work directory config.json, metrics.jsonl (a line a
-logged step) and checkpoints/; run again with the same directory, it goes on from the last checkpoint.
-Any field of the config can be set: --config.steps=1000 --config.batch_size=8 ...
+Reads token sets (tokenize/extract_tokens.py): --data DIR, or several times --data DIR=WEIGHT for a mixture. Writes to
+the work directory config.json, metrics.jsonl (a line a logged step), tensorboard/ and checkpoints/. Run again with the
+same directory it goes on from the last checkpoint, bit for bit, also on other devices. Any field of the config can be
+set: --config.steps=1000 --config.batch_size=8 --config.mesh.fsdp=4 ...
 
-Axes: B batch, F frames, K codebooks.
+On several hosts, run it alike on each: TPU pods, GKE and SLURM steps are recognised, others are named by --coordinator,
+--num_processes and --process_id. On SIGTERM it saves and exits with 75: run it again. launch/ has scripts.
+
+With --verify it reads all of the data, says what is damaged, and trains nothing.
 """
 
 from __future__ import annotations
@@ -14,139 +18,67 @@ import os
 import platform
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
-from hafm_jax import __version__, data, model
+from hafm_jax import __version__, data, hosts, provenance, sharding
+from hafm_jax.audition import Audition
 from hafm_jax.checkpoint import Checkpoints
 from hafm_jax.errors import InputError, run_command
-from hafm_jax.loss import stage_loss
-from hafm_jax.optim import learning_rate, optimizer
 from hafm_jax.records import TokenRecords
-from hafm_jax.sizes import StageConfig, num_parameters, train_flops
+from hafm_jax.runlog import RunLog
+from hafm_jax.sizes import num_parameters, train_flops
+from hafm_jax.step import Programs, State
+from hafm_jax.verify import verify_tokens
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/base.py", "A file of configs/; its fields are flags too.")
-DATA = flags.DEFINE_string("data", None, "Token set: the folder that tokenize/extract_tokens.py wrote.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints and metrics go.")
+DATA = flags.DEFINE_multi_string("data", None, "Token set, or TOKENS=WEIGHT, several times for a mixture.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints and metrics go; all hosts see the same folder.")
+VERIFY = flags.DEFINE_bool("verify", False, "Only read all of --data and say what is damaged.")
+COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where no launcher tells.")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With --coordinator: how many processes there are.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --coordinator: which of them this is, from 0.")
 
-State = dict[str, Any]  # params, opt_state, step
-
-
-def stage_config(config: ConfigDict) -> StageConfig:
-    """The model part of a training configuration. Raises InputError on a value that makes no model."""
-    try:
-        return StageConfig.of_size(
-            config.stage,
-            config.size,
-            window_cells=config.window_cells,
-            position=config.position,
-            compute_dtype=config.compute_dtype,
-        )
-    except ValueError as error:
-        raise InputError(f"--config: {error}") from error
+Mixture = list[tuple[Path, float]]  # token sets and their weights
 
 
-def split_batch(config: StageConfig, batch: data.Batch) -> tuple[list[jax.Array], jax.Array]:
-    """(condition tokens in the stage's order, target tokens), each [B, F, K]."""
-    return [batch[s.name] for s in config.streams.conditions], batch[config.streams.target.name]
+class Preempted(Exception):
+    """The machine goes away; the message says what was saved."""
 
 
-def init_state(config: StageConfig, optimizer: optax.GradientTransformation, key: jax.Array) -> State:
-    params = model.init(config, key)
-    return {"params": params, "opt_state": optimizer.init(params), "step": jnp.zeros((), jnp.int32)}
+def token_sets(arguments: list[str]) -> Mixture:
+    """What --data says: DIR or DIR=WEIGHT."""
+    sets = []
+    for argument in arguments:
+        directory, equals, weight = argument.rpartition("=")
+        try:
+            sets.append((Path(directory), float(weight)) if equals else (Path(argument), 1.0))
+        except ValueError as error:
+            raise InputError(f"--data {argument}: {weight!r} is no weight; expected TOKENS or TOKENS=NUMBER") from error
+    return sets
 
 
-def train_step(
-    config: StageConfig, training: ConfigDict, optimizer: optax.GradientTransformation, state: State, batch: data.Batch
-) -> tuple[State, dict[str, jax.Array]]:
-    """One optimiser step. Its randomness (which examples lose their condition) depends on seed and step alone."""
-    conditions, target = split_batch(config, batch)
-    key = jax.random.fold_in(jax.random.key(training.seed), state["step"])
-    drop = jax.random.bernoulli(key, training.condition_dropout, (target.shape[0],))
-    conditions = model.null_conditions(config, conditions, drop)
-
-    def objective(params):
-        logits = model.forward(config, params, conditions, target, remat=training.remat)
-        return stage_loss(logits, target, training.z_loss)
-
-    (_, by_codebook), gradients = jax.value_and_grad(objective, has_aux=True)(state["params"])
-    updates, opt_state = optimizer.update(gradients, state["opt_state"], state["params"])
-    metrics = {
-        "loss": jnp.mean(by_codebook),
-        "loss_per_codebook": by_codebook,
-        "gradient_norm": optax.global_norm(gradients),
-        "learning_rate": learning_rate(training)(state["step"]),
-    }
-    params = optax.apply_updates(state["params"], updates)
-    return {"params": params, "opt_state": opt_state, "step": state["step"] + 1}, metrics
-
-
-@partial(jax.jit, static_argnums=0)
-def eval_step(config: StageConfig, params: model.Params, batch: data.Batch) -> jax.Array:
-    """Cross-entropy of each codebook on one batch: nats a token [K]."""
-    conditions, target = split_batch(config, batch)
-    return stage_loss(model.forward(config, params, conditions, target), target)[1]
-
-
-def evaluate(config: StageConfig, params: model.Params, batches: list[data.Batch]) -> np.ndarray:
-    """Mean cross-entropy of each codebook over the batches: nats a token [K]."""
-    return np.mean([eval_step(config, params, batch) for batch in batches], axis=0)
-
-
-class Metrics:
-    """Appends lines to metrics.jsonl. A step's values are fetched only when the next step is already running."""
-
-    def __init__(self, path: Path, first_step: int):
-        self._file = path.open("a")
-        self._held: tuple[int, dict] | None = None
-        self._last = (first_step, time.monotonic())
-
-    def hold(self, step: int, values: dict) -> None:
-        self._held = (step, values)
-
-    def flush(self, tokens_per_step: int) -> float | None:
-        """Write what is held; returns its loss, if there was any."""
-        if not self._held:
-            return None
-        (step, values), self._held = self._held, None
-        loss = float(values["loss"])  # waits for the device
-        (last_step, last_s), now_s = self._last, time.monotonic()
-        seconds = now_s - last_s
-        rate = (step - last_step) * tokens_per_step / seconds
-        self._last = (step, now_s)
-        self.write(step, values | {"seconds": seconds, "tokens_per_s": rate})
-        return loss
-
-    def write(self, step: int, values: dict) -> None:
-        plain = {name: np.asarray(value).tolist() for name, value in values.items()}
-        if not all(np.isfinite(value).all() for value in plain.values()):
-            raise InputError(f"the loss is not finite at step {step} ({plain}): lower --config.learning_rate")
-        self._file.write(json.dumps({"step": step} | plain) + "\n")
-        self._file.flush()
-        self._last = (self._last[0], time.monotonic())  # what came before (evaluation, say) is no training time
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def describe(config: ConfigDict, records: TokenRecords) -> dict[str, Any]:
+def describe(config: ConfigDict, mixture: data.Mixture) -> dict[str, Any]:
     """What config.json holds: the configuration, the data, the versions and the machine."""
     return {
         "config": config.to_dict(),
-        "data": {"records": len(records), "fingerprint": records.fingerprint},
+        "data": provenance.describe_data(mixture),
         "versions": {"hafm_jax": __version__, "jax": jax.__version__, "python": platform.python_version()},
-        "devices": [d.device_kind for d in jax.devices()],
+        "devices": sorted({d.device_kind for d in jax.devices()}),
+        "device_count": jax.device_count(),
         "cores": os.cpu_count(),
     }
+
+
+# What may change when a run goes on: how the work is laid out, how often it is written, but nothing that is computed.
+FREE = ("mesh", "remat", "log_every", "eval_every", "checkpoint_every", "keep_checkpoints", "keep_every")
+FREE += ("sample_every", "tokenizers", "profile_first_step", "profile_steps")
 
 
 def start_workdir(workdir: Path, description: dict[str, Any], resumed: bool) -> None:
@@ -154,8 +86,9 @@ def start_workdir(workdir: Path, description: dict[str, Any], resumed: bool) -> 
     path = workdir / "config.json"
     if resumed:
         before = json.loads(path.read_text())
-        changed = [k for k, v in description["config"].items() if before["config"].get(k) != v]
-        if before["data"] != description["data"]:
+        now = description["config"]
+        changed = [k for k, v in now.items() if k not in FREE and before["config"].get(k, v) != v]
+        if any(description["data"].get(k) != v for k, v in before["data"].items()):
             changed.append("data")
         if changed:
             raise InputError(
@@ -164,64 +97,124 @@ def start_workdir(workdir: Path, description: dict[str, Any], resumed: bool) -> 
     path.write_text(json.dumps(description, indent=2) + "\n")
 
 
-def train(config: ConfigDict, data_dir: Path, workdir: Path) -> State:
-    """Train to `config.steps` and return the last state. Raises InputError where config or data cannot be used."""
-    stage = stage_config(config)
-    records = TokenRecords(data_dir, "train")
-    validation = list(
-        data.eval_batches(
-            TokenRecords(data_dir, "validation"),
-            stage.streams,
-            stage.window_cells,
-            config.batch_size,
-            config.eval_batches,
-        )
+def _check_finite(loss: jax.Array, step: int, programs: Programs, batches: Any, workdir: Path) -> None:
+    """Raises InputError where the loss of `step` is no number, and keeps this process's rows of its batch."""
+    if np.isfinite(loss):
+        return
+    path = workdir / f"not-finite-{step}-{jax.process_index()}.npz"
+    np.savez(path, **batches[step - 1])
+    raise InputError(
+        f"the loss is not finite at step {step}; its batch is kept in {path}, the last good checkpoint in {workdir}: "
+        "lower --config.learning_rate or look at the batch, and run again"
     )
-    batches = data.train_batches(records, stage.streams, stage.window_cells, config.batch_size, config.seed)
+
+
+def train(config: ConfigDict, token_sets: Mixture, workdir: Path) -> State:
+    """Train to `config.steps` and return the last state.
+
+    Raises InputError where config or data cannot be used or the loss is not finite, Preempted after SIGTERM.
+    """
+    mesh = sharding.make_mesh(**config.mesh)
+    programs = Programs(config, mesh)
+    stage = programs.config
+    mixture, held_out = (
+        [(TokenRecords(directory, split), weight) for directory, weight in token_sets]
+        for split in ("train", "validation")
+    )
+    description = describe(config, mixture)
+    hosts.check_equal(description["data"]["fingerprint"], "the token set")
+    index, count = sharding.rows_of_process(mesh, config.batch_size)
+    windows = (stage.streams, stage.window_cells, config.batch_size)
+    rows = {"process_index": index, "process_count": count}
+    batches = data.train_batches(mixture, *windows, config.seed, **rows)
+    validation = data.eval_batches(held_out, *windows, config.eval_batches, **rows)
+    validation = [programs.place(batch) for batch in data.stream(validation, 0)]
+    audition = Audition(stage, config, held_out[0][0]) if config.sample_every else None
 
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write {workdir}: {error.strerror}; choose another --workdir") from error
-    checkpoints = Checkpoints(workdir, config.keep_checkpoints)
-    latest = checkpoints.latest()
-    start_workdir(workdir, describe(config, records), resumed=latest is not None)
+    checkpoints = Checkpoints(workdir, config.keep_checkpoints, config.keep_every)
+    if hosts.is_first():
+        start_workdir(workdir, description, resumed=checkpoints.latest() is not None)
+    found = checkpoints.restore_latest(programs.state_shapes)
+    first_step, state = found if found else (0, programs.init())
 
-    transform = optimizer(config)
-    start = partial(init_state, stage, transform)
-    key = jax.random.key(config.seed)
-    if latest is None:
-        state = jax.jit(start)(key)
-    else:
-        state = checkpoints.restore(latest, jax.eval_shape(start, key))
-    first_step = int(state["step"])
-
-    step_fn = jax.jit(partial(train_step, stage, config, transform), donate_argnums=0)
     tokens_per_step = config.batch_size * stage.streams.num_tokens(stage.window_cells)
     flops_per_step = config.batch_size * train_flops(stage, stage.window_cells)
-    print(
-        f"{config.stage} stage: {num_parameters(stage) / 1e6:.1f} M parameters, {tokens_per_step} tokens and "
-        f"{flops_per_step / 1e9:.0f} GFLOP a step, {len(records)} training records, from step {first_step}"
+    started_s = time.monotonic()
+    step_fn = programs.compile(config.batch_size)
+    if hosts.is_first():
+        plan = step_fn.memory_analysis()
+        planned = plan.argument_size_in_bytes + plan.temp_size_in_bytes if plan else float("nan")
+        print(
+            f"{config.stage} stage: {num_parameters(stage) / 1e6:.1f} M parameters, {tokens_per_step} tokens and "
+            f"{flops_per_step / 1e9:.0f} GFLOP a step, {description['data']['records']} training records, from step "
+            f"{first_step}\nmesh {' x '.join(f'{k} {v}' for k, v in mesh.shape.items())} on {jax.device_count()} x "
+            f"{jax.devices()[0].device_kind}: {planned / 1e9:.2f} GB a device, compiled in "
+            f"{time.monotonic() - started_s:.0f} s",
+            flush=True,
+        )
+    log = RunLog(workdir, first_step, tokens_per_step, flops_per_step, writes=hosts.is_first())
+    notice = hosts.EndNotice()
+    reading = data.stream(batches, first_step)
+    progress = tqdm(
+        total=config.steps, initial=first_step, desc=config.stage, unit="step", disable=not hosts.is_first()
     )
-    metrics = Metrics(workdir / "metrics.jsonl", first_step)
-    progress = tqdm(total=config.steps, initial=first_step, desc=config.stage, unit="step")
-    for step in range(first_step, config.steps):
-        state, values = step_fn(state, batches[step])
-        done = step + 1
-        last = done == config.steps
-        if (loss := metrics.flush(tokens_per_step)) is not None:
-            progress.set_postfix(loss=f"{loss:.3f}")
-        progress.update()
-        if done % config.log_every == 0 or last:
-            metrics.hold(done, values)
-        if done % config.eval_every == 0 or last:
-            metrics.flush(tokens_per_step)
-            by_codebook = evaluate(stage, state["params"], validation)
-            metrics.write(done, {"validation_loss": by_codebook.mean(), "validation_loss_per_codebook": by_codebook})
-        if done % config.checkpoint_every == 0 or last:
-            checkpoints.save(done, state)
-    progress.close()
-    metrics.close()
+    held = None  # (step, metrics): looked at when the next step is already under way, so that no device waits
+    profiling = range(config.profile_first_step, config.profile_first_step + config.profile_steps)
+
+    def look(log_it: bool) -> None:
+        nonlocal held
+        if held is not None:
+            (step, values), held = held, None
+            _check_finite(values["loss"], step, programs, batches, workdir)
+            if log_it or step % config.log_every == 0:
+                log.log(step, values)
+                progress.set_postfix(loss=f"{float(values['loss']):.3f}")
+
+    try:
+        for step in range(first_step, config.steps):
+            if config.profile_steps and step == profiling.start:
+                jax.profiler.start_trace(workdir / "profile")
+            asked_s = time.monotonic()
+            batch = programs.place(next(reading))
+            log.waited(time.monotonic() - asked_s)
+            with jax.profiler.StepTraceAnnotation("train", step_num=step):
+                state, values = step_fn(state, batch)
+            look(False)
+            done = step + 1
+            held = (done, values)
+            if config.profile_steps and done == profiling.stop:
+                jax.block_until_ready(state)
+                jax.profiler.stop_trace()
+            progress.update()
+            last, end = done == config.steps, notice.reached(done)
+            evaluates = done % config.eval_every == 0 or last
+            saves = done % config.checkpoint_every == 0 or last or end
+            samples = audition and (done % config.sample_every == 0 or last)
+            if not (evaluates or saves or samples):
+                continue
+            look(last)
+            aside_s = time.monotonic()
+            if evaluates and not end:
+                by_codebook = programs.evaluate(state["params"], validation)
+                log.write(done, {"validation_loss": by_codebook.mean(), "validation_loss_per_codebook": by_codebook})
+            if samples and not end:
+                for name, sound in audition.sounds(state["params"]).items():
+                    log.audio(done, name, sound, audition.rate_hz)
+            if saves:
+                checkpoints.save(done, state)
+            log.aside(time.monotonic() - aside_s)
+            if end and not last:
+                checkpoints.close()
+                raise Preempted(f"step {done} of {config.steps} is saved in {workdir}")
+    finally:
+        reading.close()
+        progress.close()
+        log.close()
+        notice.close()
     checkpoints.close()
     return state
 
@@ -231,10 +224,21 @@ def main() -> None:
         flags.FLAGS(sys.argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise InputError(f"{str(error).splitlines()[0]}; see --help") from error
-    for flag in (DATA, WORKDIR):
+    for flag in (DATA,) if VERIFY.value else (DATA, WORKDIR):
         if not flag.value:
             raise InputError(f"--{flag.name} is missing; see --help")
-    train(CONFIG.value, Path(DATA.value), Path(WORKDIR.value))
+    sets = token_sets(DATA.value)
+    if VERIFY.value:
+        for directory, _ in sets:
+            for summary in verify_tokens(directory):
+                print(f"{directory} {summary.split}: {summary.num_examples} songs are whole")
+        return
+    hosts.join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+    try:
+        train(CONFIG.value, sets, Path(WORKDIR.value))
+    except Preempted as saved:
+        print(f"preempted: {saved}; run the same command again", file=sys.stderr)
+        sys.exit(hosts.RESTART_EXIT_CODE)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from configs.base import get_config
-from hafm_jax import export, train
+from hafm_jax import export
 from hafm_jax.checkpoint import Checkpoints
 from hafm_jax.errors import InputError
 from hafm_jax.optim import optimizer
 from hafm_jax.pretrained import load_model
 from hafm_jax.sizes import SIZES, Size
+from hafm_jax.step import init_state, stage_config
 from hafm_jax.streams import STAGES
 
 
@@ -45,7 +46,7 @@ def runs(tmp_path, monkeypatch):
             {"step": 30, "loss": 1.0, "seconds": 600.0},  # after the last checkpoint: of weights that are lost
         ]
         (workdir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        start = jax.jit(partial(train.init_state, train.stage_config(config), optimizer(config)))
+        start = jax.jit(partial(init_state, stage_config(config), optimizer(config)))
         checkpoints = Checkpoints(workdir, config.keep_checkpoints)
         for step in (10, 20):
             states[stage] = start(jax.random.key(step))

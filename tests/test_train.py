@@ -16,6 +16,7 @@ from hafm_jax import data, decode, records, train
 from hafm_jax.errors import InputError
 from hafm_jax.optim import optimizer
 from hafm_jax.sizes import SIZES, Size, num_parameters
+from hafm_jax.step import eval_step, init_state, split_batch, stage_config, train_step
 from hafm_jax.streams import STAGES
 
 
@@ -23,7 +24,7 @@ from hafm_jax.streams import STAGES
 def tiny(monkeypatch) -> ConfigDict:
     monkeypatch.setitem(SIZES, "tiny", Size(64, 2, 2))
     config = get_config()
-    config.update(size="tiny", window_cells=4, compute_dtype="float32", remat=False)
+    config.update(size="tiny", window_cells=4, compute_dtype="float32", remat="none")
     config.update(steps=6, batch_size=2, learning_rate=3e-3, warmup_steps=2, weight_decay=0.0, condition_dropout=0.0)
     config.update(log_every=2, eval_every=3, eval_batches=1, checkpoint_every=3)
     return config
@@ -44,12 +45,12 @@ def token_set(tmp_path):
 @pytest.mark.parametrize("stage", ["semantic", "coarse"])
 def test_a_few_crops_are_learnt_by_heart_and_generated_back(stage, tiny):
     tiny.update(stage=stage, steps=150, learning_rate=5e-3)
-    config = train.stage_config(tiny)
+    config = stage_config(tiny)
     source = [random_record(4, seed=i) for i in range(2)]
-    batches = data.train_batches(source, config.streams, 4, 2, seed=0)
+    batches = data.train_batches([(source, 1)], config.streams, 4, 2, seed=0)
     transform = optimizer(tiny)
-    state = jax.jit(lambda key: train.init_state(config, transform, key))(jax.random.key(0))
-    step = jax.jit(lambda state, batch: train.train_step(config, tiny, transform, state, batch))
+    state = jax.jit(lambda key: init_state(config, transform, key))(jax.random.key(0))
+    step = jax.jit(lambda state, batch: train_step(config, tiny, transform, state, batch))
     losses = []
     for i in range(tiny.steps):
         state, metrics = step(state, batches[i])
@@ -57,8 +58,8 @@ def test_a_few_crops_are_learnt_by_heart_and_generated_back(stage, tiny):
     assert losses[0] == pytest.approx(np.log(STAGES[stage].target.vocabulary), rel=0.1)  # knows nothing: uniform
     assert losses[-1] < 0.05
 
-    conditions, target = train.split_batch(config, batches[0])
-    np.testing.assert_allclose(np.mean(train.eval_step(config, state["params"], batches[0])), losses[-1], atol=0.05)
+    conditions, target = split_batch(config, batches[0])
+    np.testing.assert_allclose(np.mean(eval_step(config, state["params"], batches[0])), losses[-1], atol=0.05)
     generated = decode.generate_window(
         config,
         decode.prepare(config, state["params"]),
@@ -74,7 +75,7 @@ def test_a_few_crops_are_learnt_by_heart_and_generated_back(stage, tiny):
 
 
 def test_a_run_writes_what_it_did_and_goes_on_bit_for_bit(tiny, token_set, tmp_path, monkeypatch):
-    whole = train.train(tiny, token_set, tmp_path / "whole")
+    whole = train.train(tiny, [(token_set, 1.0)], tmp_path / "whole")
     lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     assert [x["step"] for x in lines if "loss" in x] == [2, 4, 6]
     assert [x["step"] for x in lines if "validation_loss" in x] == [3, 6]
@@ -94,17 +95,17 @@ def test_a_run_writes_what_it_did_and_goes_on_bit_for_bit(tiny, token_set, tmp_p
 
     with monkeypatch.context() as patch, pytest.raises(Stopped):
         patch.setattr(train.Checkpoints, "save", save_and_stop)
-        train.train(tiny, token_set, tmp_path / "cut")
-    resumed = train.train(tiny, token_set, tmp_path / "cut")
+        train.train(tiny, [(token_set, 1.0)], tmp_path / "cut")
+    resumed = train.train(tiny, [(token_set, 1.0)], tmp_path / "cut")
     jax.tree.map(np.testing.assert_array_equal, whole["params"], resumed["params"])
 
 
 def test_another_configuration_or_data_does_not_go_on(tiny, token_set, tmp_path):
     tiny.update(steps=3)
-    train.train(tiny, token_set, tmp_path / "run")
+    train.train(tiny, [(token_set, 1.0)], tmp_path / "run")
     tiny.update(learning_rate=1e-3)
     with pytest.raises(InputError, match="learning_rate"):
-        train.train(tiny, token_set, tmp_path / "run")
+        train.train(tiny, [(token_set, 1.0)], tmp_path / "run")
 
 
 def test_bad_configurations_say_what_is_expected(tiny, token_set, tmp_path):
@@ -118,23 +119,23 @@ def test_bad_configurations_say_what_is_expected(tiny, token_set, tmp_path):
     ):
         config = ConfigDict(tiny.to_dict() | {field: value})
         with pytest.raises(InputError, match=says):
-            train.train(config, token_set, tmp_path / "run")
+            train.train(config, [(token_set, 1.0)], tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_the_full_size_makes_one_training_step_and_a_short_decode():
     config = get_config()
     config.update(stage="coarse", window_cells=1, batch_size=1)
-    stage = train.stage_config(config)
+    stage = stage_config(config)
     assert num_parameters(stage) == pytest.approx(83e6, rel=0.1)
     transform = optimizer(config)
-    state = jax.jit(lambda key: train.init_state(stage, transform, key))(jax.random.key(0))
+    state = jax.jit(lambda key: init_state(stage, transform, key))(jax.random.key(0))
     assert num_parameters(stage) == sum(x.size for x in jax.tree.leaves(state["params"]))
-    batch = data.train_batches([random_record(1)], stage.streams, 1, 1, 0)[0]
-    step = jax.jit(lambda s, b: train.train_step(stage, config, transform, s, b), donate_argnums=0)
+    batch = data.train_batches([([random_record(1)], 1)], stage.streams, 1, 1, 0)[0]
+    step = jax.jit(lambda s, b: train_step(stage, config, transform, s, b), donate_argnums=0)
     state, metrics = step(state, batch)
     assert float(metrics["loss"]) == pytest.approx(np.log(1024), rel=0.1)
-    conditions, target = train.split_batch(stage, batch)
+    conditions, target = split_batch(stage, batch)
     out = decode.generate_window(
         stage,
         decode.prepare(stage, state["params"]),

@@ -1,0 +1,69 @@
+"""What a stage in training sounds like: validation songs, their own condition, the target generated anew.
+
+Only stages that make sound can be heard: coarse (the first codebooks alone) and fine (on the song's own coarse tokens).
+
+Axes: B songs, F frames, K codebooks.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+
+from hafm_jax import data, decode, hosts, model
+from hafm_jax.audio.codecs import load_codec
+from hafm_jax.errors import InputError
+from hafm_jax.records import TokenRecords
+from hafm_jax.sampling import Sampling
+from hafm_jax.sizes import StageConfig
+
+SONGS = 3  # ours
+
+
+class Audition:
+    """The songs of one run. Raises InputError where the stage makes no sound or there is no codec."""
+
+    def __init__(self, config: StageConfig, training: ConfigDict, validation: TokenRecords):
+        if config.streams.target.field != "acoustic":
+            raise InputError(f"the {config.stage} stage makes no sound: leave --config.sample_every at 0")
+        if not training.tokenizers:
+            raise InputError("--config.sample_every needs the codec: set --config.tokenizers to the tokenizers' folder")
+        self._codec = load_codec(f"{training.tokenizers}/codec")
+        self.rate_hz = self._codec.sample_rate_hz
+        self._config = config
+        self._key = jax.random.key(training.seed)
+        batch = data.eval_batches([(validation, 1.0)], config.streams, config.window_cells, SONGS, 1)[0]
+        self._conditions = [jnp.asarray(batch[s.name]) for s in config.streams.conditions]
+        self._target = jnp.asarray(batch[config.streams.target.name])
+        self._heard = False
+
+    def sounds(self, params: model.Params) -> dict[str, np.ndarray]:
+        """Name -> samples float32 [N] at rate_hz: each song as generated, the first time also as it is.
+
+        Every process of the run must call it; only the first one gets something.
+        """
+        if jax.process_count() > 1:
+            params = multihost_utils.process_allgather(params, tiled=True)
+        if not hosts.is_first():
+            return {}
+        params = jax.device_get(params)
+        weights = decode.prepare(self._config, params)
+        frames = self._target.shape[1]
+        keys = jax.random.split(self._key, len(self._target))
+        generated = decode.generate_window(
+            self._config, weights, self._conditions, jnp.zeros_like(self._target), 0, frames, keys, 0, Sampling()
+        )
+        sounds = self._decoded("generated", generated)
+        if not self._heard:
+            self._heard = True
+            sounds |= self._decoded("song", self._target)
+        return sounds
+
+    def _decoded(self, name: str, target: jax.Array) -> dict[str, np.ndarray]:
+        streams = zip(self._config.streams.conditions, self._conditions, strict=True)
+        coarser = [tokens for stream, tokens in streams if stream.field == "acoustic"]
+        codes = np.concatenate([*coarser, target], axis=-1)
+        return {f"{name}/{i}": sound for i, sound in enumerate(self._codec.decode(codes))}

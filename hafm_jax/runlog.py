@@ -1,0 +1,94 @@
+"""What a training run says while it runs: metrics.jsonl, TensorBoard beside it, and the rates worth knowing.
+
+Only the first process writes; the others compute the same and drop it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tensorboardX import SummaryWriter
+
+# FLOP/s of dense bfloat16 products of one device, by how its kind begins: the makers' data sheets.
+PEAK_FLOPS = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5": 459e12,
+    "TPU v6 lite": 918e12,
+    "NVIDIA A100": 312e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA H200": 989e12,
+}
+
+
+def peak_flops() -> float | None:
+    """FLOP/s that all devices of the run could make; None where their kind is not in the table, as with CPUs."""
+    kind = jax.devices()[0].device_kind
+    known = sorted((name for name in PEAK_FLOPS if kind.startswith(name)), key=len)
+    return PEAK_FLOPS[known[-1]] * jax.device_count() if known else None
+
+
+class RunLog:
+    """Lines of metrics.jsonl and TensorBoard events in `workdir`.
+
+    Rates are over the time between two calls of `log`, less what was spent aside (evaluation, checkpoints).
+    """
+
+    def __init__(self, workdir: Path, first_step: int, tokens_per_step: int, flops_per_step: float, writes: bool):
+        self._tokens, self._flops, self._peak = tokens_per_step, flops_per_step, peak_flops()
+        self._file = (workdir / "metrics.jsonl").open("a") if writes else None
+        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1) if writes else None
+        self._last_step = first_step
+        self._started_s = time.monotonic()
+        self._waited_s = 0.0
+
+    def waited(self, seconds: float) -> None:
+        """The step had to wait so long for its batch."""
+        self._waited_s += seconds
+
+    def aside(self, seconds: float) -> None:
+        """So long the run did something else than train."""
+        self._started_s += seconds
+
+    def log(self, step: int, values: dict[str, Any]) -> None:
+        """A training step's metrics, with the rates since the last ones: seconds, tokens_per_s, TFLOP/s, MFU (where the
+        device is known, of its bfloat16 peak) and the share of the time in which a step waited for its batch."""
+        seconds = time.monotonic() - self._started_s
+        steps = step - self._last_step
+        rates = {
+            "seconds": seconds,
+            "tokens_per_s": steps * self._tokens / seconds,
+            "tflops_per_s": steps * self._flops / seconds / 1e12,
+            "input_wait": self._waited_s / seconds,
+        }
+        if self._peak:
+            rates["mfu"] = steps * self._flops / seconds / self._peak
+        self.write(step, values | rates)
+        self._last_step, self._started_s, self._waited_s = step, time.monotonic(), 0.0
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        if self._file is None:
+            return
+        plain = {name: np.asarray(value).tolist() for name, value in values.items()}
+        self._file.write(json.dumps({"step": step} | plain) + "\n")
+        self._file.flush()
+        for name, value in plain.items():
+            for suffix, number in enumerate(value) if isinstance(value, list) else [("", value)]:
+                self._board.add_scalar(name + (f"/{suffix}" if suffix != "" else ""), number, step)
+        self._board.flush()
+
+    def audio(self, step: int, name: str, samples: np.ndarray, rate_hz: int) -> None:
+        """Float samples [N] to listen to in TensorBoard."""
+        if self._board is not None:
+            self._board.add_audio(name, samples[None], step, sample_rate=rate_hz)
+            self._board.flush()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._board.close()

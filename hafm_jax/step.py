@@ -1,0 +1,168 @@
+"""One optimiser step and one evaluation, sharded: what a training configuration makes of a stage.
+
+Axes: B batch, A accumulated parts of it, F frames, K codebooks.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from hafm_jax import model, sharding
+from hafm_jax.data import Batch
+from hafm_jax.errors import InputError
+from hafm_jax.loss import stage_loss
+from hafm_jax.optim import learning_rate, optimizer
+from hafm_jax.sizes import StageConfig
+
+State = dict[str, Any]  # params, opt_state, step
+
+
+def stage_config(config: ConfigDict) -> StageConfig:
+    """The model part of a training configuration. Raises InputError on a value that makes no model."""
+    try:
+        return StageConfig.of_size(
+            config.stage,
+            config.size,
+            window_cells=config.window_cells,
+            position=config.position,
+            compute_dtype=config.compute_dtype,
+        )
+    except ValueError as error:
+        raise InputError(f"--config: {error}") from error
+
+
+def split_batch(config: StageConfig, batch: Batch) -> tuple[list[jax.Array], jax.Array]:
+    """(condition tokens in the stage's order, target tokens), each [B, F, K]."""
+    return [batch[s.name] for s in config.streams.conditions], batch[config.streams.target.name]
+
+
+def init_state(config: StageConfig, optimizer: optax.GradientTransformation, key: jax.Array) -> State:
+    params = model.init(config, key)
+    return {"params": params, "opt_state": optimizer.init(params), "step": jnp.zeros((), jnp.int32)}
+
+
+def train_step(
+    config: StageConfig, training: ConfigDict, optimizer: optax.GradientTransformation, state: State, batch: Batch
+) -> tuple[State, dict[str, jax.Array]]:
+    """One optimiser step. Its randomness (which examples lose their condition) depends on seed and step alone."""
+    conditions, target = split_batch(config, batch)
+    key = jax.random.fold_in(jax.random.key(training.seed), state["step"])
+    drop = jax.random.bernoulli(key, training.condition_dropout, (target.shape[0],))
+    conditions = model.null_conditions(config, conditions, drop)
+
+    def objective(params, conditions, target):
+        logits = model.forward(config, params, conditions, target, remat=training.remat)
+        return stage_loss(logits, target, training.z_loss)
+
+    def gradients_of(conditions, target):
+        (_, by_codebook), gradients = jax.value_and_grad(objective, has_aux=True)(state["params"], conditions, target)
+        return by_codebook, gradients
+
+    parts = training.accumulate_steps
+    if parts == 1:
+        by_codebook, gradients = gradients_of(conditions, target)
+    else:
+        # Every device's examples are in every part.
+        split = [
+            sharding.constrain(x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), None, "batch")  # [A, B / A, F, K]
+            for x in (*conditions, target)
+        ]
+
+        def accumulate(sums, part):
+            return jax.tree.map(jnp.add, sums, gradients_of(list(part[:-1]), part[-1])), None
+
+        zeros = (jnp.zeros(config.streams.target.codebooks), jax.tree.map(jnp.zeros_like, state["params"]))
+        sums, _ = jax.lax.scan(accumulate, zeros, split)
+        by_codebook, gradients = jax.tree.map(lambda x: x / parts, sums)
+
+    updates, opt_state = optimizer.update(gradients, state["opt_state"], state["params"])
+    metrics = {
+        "loss": jnp.mean(by_codebook),
+        "loss_per_codebook": by_codebook,
+        "gradient_norm": optax.global_norm(gradients),
+        "learning_rate": learning_rate(training)(state["step"]),
+    }
+    params = optax.apply_updates(state["params"], updates)
+    return {"params": params, "opt_state": opt_state, "step": state["step"] + 1}, metrics
+
+
+@partial(jax.jit, static_argnums=0)
+def eval_step(config: StageConfig, params: model.Params, batch: Batch) -> jax.Array:
+    """Cross-entropy of each codebook on one batch: nats a token [K]."""
+    conditions, target = split_batch(config, batch)
+    return stage_loss(model.forward(config, params, conditions, target), target)[1]
+
+
+class Programs:
+    """A run's compiled functions, for one mesh. Nothing of the state ever lies on one device unsplit.
+
+    Raises InputError where the batch or the heads cannot be dealt out to the devices.
+    """
+
+    def __init__(self, training: ConfigDict, mesh: Mesh):
+        self.config, self.mesh = stage_config(training), mesh
+        if training.remat not in model.REMAT:
+            raise InputError(f"--config.remat is {training.remat!r}; expected one of {', '.join(model.REMAT)}")
+        together = sharding.batch_shards(mesh) * training.accumulate_steps
+        if training.batch_size % together:
+            raise InputError(
+                f"--config.batch_size {training.batch_size} is no multiple of {together}, the devices that share it "
+                "(mesh.data x mesh.fsdp) times accumulate_steps: set it to one"
+            )
+        if self.config.num_heads % mesh.shape["tensor"]:
+            raise InputError(
+                f"the {self.config.num_heads} heads of size {training.size} cannot be dealt out to mesh.tensor "
+                f"{mesh.shape['tensor']}: set --config.mesh.tensor to a divisor"
+            )
+        transform = optimizer(training)
+        start = partial(init_state, self.config, transform)
+        self.key = jax.random.key(training.seed)
+        shapes = jax.eval_shape(start, self.key)
+        self.state_shardings = sharding.state_shardings(mesh, shapes)
+        self.state_shapes = jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, self.state_shardings
+        )
+        self.batch_sharding = sharding.batch_sharding(mesh)
+        self._init = jax.jit(start, out_shardings=self.state_shardings)
+        self.step = jax.jit(
+            partial(train_step, self.config, training, transform),
+            donate_argnums=0,
+            out_shardings=(self.state_shardings, None),
+        )
+
+    def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Of a global batch."""
+        return {
+            s.name: jax.ShapeDtypeStruct(
+                (batch_size, self.config.window_cells * s.frames_per_cell, s.codebooks),
+                jnp.int32,
+                sharding=self.batch_sharding,
+            )
+            for s in self.config.streams.streams
+        }
+
+    def compile(self, batch_size: int) -> jax.stages.Compiled:
+        """The step, ahead of time: (state, batch) -> (state, metrics); the state given is used up."""
+        with jax.set_mesh(self.mesh):
+            return self.step.lower(self.state_shapes, self.batch_shapes(batch_size)).compile()
+
+    def init(self) -> State:
+        with jax.set_mesh(self.mesh):
+            return self._init(self.key)
+
+    def place(self, rows: Batch) -> dict[str, jax.Array]:
+        """This process's rows of a batch -> the global batch on the devices."""
+        return {name: jax.make_array_from_process_local_data(self.batch_sharding, x) for name, x in rows.items()}
+
+    def evaluate(self, params: model.Params, batches: list[dict[str, jax.Array]]) -> np.ndarray:
+        """Mean cross-entropy of each codebook over the batches: nats a token [K]."""
+        with jax.set_mesh(self.mesh):
+            return np.mean([eval_step(self.config, params, batch) for batch in batches], axis=0)

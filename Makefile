@@ -6,13 +6,17 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest --quiet --durations=15 --numprocesses 2 --dist loadfile
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint format demo-model clean
+.PHONY: demo test test-slurm lint format demo-model clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m hafm_jax.sample --vocal examples/vocal.wav --out mix.wav
 
 test: $(VENV)/.dev
 	$(PYTEST)
+
+# Needs SLURM's daemons (Debian: slurm-wlm), which it starts on loopback addresses and ends. Two minutes.
+test-slurm: $(VENV)/.dev
+	$(BIN)/python -m pytest --quiet tests/slurm/check_slurm.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# The batch script that launch/slurm.sh submits: runs its arguments as a job step and acts on the exit code.
+set -uo pipefail
+
+readonly DONE=0 BAD_INPUT=2 START_AGAIN=75
+readonly MAX_CRASHES=3
+
+say() {
+    echo "slurm_job.sh: $*"
+}
+
+# Since 22.05 srun no longer takes --cpus-per-task from sbatch.
+if [[ -v SLURM_CPUS_PER_TASK ]]; then
+    export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
+fi
+
+# One task of a job array has the number of the whole array: by that number all of them would be requeued.
+job=$SLURM_JOB_ID
+if [[ -v SLURM_ARRAY_TASK_ID ]]; then
+    job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+fi
+
+say "job $job on $SLURM_JOB_NODELIST, $SLURM_NTASKS tasks, requeued ${SLURM_RESTART_COUNT:-0} times, $(date --utc +%FT%TZ)"
+for ((crashes = 1; ; crashes++)); do
+    # Whatever the cluster's default is, one task that has saved and ended must not kill those that are still saving.
+    srun --kill-on-bad-exit=0 --label "$@"
+    code=$?
+    case $code in
+        "$DONE" | "$BAD_INPUT")
+            exit "$code"
+            ;;
+        "$START_AGAIN")
+            # SLURM has told the tasks, not this shell. A job that is being cancelled, preempted or requeued is SLURM's to end: a cancelled one would come back.
+            if [[ $(squeue --noheader --format=%T --jobs="$job") == RUNNING ]]; then
+                say "exit code $code: requeueing"
+                scontrol requeue "$job"
+            fi
+            exit "$code"
+            ;;
+    esac
+    if ((crashes > MAX_CRASHES)); then
+        say "exit code $code, after $MAX_CRASHES crashes: giving up"
+        exit "$code"
+    fi
+    say "exit code $code, crash $crashes: starting again"
+done

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# What launch/tpu.py does on every worker of a TPU: tpu_worker.sh setup | start COMMAND... | status | log | stop
+set -euo pipefail
+
+repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# Beside the repository, not in it: setting it up again keeps them.
+log=$repository.log
+pid_file=$repository.pid
+exit_file=$repository.exit
+
+case ${1-} in
+    setup)
+        # The machines' own Python may be older than the package takes, so uv brings one.
+        cd "$repository"
+        python3 -m pip install --quiet --user uv
+        python3 -m uv venv --quiet --allow-existing --python 3.12 .venv
+        python3 -m uv pip install --quiet --python .venv --constraint constraints.txt "jax[tpu]" --editable ".[train]"
+        ;;
+    start)
+        shift
+        rm -f "$exit_file"
+        cd "$repository"
+        export PATH=$repository/.venv/bin:$PATH
+        # In a session of its own, so that it outlives the connection. SIGTERM goes to the shell too, which must stay to
+        # note the exit code. The lock lasts as long as the processes: process ids come again after a reboot.
+        # shellcheck disable=SC2016 # expanded by the inner shell
+        setsid flock "$pid_file" bash -c 'trap : TERM; "${@:2}"; echo $? >"$1"' bash "$exit_file" "$@" >>"$log" 2>&1 </dev/null &
+        echo $! >"$pid_file"
+        ;;
+    status)
+        if [[ -s $exit_file ]]; then
+            echo "worker ended $(<"$exit_file")"
+        elif [[ -s $pid_file ]] && ! flock --nonblock "$pid_file" true; then
+            echo "worker running"
+        else
+            echo "worker absent"
+        fi
+        ;;
+    log)
+        exec tail -n 100 -F "$log"
+        ;;
+    stop)
+        if [[ -s $pid_file ]] && ! flock --nonblock "$pid_file" true; then
+            kill -TERM -- "-$(<"$pid_file")"
+        fi
+        ;;
+    *)
+        echo "error: ${1-nothing}; expected tpu_worker.sh setup | start COMMAND... | status | log | stop" >&2
+        exit 2
+        ;;
+esac

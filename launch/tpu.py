@@ -74,7 +74,7 @@ class Tpu:
         listed = self._shell.output(*self._gcloud("queued-resources", "list", "--format=value(name,state.state)"))
         if listed is None:
             return "UNKNOWN"
-        states = {name.rpartition("/")[2]: state for name, state in map(str.split, listed.splitlines())}
+        states = dict(re.findall(r"(?:.*/)?(\S+)\s+(\S+)", listed))
         state = states.get(self._args.name, "NONE")
         if state != "ACTIVE":
             return state
@@ -82,14 +82,13 @@ class Tpu:
         return (node or "UNKNOWN").strip()
 
     def install(self) -> bool:
-        with tempfile.TemporaryDirectory() as folder:
-            archive = f"{folder}/hafm_jax.tar.gz"
-            unpack = "mkdir -p hafm_jax && tar -xzf hafm_jax.tar.gz -C hafm_jax"
-            return (
-                self._run("git", "-C", str(REPOSITORY), "archive", f"--output={archive}", self._args.ref)
-                and self._run(*self._gcloud("tpu-vm", "scp", archive, f"{self._args.name}:", "--worker=all"))
-                and self._run(*self._ssh(f"{unpack} && {WORKER} setup"))
-            )
+        archive = Path(tempfile.gettempdir()) / f"hafm_jax-{self._args.ref}.tar.gz"
+        unpack = f"mkdir -p hafm_jax && tar -xzf {archive.name} -C hafm_jax"
+        return (
+            self._run("git", "-C", str(REPOSITORY), "archive", f"--output={archive}", self._args.ref)
+            and self._run(*self._gcloud("tpu-vm", "scp", str(archive), f"{self._args.name}:", "--worker=all"))
+            and self._run(*self._ssh(f"{unpack} && {WORKER} setup"))
+        )
 
     def start(self, command: list[str]) -> bool:
         return self._run(*self._ssh(f"{WORKER} start {shlex.join(command)}"))
@@ -124,7 +123,7 @@ def supervise(tpu: Tpu, command: list[str]) -> int:
             if not tpu.create():
                 return 1
         elif state == "FAILED":
-            print("error: the request failed: `gcloud compute tpus queued-resources describe` has why", file=sys.stderr)
+            say("the request failed: `gcloud compute tpus queued-resources describe` has why; delete, then run again")
             return 1
         elif state in ("SUSPENDED", "PREEMPTED", "TERMINATED"):
             say("the machines are gone: asking for others")
@@ -172,6 +171,11 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     if args.action == "run":
         if not (args.type and args.runtime and command):
             parser.error("run needs more; expected: run NAME --zone ZONE --type TYPE --runtime VERSION -- COMMAND...")
+        # Now, not when machines are set up again: HEAD may have moved by then.
+        commit = Shell(dry_run=False).output("git", "-C", str(REPOSITORY), "rev-parse", "--quiet", "--verify", args.ref)
+        if commit is None:
+            parser.error(f"--ref {args.ref} is no commit, tag or branch of {REPOSITORY}")
+        args.ref = commit.strip()
     elif command:
         parser.error(f"{args.action} takes no command; found: {shlex.join(command)}")
     return args, command

@@ -73,7 +73,7 @@ def test_two_processes_join_and_go_on_after_every_stop(cluster, tmp_path):
 
 
 def test_time_limit_requeues(cluster, tmp_path):
-    job = Job(cluster, tmp_path, "--ntasks=2", "--time=1", "--signal=TERM@50", arguments=(10_000,))
+    job = Job(cluster, tmp_path, "--ntasks=2", "--time=1", "--signal=TERM@50", arguments=(1_000,))
     job.wait_for_start(0)
     job.wait_for_start(1)
     cluster.run("scancel", job.id)

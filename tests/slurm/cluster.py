@@ -124,7 +124,8 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
     with ExitStack() as stack:
 
         def daemon(*command: str) -> None:
-            stack.callback(end, cluster.start(*command))
+            # Even if the tests are killed, the daemons end with them.
+            stack.callback(end, cluster.start("setpriv", "--pdeathsig", "TERM", *command))
 
         # --force: though only this user can enter the folder.
         daemon("munged", "--foreground", "--force", *paths)

@@ -67,6 +67,7 @@ def test_help_teaches(program):
         (GKE, ["run", *TPU_SLICE, "--chips-per-host", "5", "--", "true"], "16 chips"),
         (GKE, ["run", *GPU_NODES, "--nodes", "0", "--", "true"], "--nodes 0; expected 1 or more"),
         (TPU, ["run", "pod", "--zone", "here-a", "--", "true"], "run needs more"),
+        (TPU, [*TPU_RUN, "--ref", "no-such-branch", "--", "true"], "--ref no-such-branch is no commit"),
         (TPU, ["stop", "pod", "--zone", "here-a", "--", "true"], "stop takes no command"),
         (TPU, ["pause", "pod", "--zone", "here-a"], "invalid choice"),
     ],
@@ -182,7 +183,8 @@ def test_tpu_dry_run():
     create, archive, copy, install, start = lines
     assert create[:6] == ["gcloud", "compute", "tpus", "queued-resources", "create", "pod"]
     assert set(create) >= {"--node-id=pod", "--accelerator-type=v6e-16", "--runtime-version=v2-alpha-tpuv6e", "--spot"}
-    assert archive[:2] == ["git", "-C"] and archive[-1] == "HEAD"
+    head = subprocess.check_output(["git", "-C", REPOSITORY, "rev-parse", "HEAD"], text=True).strip()
+    assert archive[:2] == ["git", "-C"] and archive[-1] == head
     assert copy[:5] == ["gcloud", "compute", "tpus", "tpu-vm", "scp"] and copy[6] == "pod:"
     for line in (copy, install, start):
         assert {"--zone=here-a", "--worker=all"} <= set(line)
@@ -237,8 +239,10 @@ def supervised(monkeypatch, cloud: Path, program: str, event=None) -> tuple[int,
     """
     tpu = importlib.import_module("tpu")
     events = [event] if event else []
+    looks = iter(range(100))
 
     def sleep(_seconds: float) -> None:
+        assert next(looks, None) is not None, "no end in sight"
         time.sleep(0.1)
         if events and len(list(cloud.glob("?/ready"))) == 2:
             events.pop()()
@@ -282,6 +286,11 @@ def test_tpu_command_that_was_stopped_starts_again_where_it_was(monkeypatch, clo
     assert (calls.count("create"), calls.count("scp"), calls.count("delete")) == (1, 1, 1)
 
 
+def test_tpu_command_may_be_stopped_any_number_of_times(monkeypatch, cloud):
+    assert supervised(monkeypatch, cloud, "((starts > 6)) || exit 75")[0] == 0
+    assert num_starts(cloud) == [7, 7]
+
+
 @pytest.mark.parametrize(("exit_code", "starts"), [(2, 1), (7, 4)])
 def test_tpu_command_that_fails(monkeypatch, cloud, exit_code, starts):
     code, calls = supervised(monkeypatch, cloud, f"echo what went wrong; exit {exit_code}")
@@ -300,6 +309,5 @@ def test_tpu_run_anew_does_not_take_the_last_ones_end_for_its_own(monkeypatch, c
 
 
 def test_tpu_crashes_of_one_worker_count(monkeypatch, cloud):
-    """The others may have ended well, or by 75, or differently."""
     code, _calls = supervised(monkeypatch, cloud, "[[ $name == *0 ]] || exit 134")
     assert code == 134

@@ -6,6 +6,7 @@ The command is stand_in.py, which keeps the training command's contract. Two min
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -19,6 +20,7 @@ NUM_STEPS = 60
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the cluster ends as on Ctrl-C, jobs and all
     with running_cluster(tmp_path_factory.mktemp("slurm")) as cluster:
         yield cluster
 

@@ -124,7 +124,7 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
     with ExitStack() as stack:
 
         def daemon(*command: str) -> None:
-            # Even if the tests are killed, the daemons end with them.
+            # Killed tests clean nothing up; the daemons at least end with them.
             stack.callback(end, cluster.start("setpriv", "--pdeathsig", "TERM", *command))
 
         # --force: though only this user can enter the folder.

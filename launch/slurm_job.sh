@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The batch script that launch/slurm.sh submits: runs its arguments as a job step and acts on the exit code.
-set -uo pipefail
+set -euo pipefail
 
 readonly DONE=0 BAD_INPUT=2 START_AGAIN=75
 readonly MAX_CRASHES=3
@@ -20,11 +20,11 @@ if [[ -v SLURM_ARRAY_TASK_ID ]]; then
     job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
 fi
 
-say "job $job on $SLURM_JOB_NODELIST, $SLURM_NTASKS tasks, requeued ${SLURM_RESTART_COUNT:-0} times, $(date --utc +%FT%TZ)"
+say "job $job on $SLURM_JOB_NODELIST, requeued ${SLURM_RESTART_COUNT:-0} times, $(date --utc +%FT%TZ)"
 for ((crashes = 1; ; crashes++)); do
     # Whatever the cluster's default is, one task that has saved and ended must not kill those that are still saving.
-    srun --kill-on-bad-exit=0 --label "$@"
-    code=$?
+    code=0
+    srun --kill-on-bad-exit=0 --label "$@" || code=$?
     case $code in
         "$DONE" | "$BAD_INPUT")
             exit "$code"
@@ -33,7 +33,7 @@ for ((crashes = 1; ; crashes++)); do
             # SLURM ends the job itself where it cancels, preempts or requeues it; a cancelled one would come back.
             if [[ $(squeue --noheader --format=%T --jobs="$job") != COMPLETING ]]; then
                 say "exit code $code: requeueing"
-                scontrol requeue "$job"
+                scontrol requeue "$job" || say "SLURM refused: submit again to go on"
             fi
             exit "$code"
             ;;

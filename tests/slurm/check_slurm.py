@@ -127,7 +127,7 @@ def test_cancelled_stays_cancelled(cluster, tmp_path):
 
 
 def test_one_task_of_an_array_is_requeued_alone(cluster, tmp_path):
-    job = Job(cluster, tmp_path, "--ntasks=1", "--array=0-1")
+    job = Job(cluster, tmp_path, "--array=0-1")  # without --ntasks, which SLURM need not be given
     wait_for("both tasks", lambda: job.log.exists() and job.num_starts() == 2, 60)
     tasks = [f"{job.id}_{index}" for index in range(2)]
     # The task that SLURM gave the number of the whole array.

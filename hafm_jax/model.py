@@ -116,7 +116,7 @@ class Ends(nnx.Module):
         """Condition tokens, int [B, F, K] a stream in the stage's order -> [B, T_conditions, D]."""
         parts = []
         for i, (stream, tokens) in enumerate(zip(config.streams.conditions, conditions, strict=True)):
-            table = self.conditions[stream.name][...]  # [K, V + 1, D]
+            table = sharding.constrain(self.conditions[stream.name][...])  # [K, V + 1, D], gathered
             x = table[jnp.arange(stream.codebooks), tokens]  # [B, F, K, D]
             parts.append(x.reshape(x.shape[0], -1, x.shape[-1]) + self.segments[i])
         return jnp.concatenate(parts, axis=1)
@@ -127,7 +127,7 @@ class Ends(nnx.Module):
 
     def embed_target(self, tokens: jax.Array, codebook: jax.Array | int) -> jax.Array:
         """Target tokens int [...] of the given codebooks [...] as inputs -> [..., D]."""
-        return self.target[codebook, tokens] + self.segments[-1]
+        return sharding.constrain(self.target[...])[codebook, tokens] + self.segments[-1]
 
     def embed(self, config: StageConfig, conditions: Sequence[jax.Array], target: jax.Array) -> jax.Array:
         """The whole input: conditions, BOS, and the target [B, F, K] but for its last token -> [B, T, D]."""

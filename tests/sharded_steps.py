@@ -1,0 +1,68 @@
+"""Steps of a tiny stage on eight simulated devices, for test_sharding.py: JSON on stdout.
+
+python tests/sharded_steps.py STAGE POSITION WORKDIR
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+
+import jax
+import numpy as np
+from conftest import random_record
+from jax.sharding import AxisType
+
+from configs.base import get_config
+from hafm_jax import data, sharding
+from hafm_jax.checkpoint import Checkpoints
+from hafm_jax.sizes import SIZES, Size
+from hafm_jax.step import Programs
+
+MESHES = ((1, 1, 1), (8, 1, 1), (1, 8, 1), (2, 2, 2))
+STEPS, BATCH = 4, 8
+
+
+def main() -> None:
+    stage, position, workdir = sys.argv[1:]
+    SIZES["tiny"] = Size(64, 2, 2)
+    config = get_config()
+    config.update(stage=stage, position=position, size="tiny", window_cells=10, compute_dtype="float32")
+    config.update(steps=STEPS, batch_size=BATCH, learning_rate=3e-3, warmup_steps=2)
+    records = [random_record(10 + i, i) for i in range(BATCH)]
+    found = {}
+    states = {}
+    for shape in MESHES:
+        devices = jax.devices()[: int(np.prod(shape))]
+        mesh = jax.make_mesh(shape, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+        programs = Programs(config, mesh)
+        batches = data.train_batches([(records, 1)], programs.config.streams, 10, BATCH, 0)
+        step, state, losses = programs.compile(BATCH), programs.init(), []
+        weights = jax.tree.leaves(state)
+        here = sum(x.addressable_shards[0].data.nbytes for x in weights) / sum(x.nbytes for x in weights)
+        for i in range(STEPS):
+            state, metrics = step(state, programs.place(batches[i]))
+            losses.append(float(metrics["loss"]))
+        validation = programs.evaluate(state["params"], [programs.place(batches[0])])
+        found[str(shape)] = {"losses": losses, "validation": validation.tolist(), "share_of_state": here}
+        states[shape] = (programs, state)
+
+    # What one mesh saves another one restores, bit for bit.
+    checkpoints = Checkpoints(Path(workdir), keep=1)
+    checkpoints.save(STEPS, states[1, 8, 1][1])
+    saved = jax.device_get(states[1, 8, 1][1])
+    programs = states[2, 2, 2][0]
+    step, restored = checkpoints.restore_latest(programs.state_shapes)
+    same = jax.tree.map(lambda a, b: bool((np.asarray(a) == b).all()), restored, saved)
+    placed = jax.tree.map(lambda x, s: x.sharding.is_equivalent_to(s, x.ndim), restored, programs.state_shardings)
+    found["restored"] = {"step": step, "same": all(jax.tree.leaves(same)), "placed": all(jax.tree.leaves(placed))}
+    checkpoints.close()
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Eight simulated devices against one, in processes of their own: their number is fixed when JAX starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from conftest import CACHE
+from jax.sharding import AbstractMesh, PartitionSpec
+
+from hafm_jax import model, sharding
+from hafm_jax.errors import InputError
+from hafm_jax.sizes import StageConfig
+from hafm_jax.streams import STAGES
+
+
+@pytest.mark.parametrize("stage, position", [("semantic", "index"), ("coarse", "clock")])
+def test_any_mesh_computes_the_same(stage, position, tmp_path):
+    command = [sys.executable, "tests/sharded_steps.py", stage, position, str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": os.getcwd(), "JAX_COMPILATION_CACHE_DIR": str(CACHE / "jax")}
+    run = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stderr
+    assert "rematerialization" not in run.stderr  # XLA's word for a layout that it can only reach by copying everything
+    found = json.loads(run.stdout.splitlines()[-1])
+    restored = found.pop("restored")
+    assert restored == {"step": 4, "same": True, "placed": True}
+    alone = found.pop("(1, 1, 1)")
+    assert alone["losses"][-1] < alone["losses"][0] - 0.1
+    for of_mesh in found.values():
+        np.testing.assert_allclose(of_mesh["losses"], alone["losses"], atol=1e-5)  # sums in another order
+        np.testing.assert_allclose(of_mesh["validation"], alone["validation"], atol=1e-5)
+    share = {mesh: of_mesh["share_of_state"] for mesh, of_mesh in found.items()}
+    assert share["(8, 1, 1)"] == 1  # `data` copies the state
+    assert share["(1, 8, 1)"] < 0.16  # `fsdp` deals it out, but for norms and tables
+    assert share["(2, 2, 2)"] < 0.4  # matrices by four, embeddings by two
+
+
+def test_every_large_parameter_has_a_rule():
+    mesh = AbstractMesh((1, 2, 2), sharding.MESH_AXES)
+    for stage in STAGES:
+        config = StageConfig.of_size(stage, "base", window_cells=250)
+        shapes = jax.eval_shape(lambda config=config: model.init(config, jax.random.key(0)))
+        for path, sharded in jax.tree_util.tree_leaves_with_path(sharding.state_shardings(mesh, shapes)):
+            size = np.prod(jax.tree_util.tree_reduce(lambda _, x: x.shape, _at(shapes, path), ()))
+            assert size < 1e5 or sharded.spec != PartitionSpec(), path
+
+
+def _at(tree, path):
+    for key in path:
+        tree = tree[key.key]
+    return tree
+
+
+def test_a_mesh_that_is_not_that_of_the_devices_is_refused():
+    devices = jax.device_count()
+    assert dict(sharding.make_mesh(-1, 1, 1).shape) == {"data": devices, "fsdp": 1, "tensor": 1}
+    for shape in ((devices + 1, 1, 1), (-1, devices + 1, 1), (0, 1, 1), (-1, -1, 1)):
+        with pytest.raises(InputError, match=rf"does not make {devices} devices"):
+            sharding.make_mesh(*shape)

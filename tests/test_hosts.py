@@ -21,7 +21,7 @@ from hafm_jax import hosts, records, sharding
 from hafm_jax.checkpoint import Checkpoints
 from hafm_jax.step import Programs
 
-STEPS = 40
+STEPS = 20
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +38,8 @@ def token_set(tmp_path_factory):
 def start(token_set, workdir, *flags, devices=1):
     """The training command on a few devices of its own."""
     fields = {"stage": "semantic", "size": "demo", "window_cells": 4, "compute_dtype": "float32", "steps": STEPS}
-    fields |= {"batch_size": 4, "warmup_steps": 2, "log_every": 1, "eval_every": 20, "eval_batches": 1}
-    fields |= {"checkpoint_every": 10, "remat": "none"}
+    fields |= {"batch_size": 4, "warmup_steps": 2, "log_every": 1, "eval_every": 10, "eval_batches": 1}
+    fields |= {"checkpoint_every": 5, "remat": "none"}
     command = [sys.executable, "-m", "hafm_jax.train", "--config=configs/base.py"]
     command += [f"--config.{name}={value}" for name, value in fields.items()]
     environment = os.environ | {
@@ -129,11 +129,11 @@ def test_killed_it_goes_on_bit_for_bit(token_set, whole, tmp_path):
 
 def test_told_to_end_it_saves_and_exits_to_be_started_again(token_set, whole, tmp_path):
     process = start(token_set, tmp_path)
-    wait_for_step(tmp_path, 12, process)
+    wait_for_step(tmp_path, 7, process)
     process.send_signal(signal.SIGTERM)
     (said,) = finish(process, code=hosts.RESTART_EXIT_CODE)
     saved = Checkpoints(tmp_path, 2).latest()
-    assert saved >= 12 and f"preempted: step {saved} of {STEPS} is saved" in said
+    assert saved >= 7 and f"preempted: step {saved} of {STEPS} is saved" in said
     assert f"from step {saved}" in finish(start(token_set, tmp_path))[0]
     assert_same_run(tmp_path, whole)
 
@@ -145,7 +145,7 @@ def test_a_torn_checkpoint_is_skipped(token_set, whole, tmp_path):
         with file.open("r+b") as damaged:
             damaged.truncate(file.stat().st_size // 2)
     (said,) = finish(start(token_set, tmp_path / "run"))
-    assert f"checkpoint {STEPS} in {checkpoints} is torn and skipped" in said and "from step 30" in said
+    assert f"checkpoint {STEPS} in {checkpoints} is torn and skipped" in said and "from step 15" in said
     assert (checkpoints / f"torn-{STEPS}").is_dir()
     assert_same_run(tmp_path / "run", whole)
 
@@ -163,10 +163,10 @@ def test_two_processes_end_at_the_same_step_and_go_on(token_set, tmp_path):
     undisturbed, run = tmp_path / "undisturbed", tmp_path / "run"
     finish(*start_two(token_set, undisturbed, "--config.mesh.fsdp=2"))
     processes = start_two(token_set, run, "--config.mesh.fsdp=2")
-    wait_for_step(run, 12, *processes)
+    wait_for_step(run, 7, *processes)
     processes[1].send_signal(signal.SIGTERM)  # one machine goes away; both must save
     finish(*processes, code=hosts.RESTART_EXIT_CODE)
-    assert 12 <= Checkpoints(run, 2).latest() < STEPS
+    assert 7 <= Checkpoints(run, 2).latest() < STEPS
     finish(*start_two(token_set, run, "--config.mesh.fsdp=2"))
     assert_same_run(run, undisturbed)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 import jax
@@ -22,6 +23,8 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
     given = [coordinator, num_processes, process_id]
     if any(x is not None for x in given) and any(x is None for x in given):
         raise InputError("--coordinator, --num_processes and --process_id go together: give all three or none")
+    if coordinator is None and os.environ.get("SLURM_NTASKS") == "1":
+        return  # JAX would give a task of a SLURM step one GPU only, also where it is alone on the node
     try:
         jax.distributed.initialize(coordinator, num_processes, process_id)
     except ValueError as error:

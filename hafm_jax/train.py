@@ -28,6 +28,7 @@ from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
 from hafm_jax import __version__, data, hosts, provenance, sharding
+from hafm_jax.atomic import write_bytes
 from hafm_jax.audition import Audition
 from hafm_jax.checkpoint import Checkpoints
 from hafm_jax.errors import InputError, run_command
@@ -82,7 +83,7 @@ FREE += ("sample_every", "tokenizers", "profile_first_step", "profile_steps")
 
 
 def start_workdir(workdir: Path, description: dict[str, Any], resumed: bool) -> None:
-    """Write config.json, or check on resume that it is the same run that goes on."""
+    """Write config.json; on resume every process checks first that it is the same run that goes on."""
     path = workdir / "config.json"
     if resumed:
         before = json.loads(path.read_text())
@@ -94,7 +95,8 @@ def start_workdir(workdir: Path, description: dict[str, Any], resumed: bool) -> 
             raise InputError(
                 f"{workdir} holds a run with another {', '.join(changed)}: give a new --workdir, or the same settings"
             )
-    path.write_text(json.dumps(description, indent=2) + "\n")
+    if hosts.is_first():
+        write_bytes(path, json.dumps(description, indent=2).encode() + b"\n")
 
 
 def _check_finite(loss: jax.Array, step: int, programs: Programs, batches: Any, workdir: Path) -> None:
@@ -136,8 +138,7 @@ def train(config: ConfigDict, token_sets: Mixture, workdir: Path) -> State:
     except OSError as error:
         raise InputError(f"cannot write {workdir}: {error.strerror}; choose another --workdir") from error
     checkpoints = Checkpoints(workdir, config.keep_checkpoints, config.keep_every)
-    if hosts.is_first():
-        start_workdir(workdir, description, resumed=checkpoints.latest() is not None)
+    start_workdir(workdir, description, resumed=checkpoints.latest() is not None)
     found = checkpoints.restore_latest(programs.state_shapes)
     first_step, state = found if found else (0, programs.init())
 

@@ -98,3 +98,19 @@ def test_a_missing_or_unfinished_run_is_refused(runs, tokenizers, tmp_path, monk
     with pytest.raises(InputError, match="no complete checkpoint"):
         run_export(monkeypatch, "--workdir", unfinished, "--tokenizers", tokenizers, "--out", out)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("field", ["centroids_sha256", "codec_sha256"])
+def test_runs_on_other_tokens_are_refused(field, runs, tokenizers, tmp_path, monkeypatch):
+    workdirs, _ = runs
+    centroids = json.loads((tokenizers / "semantic" / "config.json").read_text())["centroids_sha256"]
+    for stage, workdir in zip(STAGES, workdirs, strict=True):
+        described = json.loads((workdir / "config.json").read_text())
+        described["data"]["tokenizers"] = {"centroids_sha256": centroids, "codec_sha256": "ab"}
+        if stage == "fine":
+            described["data"]["tokenizers"][field] = "cd"
+        (workdir / "config.json").write_text(json.dumps(described))
+    out = tmp_path / "model"
+    with pytest.raises(InputError, match=f"different tokenizers: {field}"):
+        run_export(monkeypatch, "--workdir", *workdirs, "--tokenizers", tokenizers, "--out", out)
+    assert not out.exists()

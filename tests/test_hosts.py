@@ -35,22 +35,32 @@ def token_set(tmp_path_factory):
     return directory
 
 
-def start(token_set, workdir, *flags, devices=1):
-    """The training command on a few devices of its own."""
+ENVIRONMENT = {
+    "PYTHONPATH": os.getcwd(),
+    "JAX_PLATFORMS": "cpu",
+    "JAX_COMPILATION_CACHE_DIR": str(CACHE / "jax"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+}
+
+
+def training(token_set, workdir, *flags):
+    """The training command."""
     fields = {"stage": "semantic", "size": "demo", "window_cells": 4, "compute_dtype": "float32", "steps": STEPS}
     fields |= {"batch_size": 4, "warmup_steps": 2, "log_every": 1, "eval_every": 10, "eval_batches": 1}
     fields |= {"checkpoint_every": 5, "remat": "none"}
-    command = [sys.executable, "-m", "hafm_jax.train", "--config=configs/base.py"]
+    command = [sys.executable, "-m", "hafm_jax.train", f"--config={os.getcwd()}/configs/base.py"]
     command += [f"--config.{name}={value}" for name, value in fields.items()]
-    environment = os.environ | {
-        "PYTHONPATH": os.getcwd(),
-        "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(CACHE / "jax"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
-    }
-    command += [f"--data={token_set}", f"--workdir={workdir}", *flags]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    return [*command, f"--data={token_set}", f"--workdir={workdir}", *flags]
+
+
+def start(token_set, workdir, *flags):
+    return subprocess.Popen(
+        training(token_set, workdir, *flags),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | ENVIRONMENT,
+    )
 
 
 def start_two(token_set, workdir, *flags):

@@ -1,6 +1,7 @@
 """launch/slurm.sh against a real SLURM: joining, stopping, requeueing, failing. Run by `make test-slurm`.
 
-The command is stand_in.py, which keeps the training command's contract. Two minutes, most of them SLURM's own waiting.
+The first test trains; the others run stand_in.py, which keeps the training command's contract and starts at once. Three
+minutes, most of them SLURM's own waiting.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster, running_cluster, wait_for
+from test_hosts import ENVIRONMENT, finish, losses, start_two, token_set, training  # noqa: F401 (a fixture)
 
 HERE = Path(__file__).resolve().parent
 LAUNCH = HERE.parent.parent / "launch" / "slurm.sh"
@@ -53,6 +55,21 @@ class Job:
 
     def num_starts(self) -> int:
         return self.log.read_text().count("process 0 of")
+
+
+def test_training_goes_on_where_it_was_stopped(cluster, token_set, tmp_path):  # noqa: F811
+    flags = ("--config.steps=60", "--config.checkpoint_every=30")
+    finish(*start_two(token_set, tmp_path / "undisturbed", *flags))
+    run, log = tmp_path / "run", tmp_path / "log"
+    command = ["env", *(f"{k}={v}" for k, v in ENVIRONMENT.items()), *training(token_set, run, *flags)]
+    job = cluster.run(LAUNCH, "--parsable", f"--output={log}", "--ntasks=2", "--", *command).strip()
+    wait_for("steps", lambda: (run / "metrics.jsonl").exists() and max(losses(run), default=0) >= 10, 120)
+    cluster.run("scancel", "--signal=TERM", job)
+    cluster.wait_for_state(job, "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", timeout_s=180)
+    end = cluster.show(job)
+    assert (end["JobState"], end["ExitCode"], end["Restarts"]) == ("COMPLETED", "0:0", "1"), log.read_text()
+    assert log.read_text().count("preempted: step") == 2 and "exit code 75: requeueing" in log.read_text()
+    assert losses(run) == losses(tmp_path / "undisturbed")  # every step's, bit for bit
 
 
 def test_two_processes_join_and_go_on_after_every_stop(cluster, tmp_path):

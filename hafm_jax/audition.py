@@ -20,7 +20,7 @@ from hafm_jax.records import TokenRecords
 from hafm_jax.sampling import Sampling
 from hafm_jax.sizes import StageConfig
 
-SONGS = 3  # ours
+SONGS = 3  # ours: the first ones that hold a window, from their start
 
 
 class Audition:
@@ -35,9 +35,9 @@ class Audition:
         self.rate_hz = self._codec.sample_rate_hz
         self._config = config
         self._key = jax.random.key(training.seed)
-        batch = data.eval_batches([(validation, 1.0)], config.streams, config.window_cells, SONGS, 1)[0]
-        self._conditions = [jnp.asarray(batch[s.name]) for s in config.streams.conditions]
-        self._target = jnp.asarray(batch[config.streams.target.name])
+        long_enough = np.flatnonzero(validation.num_cells >= config.window_cells)[:SONGS]
+        crops = [data.crop(validation[int(i)], config.streams, 0, config.window_cells) for i in long_enough]
+        *self._conditions, self._target = (jnp.stack([c[s.name] for c in crops]) for s in config.streams.streams)
         self._heard = False
 
     def sounds(self, params: model.Params) -> dict[str, np.ndarray]:
@@ -66,4 +66,4 @@ class Audition:
         streams = zip(self._config.streams.conditions, self._conditions, strict=True)
         coarser = [tokens for stream, tokens in streams if stream.field == "acoustic"]
         codes = np.concatenate([*coarser, target], axis=-1)
-        return {f"{name}/{i}": sound for i, sound in enumerate(self._codec.decode(codes))}
+        return {f"{name}-{i}": sound for i, sound in enumerate(self._codec.decode(codes))}

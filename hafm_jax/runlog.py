@@ -14,6 +14,8 @@ import jax
 import numpy as np
 from tensorboardX import SummaryWriter
 
+from hafm_jax.audio.files import write_audio
+
 # FLOP/s of dense bfloat16 products of one device, by how its kind begins: the makers' data sheets.
 PEAK_FLOPS = {
     "TPU v4": 275e12,
@@ -34,7 +36,7 @@ def peak_flops() -> float | None:
 
 
 class RunLog:
-    """Lines of metrics.jsonl and TensorBoard events in `workdir`.
+    """Lines of metrics.jsonl, TensorBoard events and sounds in `workdir`.
 
     Rates are over the time between two calls of `log`, less what was spent aside (evaluation, checkpoints).
     """
@@ -43,6 +45,7 @@ class RunLog:
         self._tokens, self._flops, self._peak = tokens_per_step, flops_per_step, peak_flops()
         self._file = (workdir / "metrics.jsonl").open("a") if writes else None
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1) if writes else None
+        self._sounds = workdir / "sounds"
         self._last_step = first_step
         self._started_s = time.monotonic()
         self._waited_s = 0.0
@@ -83,9 +86,12 @@ class RunLog:
         self._board.flush()
 
     def audio(self, step: int, name: str, samples: np.ndarray, rate_hz: int) -> None:
-        """Float samples [N] to listen to in TensorBoard."""
+        """Float samples [N] to listen to, beyond -1..1 clipped: in TensorBoard and as sounds/NAME-STEP.wav."""
         if self._board is not None:
-            self._board.add_audio(name, samples[None], step, sample_rate=rate_hz)
+            self._board.add_audio(name, np.clip(samples, -1.0, 1.0), step, sample_rate=rate_hz)
+            path = self._sounds / f"{name}-{step}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_audio(path, samples, rate_hz)
             self._board.flush()
 
     def close(self) -> None:

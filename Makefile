@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest --quiet --durations=15 --numprocesses 2 --dist loadfile
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slurm lint format demo-model clean
+.PHONY: demo test test-slurm lint format overfit demo-model clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m hafm_jax.sample --vocal examples/vocal.wav --out mix.wav
@@ -38,6 +38,17 @@ $(VENV)/.dev: setup.py constraints.txt | $(VENV)/bin/python
 	@echo "setting up $(VENV) for tests and training: some minutes, once"
 	$(PIP) --editable ".[dev]"
 	touch $@ $(VENV)/.demo
+
+# Does training work here? One song learnt by heart (configs/overfit.py). The song is its own validation, token for token:
+# no noise on the vocal, which differs from split to split.
+OVERFIT := build/overfit
+overfit: $(VENV)/.dev
+	rm -rf $(OVERFIT)
+	$(BIN)/python tokenize/synthesize_songs.py --out $(OVERFIT)/songs --num-songs 1 --num-validation 0 --num-test 0 --seconds 5
+	cp -r $(OVERFIT)/songs/train $(OVERFIT)/songs/validation
+	$(BIN)/python tokenize/extract_tokens.py --songs $(OVERFIT)/songs --tokenizers hafm_jax/demo --vocal-noise 0 --out $(OVERFIT)/tokens
+	$(BIN)/python -m hafm_jax.train --config configs/overfit.py --data $(OVERFIT)/tokens --workdir $(OVERFIT)/coarse
+	@echo "the band as learnt and as it is: $(OVERFIT)/coarse/sounds/generated-0-200.wav and song-0-200.wav"
 
 # The demo model from nothing, in an hour and a half. Interrupted, the same command goes on where it was. The allocator
 # keeps what it has, since XLA's steps on a CPU ask for the same memory again and again.

@@ -1,6 +1,6 @@
 """One song learnt by heart: does training work on this machine?
 
-    make overfit
+make overfit
 """
 
 from ml_collections import ConfigDict
@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     config.eval_batches = 1
     config.checkpoint_every = 100
 
-    config.sample_every = 100
+    config.sample_every = 200
     config.tokenizers = "hafm_jax/demo"
 
     return config

@@ -49,6 +49,8 @@ class StageConfig:
             raise ValueError(f"stage is {self.stage!r}; expected one of {', '.join(STAGES)}")
         if self.position not in ("clock", "index"):
             raise ValueError(f"position is {self.position!r}; expected 'clock' or 'index'")
+        if self.compute_dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"compute_dtype is {self.compute_dtype!r}; expected 'float32' or 'bfloat16'")
         if self.d_model % self.num_heads:
             raise ValueError(f"d_model {self.d_model} is no multiple of num_heads {self.num_heads}")
         if self.window_cells < 1:

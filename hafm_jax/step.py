@@ -23,6 +23,7 @@ from hafm_jax.optim import learning_rate, optimizer
 from hafm_jax.sizes import StageConfig
 
 State = dict[str, Any]  # params, opt_state, step
+MOMENT_DTYPES = ("float32", "bfloat16")
 
 
 def stage_config(config: ConfigDict) -> StageConfig:
@@ -111,6 +112,10 @@ class Programs:
         self.config, self.mesh = stage_config(training), mesh
         if training.remat not in model.REMAT:
             raise InputError(f"--config.remat is {training.remat!r}; expected one of {', '.join(model.REMAT)}")
+        if training.moment_dtype not in MOMENT_DTYPES:
+            raise InputError(
+                f"--config.moment_dtype is {training.moment_dtype!r}; expected one of {', '.join(MOMENT_DTYPES)}"
+            )
         together = sharding.batch_shards(mesh) * training.accumulate_steps
         if training.batch_size % together:
             raise InputError(

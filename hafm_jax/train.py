@@ -14,6 +14,7 @@ With --verify it reads all of the data, says what is damaged, and trains nothing
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import sys
@@ -47,6 +48,26 @@ NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With --coordinator:
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --coordinator: which of them this is, from 0.")
 
 Mixture = list[tuple[Path, float]]  # token sets and their weights
+
+
+# Field -> the least that it may be, and what it must stay below.
+RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("steps", "batch_size", "accumulate_steps"), (1, math.inf)),
+    **dict.fromkeys(("log_every", "eval_every", "eval_batches", "checkpoint_every", "keep_checkpoints"), (1, math.inf)),
+    **dict.fromkeys(("keep_every", "sample_every", "profile_first_step", "profile_steps"), (0, math.inf)),
+    **dict.fromkeys(("warmup_steps", "weight_decay", "z_loss"), (0, math.inf)),
+    **dict.fromkeys(("learning_rate", "clip_norm"), (1e-12, math.inf)),  # 0 would train nothing
+    **dict.fromkeys(("condition_dropout", "beta1", "beta2"), (0, 1)),
+    "seed": (0, 2**31),
+}
+
+
+def check_config(config: ConfigDict) -> None:
+    """Raises InputError where a number is outside its range: before anything is read or compiled."""
+    for name, (least, below) in RANGES.items():
+        if not least <= config[name] < below:
+            most = f" and below {below}" if below < math.inf else ""
+            raise InputError(f"--config.{name} is {config[name]}; expected at least {least}{most}")
 
 
 class Preempted(Exception):
@@ -116,6 +137,7 @@ def train(config: ConfigDict, token_sets: Mixture, workdir: Path) -> State:
 
     Raises InputError where config or data cannot be used or the loss is not finite, Preempted after SIGTERM.
     """
+    check_config(config)
     mesh = sharding.make_mesh(**config.mesh)
     programs = Programs(config, mesh)
     stage = programs.config
@@ -164,7 +186,9 @@ def train(config: ConfigDict, token_sets: Mixture, workdir: Path) -> State:
         total=config.steps, initial=first_step, desc=config.stage, unit="step", disable=not hosts.is_first()
     )
     held = None  # (step, metrics): looked at when the next step is already under way, so that no device waits
-    profiling = range(config.profile_first_step, config.profile_first_step + config.profile_steps)
+    # From `profile_first_step`, or from where a resumed run begins if that is later, but never past the end.
+    first_profiled = max(first_step, config.profile_first_step)
+    profiling = range(first_profiled, min(first_profiled + config.profile_steps, config.steps))
 
     def look(log_it: bool) -> None:
         nonlocal held
@@ -177,7 +201,7 @@ def train(config: ConfigDict, token_sets: Mixture, workdir: Path) -> State:
 
     try:
         for step in range(first_step, config.steps):
-            if config.profile_steps and step == profiling.start:
+            if profiling and step == profiling.start:
                 jax.profiler.start_trace(workdir / "profile")
             asked_s = time.monotonic()
             batch = programs.place(next(reading))
@@ -187,11 +211,11 @@ def train(config: ConfigDict, token_sets: Mixture, workdir: Path) -> State:
             look(False)
             done = step + 1
             held = (done, values)
-            if config.profile_steps and done == profiling.stop:
-                jax.block_until_ready(state)
-                jax.profiler.stop_trace()
             progress.update()
             last, end = done == config.steps, notice.reached(done)
+            if step in profiling and (done == profiling.stop or end):
+                jax.block_until_ready(state)
+                jax.profiler.stop_trace()
             evaluates = done % config.eval_every == 0 or last
             saves = done % config.checkpoint_every == 0 or last or end
             samples = audition and (done % config.sample_every == 0 or last)

@@ -1,0 +1,162 @@
+"""The training command as a user runs it: signals, exit codes, a mixture, a trace, --verify. Sizes are tiny."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import CACHE, random_record
+
+from configs.base import get_config
+from hafm_jax import records, train
+from hafm_jax.errors import InputError
+
+REPOSITORY = Path(__file__).parents[1]
+TINY = """
+from hafm_jax import errors, sizes, train
+sizes.SIZES["tiny"] = sizes.Size(32, 1, 2)
+errors.run_command(train.main)
+"""
+FIELDS = {"size": "tiny", "stage": "coarse", "window_cells": 2, "compute_dtype": "float32", "remat": "none"}
+FIELDS |= {"batch_size": 3, "steps": 200, "warmup_steps": 2, "log_every": 1, "eval_every": 200, "eval_batches": 1}
+FIELDS |= {"checkpoint_every": 40}
+ENVIRONMENT = os.environ | {
+    "PYTHONPATH": str(REPOSITORY),
+    "JAX_COMPILATION_CACHE_DIR": str(CACHE / "jax"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+}
+
+
+def start(*arguments: object) -> subprocess.Popen:
+    fields = [f"--config.{name}={value}" for name, value in FIELDS.items()]
+    return subprocess.Popen(
+        [sys.executable, "-c", TINY, "--config", "configs/base.py", *fields, *map(str, arguments)],
+        cwd=REPOSITORY,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in what runs in the background
+    )
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str, str]:
+    """(exit code, what it printed, the last line of what it complained about)."""
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err.rstrip().split("\n")[-1]
+
+
+def logged(workdir: Path) -> list[dict]:
+    path = workdir / "metrics.jsonl"
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []  # the last one may be half written
+    return [line for line in map(json.loads, lines) if "loss" in line]
+
+
+def stop(process: subprocess.Popen, number: int, workdir: Path, step: int) -> tuple[int, str, str]:
+    """Send the signal once `step` is logged."""
+    while process.poll() is None and not any(line["step"] >= step for line in logged(workdir)):
+        time.sleep(0.01)
+    process.send_signal(number)
+    return finish(process)
+
+
+@pytest.fixture(scope="module")
+def token_sets(tmp_path_factory) -> list[Path]:
+    directories = []
+    for k in range(2):
+        directory = tmp_path_factory.mktemp("tokens") / f"set{k}"
+        summaries = [
+            records.write_split(directory, split, [{"id": f"{i}"} | random_record(4, 10 * k + i) for i in range(n)], 1)
+            for split, n in (("train", 4), ("validation", 2))
+        ]
+        records.write_metadata(directory, summaries, {"test": True})
+        directories.append(directory)
+    return directories
+
+
+def test_a_run_that_is_stopped_goes_on_when_started_again(token_sets, tmp_path):
+    workdir = tmp_path / "run"
+    mixture = ["--data", f"{token_sets[0]}=2", "--data", f"{token_sets[1]}=1", "--workdir", workdir]
+
+    code, _, said = stop(start(*mixture), signal.SIGINT, workdir, 50)
+    assert code == 130 and said.startswith("interrupted")
+
+    before = len(logged(workdir))
+    code, out, said = stop(start(*mixture), signal.SIGTERM, workdir, logged(workdir)[-1]["step"] + 1)
+    assert code == 75
+    saved = int(re.fullmatch(r"preempted: step (\d+) of 200 is saved in .*; run the same command again", said)[1])
+    first = int(re.search(r"from step (\d+)", out)[1])
+    assert first >= 40 and first % 40 == 0  # after Ctrl-C, from the last checkpoint
+    assert [line["step"] for line in logged(workdir)[before:]] == list(range(first + 1, saved + 1))
+
+    profiled = start(*mixture, "--config.profile_steps=2")
+    code, out, _ = finish(profiled)
+    assert code == 0 and f"from step {saved}" in out  # after SIGTERM, not a step is made twice
+    assert [line["step"] for line in logged(workdir)[-(200 - saved) :]] == list(range(saved + 1, 201))
+    losses: dict[int, float] = {}
+    for line in logged(workdir):
+        assert losses.setdefault(line["step"], line["loss"]) == line["loss"]  # made twice, it comes out the same
+    assert len(list((workdir / "profile").rglob("*.xplane.pb"))) == 1
+    assert [entry["weight"] for entry in json.loads((workdir / "config.json").read_text())["data"]["sets"]] == [2, 1]
+
+
+def test_verify_says_what_is_damaged(token_sets, tmp_path):
+    code, out, _ = finish(start("--data", token_sets[0], "--verify"))
+    assert code == 0 and "train: 4 songs are whole" in out and "validation: 2 songs are whole" in out
+
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    for path in token_sets[0].iterdir():
+        (damaged / path.name).write_bytes(path.read_bytes())
+    (shard,) = damaged.glob("*train.tfrecord*")
+    content = bytearray(shard.read_bytes())
+    content[100] ^= 1
+    shard.write_bytes(content)
+    code, _, said = finish(start("--data", damaged, "--verify"))
+    assert code == 2 and shard.name in said and "byte 0" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--workdir", "run"], "--data is missing"),
+        (["--data", "tokens=much", "--workdir", "run"], "'much' is no weight"),
+        (["--config.steps=many", "--data", "tokens", "--workdir", "run"], "steps"),
+    ],
+)
+def test_bad_arguments_end_with_one_line_and_exit_code_two(arguments, says):
+    process = start(*arguments)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert err.startswith("error: ") and err.count("\n") == 1 and says in err
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("steps", 0),
+        ("log_every", 0),
+        ("accumulate_steps", 0),
+        ("condition_dropout", 1.5),
+        ("learning_rate", float("nan")),
+        ("clip_norm", 0.0),
+        ("beta2", 1.0),
+        ("seed", -1),
+        ("compute_dtype", "float16"),
+        ("moment_dtype", "int8"),
+        ("remat", "all"),
+    ],
+)
+def test_values_out_of_range_are_refused_before_anything_is_read(field, value, tmp_path):
+    config = get_config()
+    config[field] = value
+    with pytest.raises(InputError, match=rf"{field} is .*; expected"):
+        train.train(config, [(tmp_path / "nothing", 1.0)], tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -233,14 +233,13 @@ def train(config: ConfigDict, token_sets: Mixture, workdir: Path) -> State:
                 checkpoints.save(done, state)
             log.aside(time.monotonic() - aside_s)
             if end and not last:
-                checkpoints.close()
                 raise Preempted(f"step {done} of {config.steps} is saved in {workdir}")
     finally:
         reading.close()
         progress.close()
         log.close()
+        checkpoints.close()  # also on Ctrl-C: what is being saved is saved to its end
         notice.close()
-    checkpoints.close()
     return state
 
 

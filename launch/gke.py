@@ -32,6 +32,7 @@ MAX_CRASHES = 3
 # From SIGTERM to SIGKILL. Spot nodes have less: 15 s, unless their node pool says otherwise.
 GRACE_S = 120
 COORDINATOR_PORT = 8476
+SHARED = "/shared"  # where hosts find the folder that all of them see
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -46,6 +47,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--slices", type=int, default=1, help="TPU slices, each a node pool (default: 1)")
     parser.add_argument("--nodes", type=int, default=1, help="GPU nodes (default: 1)")
     parser.add_argument("--gpus-per-node", type=int, default=8, help="(default: 8)")
+    parser.add_argument("--claim", help=f"PersistentVolumeClaim that every host gets at {SHARED}")
     parser.add_argument("--spot", action="store_true", help="on spot nodes")
     parser.add_argument("--dry-run", action="store_true", help="print the manifest, and create nothing")
     options, command = split_command(arguments)
@@ -109,6 +111,9 @@ def manifest(args: argparse.Namespace, command: list[str]) -> dict[str, Any]:
         ],
         "volumes": [{"name": "shm", "emptyDir": {"medium": "Memory"}}],
     }
+    if args.claim:
+        pod["volumes"].append({"name": "shared", "persistentVolumeClaim": {"claimName": args.claim}})
+        pod["containers"][0]["volumeMounts"].append({"name": "shared", "mountPath": SHARED})
     if args.tpu:
         pod |= {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"}  # faster between slices
     job = {

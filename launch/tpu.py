@@ -15,7 +15,8 @@ command's exit codes decide what comes next:
     2      bad input: this ends with 2
     other  a crash: started again, at most 3 times on the same machines
 
-A TPU that was preempted is deleted and asked for again, so everything the command writes belongs into a bucket.
+A TPU that was preempted is deleted and asked for again, so everything the command writes belongs on a disk of
+another machine: `launch/tpu_worker.sh mount` brings one in.
 `logs` follows a worker's log. `stop` sends SIGTERM; end `run` first, or it starts the command again.
 `delete` gives the TPU back, whatever runs on it.
 """

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # What launch/tpu.py does on every worker of a TPU: tpu_worker.sh setup | start COMMAND... | status | log | stop
+# And for commands to use: tpu_worker.sh mount ADDRESS:/SHARE FOLDER
 set -euo pipefail
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -44,8 +45,18 @@ case ${1-} in
             kill -TERM -- "-$(<"$pid_file")"
         fi
         ;;
+    mount)
+        # A folder that all workers see, by NFS; a new share belongs to root. Started again, it is there already.
+        if ! mountpoint --quiet "$3"; then
+            sudo apt-get update --quiet=2
+            sudo apt-get install --quiet=2 --yes nfs-common
+            sudo mkdir -p "$3"
+            sudo mount -t nfs "$2" "$3"
+            sudo chmod 1777 "$3"
+        fi
+        ;;
     *)
-        echo "error: ${1-nothing}; expected tpu_worker.sh setup | start COMMAND... | status | log | stop" >&2
+        echo "error: ${1-nothing}; expected tpu_worker.sh setup | start COMMAND... | status | log | stop | mount" >&2
         exit 2
         ;;
 esac

@@ -138,6 +138,29 @@ def test_gke_one_gpu_node_has_nobody_to_join():
     assert replicated["template"]["spec"]["template"]["spec"]["containers"][0]["command"] == COMMAND
 
 
+def test_gke_hosts_share_a_claim():
+    (replicated,) = job_set(*TPU_SLICE, "--claim", "runs")["spec"]["replicatedJobs"]
+    pod = replicated["template"]["spec"]["template"]["spec"]
+    (volume,) = [v for v in pod["volumes"] if v.get("persistentVolumeClaim") == {"claimName": "runs"}]
+    mounts = {m["name"]: m["mountPath"] for m in pod["containers"][0]["volumeMounts"]}
+    assert mounts[volume["name"]] == "/shared" and len(mounts) == len(pod["volumes"]) == 2
+
+
+def test_tpu_worker_mounts_once(tmp_path):
+    """Against a sudo and a mountpoint that only note what they are asked."""
+    (tmp_path / "sudo").write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/asked\n')
+    (tmp_path / "mountpoint").write_text(f"#!/bin/sh\ngrep -q '^mount ' {tmp_path}/asked 2>/dev/null\n")
+    for name in ("sudo", "mountpoint"):
+        (tmp_path / name).chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    for _ in range(2):
+        command = [LAUNCH / "tpu_worker.sh", "mount", "10.0.0.2:/runs", "/mnt/share"]
+        subprocess.run(command, env=environment, check=True)
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert asked.count("mount -t nfs 10.0.0.2:/runs /mnt/share") == 1
+    assert asked[-1] == "chmod 1777 /mnt/share" and len(asked) == 5
+
+
 def job_set_action(manifest: dict, exit_code: int, disrupted: bool) -> str:
     """What becomes of a JobSet when a pod ends so, by the rules of the Job and of the JobSet controller."""
     (replicated,) = manifest["spec"]["replicatedJobs"]

@@ -38,11 +38,15 @@ class Checkpoints:
         self._manager.save(step, args=ocp.args.StandardSave(state), force=True)
 
     def restore(self, step: int, like: Any) -> Any:
-        """The state of `step`, in the shapes, dtypes and shardings of `like`.
+        """The state of `step`, in the shapes, dtypes and shardings of `like`; what has no sharding comes to one device,
+        wherever it was when it was saved.
 
         Raises InputError where the checkpoint holds other arrays; what it raises where files are damaged is Orbax's.
         """
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        abstract = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None) or here), like
+        )
         self._check_shapes(step, abstract)
         return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
 

@@ -11,12 +11,16 @@ import sys
 import time
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 from conftest import CACHE, random_record
 
 from configs.base import get_config
 from hafm_jax import records, train
 from hafm_jax.errors import InputError
+from hafm_jax.export import load_run
+from hafm_jax.sizes import SIZES, Size, num_parameters
 
 REPOSITORY = Path(__file__).parents[1]
 TINY = """
@@ -34,12 +38,12 @@ ENVIRONMENT = os.environ | {
 }
 
 
-def start(*arguments: object) -> subprocess.Popen:
+def start(*arguments: object, devices: int = 1) -> subprocess.Popen:
     fields = [f"--config.{name}={value}" for name, value in FIELDS.items()]
     return subprocess.Popen(
         [sys.executable, "-c", TINY, "--config", "configs/base.py", *fields, *map(str, arguments)],
         cwd=REPOSITORY,
-        env=ENVIRONMENT,
+        env=ENVIRONMENT | {"XLA_FLAGS": f"{ENVIRONMENT['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -105,6 +109,16 @@ def test_a_run_that_is_stopped_goes_on_when_started_again(token_sets, tmp_path):
         assert losses.setdefault(line["step"], line["loss"]) == line["loss"]  # made twice, it comes out the same
     assert len(list((workdir / "profile").rglob("*.xplane.pb"))) == 1
     assert [entry["weight"] for entry in json.loads((workdir / "config.json").read_text())["data"]["sets"]] == [2, 1]
+
+
+def test_a_run_on_two_devices_is_exported_on_one(token_sets, tmp_path, monkeypatch):
+    fields = ["--config.steps=2", "--config.batch_size=2", "--config.mesh.fsdp=2"]
+    code, out, _ = finish(start("--data", token_sets[0], "--workdir", tmp_path / "run", *fields, devices=2))
+    assert code == 0 and "mesh data 1 x fsdp 2 x tensor 1" in out
+    monkeypatch.setitem(SIZES, "tiny", Size(32, 1, 2))
+    weights = load_run(tmp_path / "run")
+    assert sum(x.size for x in jax.tree.leaves(weights.params)) == num_parameters(weights.config)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(weights.params))
 
 
 def test_verify_says_what_is_damaged(token_sets, tmp_path):

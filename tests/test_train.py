@@ -11,6 +11,7 @@ import pytest
 from conftest import random_record
 from ml_collections import ConfigDict
 
+from configs import demo, overfit
 from configs.base import get_config
 from hafm_jax import data, decode, records, train
 from hafm_jax.errors import InputError
@@ -148,3 +149,11 @@ def test_the_full_size_makes_one_training_step_and_a_short_decode():
         decode.Sampling(),
     )
     assert out.shape == (1, 3, 4) and int(out.max()) < 1024
+
+
+@pytest.mark.parametrize("config", [demo.get_config(stage) for stage in STAGES] + [overfit.get_config()])
+def test_configurations_have_the_fields_of_base(config):
+    base = get_config()
+    assert {name: type(value) for name, value in config.items()} == {name: type(value) for name, value in base.items()}
+    train.check_config(config)
+    stage_config(config)

@@ -1,9 +1,10 @@
 """Train one stage: python -m hafm_jax.train --config configs/base.py --config.stage=coarse --data TOKENS --workdir DIR
 
 Reads token sets (tokenize/extract_tokens.py): --data DIR, or several times --data DIR=WEIGHT for a mixture. Writes to
-the work directory config.json, metrics.jsonl (a line a logged step), tensorboard/ and checkpoints/. Run again with the
-same directory it goes on from the last checkpoint, bit for bit, also on other devices. Any field of the config can be
-set: --config.steps=1000 --config.batch_size=8 --config.mesh.fsdp=4 ...
+the work directory config.json, metrics.jsonl (a line a logged step), tensorboard/ and checkpoints/, and where the config
+asks for them sounds/ and profile/. Run again with the same directory it goes on from the last checkpoint, bit for bit,
+also on other devices. Any field of the config can be set: --config.steps=1000 --config.batch_size=8
+--config.mesh.fsdp=4 ...
 
 On several hosts, run it alike on each: TPU pods, GKE and SLURM steps are recognised, others are named by --coordinator,
 --num_processes and --process_id. On SIGTERM it saves and exits with 75: run it again. launch/ has scripts.
@@ -244,10 +245,20 @@ def train(config: ConfigDict, token_sets: Mixture, workdir: Path) -> State:
 
 
 def main() -> None:
+    if "--help" in sys.argv:
+        print(f"{__doc__}{flags.FLAGS.main_module_help()}")
+        return
     try:
-        flags.FLAGS(sys.argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        raise InputError(f"{str(error).splitlines()[0]}; see --help") from error
+        _, *stray = flags.FLAGS(sys.argv)
+        if not VERIFY.value:
+            CONFIG.value.to_dict()  # a file that could not be loaded says so only when it is looked into
+    except (AttributeError, KeyError) as error:  # of the config: a field, a stage
+        name = str(error).strip("\"'")
+        raise InputError(f"--config: nothing is named {name!r}; expected a field or a stage: see configs/") from error
+    except (flags.Error, TypeError, ValueError, OSError) as error:
+        raise InputError(f"{' '.join(str(error).split())}; see --help") from error
+    if stray:
+        raise InputError(f"{stray[0]!r} belongs to no flag; expected --NAME=VALUE: see --help")
     for flag in (DATA,) if VERIFY.value else (DATA, WORKDIR):
         if not flag.value:
             raise InputError(f"--{flag.name} is missing; see --help")

@@ -16,8 +16,9 @@ from configs.base import get_config
 from hafm_jax import data, decode, records, train
 from hafm_jax.errors import InputError
 from hafm_jax.optim import optimizer
+from hafm_jax.sharding import make_mesh
 from hafm_jax.sizes import SIZES, Size, num_parameters
-from hafm_jax.step import eval_step, init_state, split_batch, stage_config, train_step
+from hafm_jax.step import Programs, eval_step, init_state, split_batch, stage_config, train_step
 from hafm_jax.streams import STAGES
 
 
@@ -157,3 +158,20 @@ def test_configurations_have_the_fields_of_base(config):
     assert {name: type(value) for name, value in config.items()} == {name: type(value) for name, value in base.items()}
     train.check_config(config)
     stage_config(config)
+
+
+def test_parts_of_a_batch_make_the_same_step(tiny):
+    tiny.update(stage="coarse", batch_size=4, condition_dropout=0.5)
+    source = [random_record(4, seed=i) for i in range(4)]
+    batch = data.train_batches([(source, 1)], STAGES["coarse"], 4, 4, seed=0)[0]
+    mesh = make_mesh(-1, 1, 1)
+
+    def metrics_of(parts: int) -> np.ndarray:
+        config = ConfigDict(tiny.to_dict() | {"accumulate_steps": parts})
+        programs = Programs(config, mesh)
+        _, metrics = programs.compile(4)(programs.init(), programs.place(batch))
+        return np.array([metrics["gradient_norm"], *metrics["loss_per_codebook"]])
+
+    whole = metrics_of(1)
+    for parts in (2, 4):
+        np.testing.assert_allclose(metrics_of(parts), whole, rtol=1e-5)

@@ -142,6 +142,9 @@ def test_verify_says_what_is_damaged(token_sets, tmp_path):
     [
         (["--workdir", "run"], "--data is missing"),
         (["--data", "tokens=much", "--workdir", "run"], "'much' is no weight"),
+        (["--config.nosuch=1", "--data", "tokens", "--workdir", "run"], "'nosuch'"),
+        (["--config", "configs/none.py", "--data", "tokens", "--workdir", "run"], "configs/none.py"),
+        (["--data", "tokens", "more", "--workdir", "run"], "'more' belongs to no flag"),
         (["--config.steps=many", "--data", "tokens", "--workdir", "run"], "steps"),
     ],
 )
@@ -150,6 +153,12 @@ def test_bad_arguments_end_with_one_line_and_exit_code_two(arguments, says):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 2
     assert err.startswith("error: ") and err.count("\n") == 1 and says in err
+
+
+def test_help_teaches():
+    command = [sys.executable, "-m", "hafm_jax.train", "--help"]
+    out = subprocess.run(command, cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, check=True).stdout
+    assert all(word in out for word in ("Reads", "Writes", "default", "--data", "--workdir", "--[no]verify"))
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 """Train one stage: python -m hafm_jax.train --config configs/base.py --config.stage=coarse --data TOKENS --workdir DIR
 
 Reads token sets (tokenize/extract_tokens.py): --data DIR, or several times --data DIR=WEIGHT for a mixture. Writes to
-the work directory config.json, metrics.jsonl (a line a logged step), tensorboard/ and checkpoints/, and where the config
-asks for them sounds/ and profile/. Run again with the same directory it goes on from the last checkpoint, bit for bit,
-also on other devices. Any field of the config can be set: --config.steps=1000 --config.batch_size=8
+the work directory config.json, metrics.jsonl (a line a logged step), tensorboard/ and checkpoints/, and, where the
+config asks for them, sounds/ and profile/. Run again with the same directory it goes on from the last checkpoint, bit
+for bit, also on other devices. Any field of the config can be set: --config.steps=1000 --config.batch_size=8
 --config.mesh.fsdp=4 ...
 
 On several hosts, run it alike on each: TPU pods, GKE and SLURM steps are recognised, others are named by --coordinator,

@@ -33,6 +33,7 @@ from hafm_jax import __version__, data, hosts, provenance, sharding
 from hafm_jax.atomic import write_bytes
 from hafm_jax.audition import Audition
 from hafm_jax.checkpoint import Checkpoints
+from hafm_jax.compiled import use_compilation_cache
 from hafm_jax.errors import InputError, run_command
 from hafm_jax.records import TokenRecords
 from hafm_jax.runlog import RunLog
@@ -268,6 +269,7 @@ def main() -> None:
             for summary in verify_tokens(directory):
                 print(f"{directory} {summary.split}: {summary.num_examples} songs are whole")
         return
+    use_compilation_cache()  # a restart finds its programs
     hosts.join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     try:
         train(CONFIG.value, sets, Path(WORKDIR.value))

@@ -124,6 +124,15 @@ def whole(token_set, tmp_path_factory):
     return workdir
 
 
+@pytest.fixture(scope="module")
+def whole_of_two(token_set, tmp_path_factory):
+    """The same by two processes that share out the state."""
+    workdir = tmp_path_factory.mktemp("whole_of_two")
+    first, second = finish(*start_two(token_set, workdir, "--config.mesh.fsdp=2"))
+    assert "mesh data 1 x fsdp 2 x tensor 1" in first and "mesh" not in second  # one speaks for all
+    return workdir
+
+
 def assert_same_run(workdir, whole):
     """Bit for bit: every step's loss, and the state at the end."""
     assert losses(workdir) == losses(whole)
@@ -160,25 +169,21 @@ def test_a_torn_checkpoint_is_skipped(token_set, whole, tmp_path):
     assert_same_run(tmp_path / "run", whole)
 
 
-def test_two_processes_train_as_one(token_set, whole, tmp_path):
-    first, second = finish(*start_two(token_set, tmp_path))
-    assert "mesh data 2 x fsdp 1 x tensor 1" in first and "mesh" not in second  # one speaks for all
-    expected = losses(whole)
-    assert losses(tmp_path).keys() == expected.keys()
+def test_two_processes_train_as_one(whole, whole_of_two):
+    expected, found = losses(whole), losses(whole_of_two)
+    assert found.keys() == expected.keys()
     # The same batches and the same randomness; gradients are summed in another order.
-    np.testing.assert_allclose(list(losses(tmp_path).values()), list(expected.values()), atol=1e-4)
+    np.testing.assert_allclose(list(found.values()), list(expected.values()), atol=1e-4)
 
 
-def test_two_processes_end_at_the_same_step_and_go_on(token_set, tmp_path):
-    undisturbed, run = tmp_path / "undisturbed", tmp_path / "run"
-    finish(*start_two(token_set, undisturbed, "--config.mesh.fsdp=2"))
-    processes = start_two(token_set, run, "--config.mesh.fsdp=2")
-    wait_for_step(run, 7, *processes)
+def test_two_processes_end_at_the_same_step_and_go_on(token_set, whole_of_two, tmp_path):
+    processes = start_two(token_set, tmp_path, "--config.mesh.fsdp=2")
+    wait_for_step(tmp_path, 7, *processes)
     processes[1].send_signal(signal.SIGTERM)  # one machine goes away; both must save
     finish(*processes, code=hosts.RESTART_EXIT_CODE)
-    assert 7 <= Checkpoints(run, 2).latest() < STEPS
-    finish(*start_two(token_set, run, "--config.mesh.fsdp=2"))
-    assert_same_run(run, undisturbed)
+    assert 7 <= Checkpoints(tmp_path, 2).latest() < STEPS
+    finish(*start_two(token_set, tmp_path, "--config.mesh.fsdp=2"))
+    assert_same_run(tmp_path, whole_of_two)
 
 
 def test_one_process_goes_on_with_what_two_began(token_set, whole, tmp_path):

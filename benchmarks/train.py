@@ -1,0 +1,355 @@
+"""Training steps at full size: time, share of the machine's matrix products, memory, and ratio to a torch model.
+
+    python benchmarks/train.py [--quick] [--stages coarse semantic fine] [--out benchmarks/results/train.json]
+
+Size `base`, float32, one window of 250 cells: sequences of 1,000 (semantic), 4,000 (coarse) and 6,000 tokens (fine),
+random tokens. Every figure is of a process of its own, which makes one step to warm up and then those that count; all
+take turns, round by round, since machines drift and ratios hold. The share is of the rate of a large float32 matrix
+product, the better of XLA's and torch's, read at the end of each process. FLOPs are what `sizes.train_flops` counts:
+what remat computes again is not among them. Peak memory is the process's own high-water mark, libraries and compiler
+included.
+
+The peer is transformers' Qwen3 of the same width, depth, heads and feed-forward (three matrices, tanh GELU), with
+RMSNorm and QK-norm: its layers have as many parameters, and embeddings and heads are alike. Its rotary embedding is
+taken out, which saves it time. Its step is ours: forward, cross-entropy of as many targets, backward, clipping, AdamW
+(fused). With `bias` it learns what our `index` mode does: T5's buckets of distances, a table, and a float mask [heads,
+T, T] that needs a gradient, made in the cheapest of four ways tried, for torch's scaled dot product attention. Without,
+that function runs its fast causal path: no model like ours, but a mark of what attention could cost. `layers again` is
+gradient checkpointing, layer by layer as in our remat `layer`.
+
+All processes, ours and the peer's, run with what the Makefile's recipe for the demo model runs with (an allocator that
+keeps huge pages, XLA's reductions not fused); `as is` is without.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from machine import machine
+from tqdm import tqdm
+
+SIZE = "base"
+WINDOW_CELLS = 250
+ROUNDS = 2
+STEPS = 2  # a process, behind one that does not count
+GEMM_WIDTH = 4096
+GEMM_REPEATS = 3
+CHECK_TOKENS = 64  # sequence on which the peer is looked at before it is timed
+
+# As in the Makefile.
+TUNED = {
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184",
+    "XLA_FLAGS": "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
+}
+
+
+class Subject(NamedTuple):
+    name: str
+    kind: str  # ours or torch
+    options: dict
+    tuned: bool = True
+
+
+OURS = Subject("ours", "ours", {"position": "clock", "remat": "layer"})
+PEER = Subject("torch, bias, layers again", "torch", {"bias": True, "again": True})
+MARK = Subject("torch, no bias", "torch", {"bias": False, "again": False})
+MARK_AGAIN = Subject("torch, no bias, layers again", "torch", {"bias": False, "again": True})
+VARIANTS = [
+    Subject("ours, index", "ours", {"position": "index", "remat": "layer"}),
+    Subject("ours, remat attention", "ours", {"position": "clock", "remat": "attention"}),
+    Subject("ours, remat none", "ours", {"position": "clock", "remat": "none"}),
+    Subject("ours, as is", "ours", OURS.options, tuned=False),
+]
+# At 6,000 tokens the peer's bias, its scores and their gradients need more memory than 24 GiB have: 2.25 times those of
+# coarse.
+SUBJECTS = {
+    "coarse": [OURS, PEER, MARK, MARK_AGAIN, *VARIANTS],
+    "semantic": [OURS, PEER, MARK, MARK_AGAIN],
+    "fine": [OURS, MARK_AGAIN],
+}
+
+
+def ours(stage: str, position: str, remat: str) -> tuple:
+    """(a step that returns its loss, facts)."""
+    import jax
+    import numpy as np
+
+    from configs.base import get_config
+    from hafm_jax import sharding
+    from hafm_jax.step import Programs
+
+    training = get_config()
+    training.update(stage=stage, size=SIZE, window_cells=WINDOW_CELLS, compute_dtype="float32", batch_size=1)
+    training.update(position=position, remat=remat)
+    programs = Programs(training, sharding.make_mesh(1, 1, 1))
+    rng = np.random.default_rng(0)
+    batch = programs.place(
+        {
+            s.name: rng.integers(0, s.vocabulary, (1, WINDOW_CELLS * s.frames_per_cell, s.codebooks), np.int32)
+            for s in programs.config.streams.streams
+        }
+    )
+    started_s = time.perf_counter()
+    compiled = programs.compile(1)
+    compile_s = time.perf_counter() - started_s
+    state = programs.init()
+    parameters = jax.tree.map(lambda x: x.size, state["params"])
+    plan = compiled.memory_analysis()
+
+    def step() -> float:
+        nonlocal state
+        state, metrics = compiled(state, batch)
+        return float(metrics["loss"])
+
+    return step, {
+        "compile_s": compile_s,
+        "planned_bytes": plan.argument_size_in_bytes + plan.temp_size_in_bytes,
+        "layer_parameters": sum(jax.tree.leaves(parameters["blocks"])) // programs.config.num_layers,
+        "parameters": sum(jax.tree.leaves(parameters)),
+    }
+
+
+def torch_peer(stage: str, bias: bool, again: bool) -> tuple:
+    """(a step that returns its loss, facts)."""
+    import torch
+    from transformers import Qwen3Config, Qwen3Model
+    from transformers.models.qwen3 import modeling_qwen3
+    from transformers.models.t5.modeling_t5 import T5Attention
+
+    from configs.base import get_config
+    from hafm_jax.position import INDEX_BUCKETS, INDEX_MAX_DISTANCE
+    from hafm_jax.sizes import StageConfig
+
+    ours = StageConfig.of_size(stage, SIZE, window_cells=WINDOW_CELLS)
+    training = get_config()
+    target = ours.streams.target
+    num_tokens = ours.streams.num_tokens(WINDOW_CELLS)
+    num_targets = WINDOW_CELLS * target.tokens_per_cell
+    modeling_qwen3.apply_rotary_pos_emb = lambda q, k, *_: (q, k)
+    torch.manual_seed(0)
+
+    class Stage(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            config = Qwen3Config(
+                hidden_size=ours.d_model,
+                num_hidden_layers=ours.num_layers,
+                num_attention_heads=ours.num_heads,
+                num_key_value_heads=ours.num_heads,
+                head_dim=ours.head_dim,
+                intermediate_size=ours.ffn_dim,
+                hidden_act="gelu_pytorch_tanh",
+                vocab_size=sum(s.codebooks * s.vocabulary for s in ours.streams.streams),
+                use_cache=False,
+                attn_implementation="sdpa",
+            )
+            self.body = Qwen3Model(config)
+            heads = torch.randn(target.codebooks, ours.d_model, target.vocabulary)
+            self.heads = torch.nn.Parameter(config.initializer_range * heads)
+            self.table = torch.nn.Embedding(INDEX_BUCKETS, ours.num_heads)
+            torch.nn.init.zeros_(self.table.weight)  # as in ours
+
+        def mask(self, length: int) -> torch.Tensor | None:
+            """The bias with the future masked, [1, heads, T, T]; None: causal attention without bias."""
+            if not bias:
+                return None
+            distance = torch.arange(length - 1, -length, -1)  # of a query to the keys, from the last row's first on
+            bucket = T5Attention._relative_position_bucket(-distance, False, INDEX_BUCKETS, INDEX_MAX_DISTANCE)
+            falling = torch.where(distance < 0, torch.finfo(torch.float32).min, self.table(bucket).T.contiguous())
+            return falling.unfold(1, length, 1).flip(1)[None]
+
+        def hidden(self, tokens: torch.Tensor) -> torch.Tensor:
+            return self.body(tokens, attention_mask={"full_attention": self.mask(tokens.shape[1])}).last_hidden_state
+
+        def forward(self, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            """Cross-entropy of targets [1, F, K], which the last F * K tokens predict."""
+            hidden = self.hidden(tokens)
+            assert hidden.shape == (1, num_tokens, ours.d_model)
+            hidden = hidden[:, -num_targets:].reshape(*targets.shape, -1)
+            logits = torch.einsum("bfkd,kdv->bfkv", hidden, self.heads)
+            return torch.nn.functional.cross_entropy(logits.flatten(0, 2), targets.flatten())
+
+    model = Stage().train()
+    if again:
+        model.body.activation_checkpointing_enable({"use_reentrant": False})
+    tokens = torch.randint(0, model.body.config.vocab_size, (1, num_tokens))
+    targets = torch.randint(0, target.vocabulary, (1, WINDOW_CELLS * target.frames_per_cell, target.codebooks))
+
+    with torch.no_grad():  # no token reads what comes later, and the last one is read
+        short = tokens[:, :CHECK_TOKENS]
+        changed = torch.cat([short[:, :-1], (short[:, -1:] + 1) % model.body.config.vocab_size], dim=1)
+        difference = (model.hidden(short) - model.hidden(changed)).abs().amax(-1)[0]
+        assert difference[:-1].max() < 1e-5 < difference[-1], "the peer is not causal"
+
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    rest = [p for p in model.parameters() if p.ndim == 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": training.weight_decay}, {"params": rest, "weight_decay": 0.0}],
+        lr=training.learning_rate,
+        betas=(training.beta1, training.beta2),
+        fused=True,
+    )
+    layers = sum(p.numel() for p in model.body.layers.parameters())
+    facts = {
+        "layer_parameters": layers // ours.num_layers,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "torch_threads": torch.get_num_threads(),
+    }
+
+    def step() -> float:
+        loss = model(tokens, targets)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)
+        if bias:
+            facts["bias_gradient_norm"] = model.table.weight.grad.norm().item()
+        optimizer.step()
+        return loss.item()
+
+    return step, facts
+
+
+def gemm_flops_per_s(kind: str) -> float:
+    """Of a float32 matrix product by the library of `kind`."""
+    if kind == "ours":
+        import jax
+
+        a = jax.random.normal(jax.random.key(0), (GEMM_WIDTH, GEMM_WIDTH))
+        matmul = jax.jit(jax.numpy.matmul)
+    else:
+        import torch
+
+        a, matmul = torch.randn(GEMM_WIDTH, GEMM_WIDTH), torch.matmul
+    seconds = []
+    for _ in range(1 + GEMM_REPEATS):
+        started_s = time.perf_counter()
+        float(matmul(a, a)[0, 0])
+        seconds.append(time.perf_counter() - started_s)
+    return 2 * GEMM_WIDTH**3 / statistics.median(seconds[1:])
+
+
+def timed_steps(kind: str, options: dict) -> dict:
+    """In a fresh process: seconds of each step, peak memory, rate of products, and what a subject says of itself."""
+    step, facts = {"ours": ours, "torch": torch_peer}[kind](**options)
+    first_loss = step()
+    seconds = []
+    for _ in range(STEPS):
+        started_s = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - started_s)
+    peak_bytes = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    measured = {"seconds": seconds, "peak_bytes": peak_bytes, "gemm_flops_per_s": gemm_flops_per_s(kind)}
+    return {**measured, "first_loss": first_loss, **facts}
+
+
+def in_a_process(kind: str, options: dict, tuned: bool) -> dict:
+    environment = os.environ | (TUNED if tuned else {})
+    command = [sys.executable, __file__, "--worker", json.dumps([kind, options])]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
+
+
+def summary(stage: str, subjects: list[Subject], runs: dict[str, list[dict]]) -> dict:
+    from hafm_jax.sizes import StageConfig, train_flops
+
+    config = StageConfig.of_size(stage, SIZE, window_cells=WINDOW_CELLS)
+    num_tokens, flops = config.streams.num_tokens(WINDOW_CELLS), train_flops(config, WINDOW_CELLS)
+    rates = {
+        kind: spread([run["gemm_flops_per_s"] for s in subjects if s.kind == kind for run in runs[s.name]])
+        for kind in ("ours", "torch")
+    }
+    gemm = max(rate["median"] for rate in rates.values())
+    found = {}
+    for name, by_round in runs.items():
+        seconds = spread([s for run in by_round for s in run["seconds"]])
+        found[name] = by_round[0] | {
+            "seconds": seconds,
+            "peak_bytes": max(run["peak_bytes"] for run in by_round),
+            "tokens_per_s": num_tokens / seconds["median"],
+            "flops_per_s": flops / seconds["median"],
+            "share_of_gemm": flops / seconds["median"] / gemm,
+            "rounds": by_round,
+        }
+    return {
+        "stage": stage,
+        "num_tokens": num_tokens,
+        "flops_per_step": flops,
+        "gemm_flops_per_s": {"xla": rates["ours"], "torch": rates["torch"]},
+        "subjects": found,
+    }
+
+
+def table(stages: list[dict]) -> str:
+    """One row a subject; `takes` and `memory of ours` say how often ours (clock, layer) goes into it."""
+    header = ["stage", "tokens", "", "s a step", "low-high", "takes", "tokens/s", "GFLOP/s", "share of GEMM"]
+    header += ["peak GB", "of ours", "planned GB", "M parameters a layer"]
+    rows = [header, ["---"] * len(header)]
+    for stage in stages:
+        reference = stage["subjects"][OURS.name]
+        for name, found in stage["subjects"].items():
+            seconds = found["seconds"]
+            rows.append(
+                [
+                    stage["stage"],
+                    f"{stage['num_tokens']:,}",
+                    name,
+                    f"{seconds['median']:.2f}",
+                    f"{seconds['low']:.2f}-{seconds['high']:.2f}",
+                    f"{seconds['median'] / reference['seconds']['median']:.2f}",
+                    f"{found['tokens_per_s']:.0f}",
+                    f"{found['flops_per_s'] / 1e9:.0f}",
+                    f"{found['share_of_gemm']:.2f}",
+                    f"{found['peak_bytes'] / 1e9:.2f}",
+                    f"{found['peak_bytes'] / reference['peak_bytes']:.2f}",
+                    f"{found['planned_bytes'] / 1e9:.2f}" if "planned_bytes" in found else "",
+                    f"{found['layer_parameters'] / 1e6:.3f}",
+                ]
+            )
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one round of ours and of the peer with bias")
+    parser.add_argument("--stages", nargs="+", choices=SUBJECTS, default=list(SUBJECTS), help="default: all")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/train.json"))
+    parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        kind, options = arguments.worker
+        print(json.dumps(timed_steps(kind, options)))
+        return
+
+    plans = {stage: SUBJECTS[stage][: 2 if arguments.quick else None] for stage in arguments.stages}
+    rounds = 1 if arguments.quick else ROUNDS
+    stages = []
+    bar = tqdm(total=rounds * sum(map(len, plans.values())), unit="process")
+    for stage, subjects in plans.items():
+        runs = {subject.name: [] for subject in subjects}
+        for _ in range(rounds):
+            for subject in subjects:
+                options = {"stage": stage, **subject.options}
+                runs[subject.name].append(in_a_process(subject.kind, options, subject.tuned))
+                bar.update()
+        stages.append(summary(stage, subjects, runs))
+        document = {"machine": machine("torch", "transformers"), "size": SIZE, "tuned": TUNED, "stages": stages}
+        arguments.out.write_text(json.dumps(document, indent=1) + "\n")
+    bar.close()
+    print(table(stages))
+
+
+if __name__ == "__main__":
+    main()

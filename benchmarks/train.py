@@ -1,13 +1,14 @@
 """Training steps at full size: time, share of the machine's matrix products, memory, and ratio to a torch model.
 
-    python benchmarks/train.py [--quick] [--stages coarse semantic fine] [--out benchmarks/results/train.json]
+    python benchmarks/train.py [--quick] [--resume] [--stages coarse semantic fine]
+        [--out benchmarks/results/train.json]
 
 Size `base`, float32, one window of 250 cells: sequences of 1,000 (semantic), 4,000 (coarse) and 6,000 tokens (fine),
 random tokens. Every figure is of a process of its own, which makes one step to warm up and then those that count; all
-take turns, round by round, since machines drift and ratios hold. The share is of the rate of a large float32 matrix
-product, the better of XLA's and torch's, read at the end of each process. FLOPs are what `sizes.train_flops` counts:
-what remat computes again is not among them. Peak memory is the process's own high-water mark, libraries and compiler
-included.
+take turns, round by round, since machines drift and ratios hold. `cores` is CPU time over time: where it is well below
+the machine's, something else ran beside. The share is of the rate of a large float32 matrix product, the better of
+XLA's and torch's, read at the end of each process. FLOPs are what `sizes.train_flops` counts: what remat computes again
+is not among them. Peak memory is the process's own high-water mark, libraries and compiler included.
 
 The peer is transformers' Qwen3 of the same width, depth, heads and feed-forward (three matrices, tanh GELU), with
 RMSNorm and QK-norm: its layers have as many parameters, and embeddings and heads are alike. Its rotary embedding is
@@ -241,14 +242,19 @@ def timed_steps(kind: str, options: dict) -> dict:
     """In a fresh process: seconds of each step, peak memory, rate of products, and what a subject says of itself."""
     step, facts = {"ours": ours, "torch": torch_peer}[kind](**options)
     first_loss = step()
-    seconds = []
+    seconds, cpu_s = [], time.process_time()
     for _ in range(STEPS):
         started_s = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - started_s)
-    peak_bytes = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    measured = {"seconds": seconds, "peak_bytes": peak_bytes, "gemm_flops_per_s": gemm_flops_per_s(kind)}
-    return {**measured, "first_loss": first_loss, **facts}
+    return {
+        "seconds": seconds,
+        "cores_used": (time.process_time() - cpu_s) / sum(seconds),
+        "peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        "gemm_flops_per_s": gemm_flops_per_s(kind),
+        "first_loss": first_loss,
+        **facts,
+    }
 
 
 def in_a_process(kind: str, options: dict, tuned: bool) -> dict:
@@ -262,21 +268,23 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "low": min(values), "high": max(values)}
 
 
-def summary(stage: str, subjects: list[Subject], runs: dict[str, list[dict]]) -> dict:
+def summary(stage: str, runs: dict[str, list[dict]]) -> dict:
+    """Of a stage, from what each subject's processes found: subject -> a result a round."""
     from hafm_jax.sizes import StageConfig, train_flops
 
     config = StageConfig.of_size(stage, SIZE, window_cells=WINDOW_CELLS)
     num_tokens, flops = config.streams.num_tokens(WINDOW_CELLS), train_flops(config, WINDOW_CELLS)
-    rates = {
-        kind: spread([run["gemm_flops_per_s"] for s in subjects if s.kind == kind for run in runs[s.name]])
-        for kind in ("ours", "torch")
-    }
+    rates = {"ours": [], "torch": []}
+    for name, by_round in runs.items():
+        rates["ours" if name.startswith("ours") else "torch"] += [run["gemm_flops_per_s"] for run in by_round]
+    rates = {library: spread(values) for library, values in rates.items() if values}
     gemm = max(rate["median"] for rate in rates.values())
     found = {}
     for name, by_round in runs.items():
         seconds = spread([s for run in by_round for s in run["seconds"]])
         found[name] = by_round[0] | {
             "seconds": seconds,
+            "cores_used": statistics.median(run["cores_used"] for run in by_round),
             "peak_bytes": max(run["peak_bytes"] for run in by_round),
             "tokens_per_s": num_tokens / seconds["median"],
             "flops_per_s": flops / seconds["median"],
@@ -287,15 +295,15 @@ def summary(stage: str, subjects: list[Subject], runs: dict[str, list[dict]]) ->
         "stage": stage,
         "num_tokens": num_tokens,
         "flops_per_step": flops,
-        "gemm_flops_per_s": {"xla": rates["ours"], "torch": rates["torch"]},
+        "gemm_flops_per_s": rates,
         "subjects": found,
     }
 
 
 def table(stages: list[dict]) -> str:
-    """One row a subject; `takes` and `memory of ours` say how often ours (clock, layer) goes into it."""
-    header = ["stage", "tokens", "", "s a step", "low-high", "takes", "tokens/s", "GFLOP/s", "share of GEMM"]
-    header += ["peak GB", "of ours", "planned GB", "M parameters a layer"]
+    """One row a subject; `takes` and `of ours` say how often ours (clock, layer) goes into its time and its memory."""
+    header = ["stage", "tokens", "", "s a step", "low-high", "takes", "cores", "tokens/s", "GFLOP/s"]
+    header += ["share of GEMM", "peak GB", "of ours", "planned GB", "M parameters a layer"]
     rows = [header, ["---"] * len(header)]
     for stage in stages:
         reference = stage["subjects"][OURS.name]
@@ -309,6 +317,7 @@ def table(stages: list[dict]) -> str:
                     f"{seconds['median']:.2f}",
                     f"{seconds['low']:.2f}-{seconds['high']:.2f}",
                     f"{seconds['median'] / reference['seconds']['median']:.2f}",
+                    f"{found['cores_used']:.1f}",
                     f"{found['tokens_per_s']:.0f}",
                     f"{found['flops_per_s'] / 1e9:.0f}",
                     f"{found['share_of_gemm']:.2f}",
@@ -326,6 +335,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one round of ours and of the peer with bias")
     parser.add_argument("--stages", nargs="+", choices=SUBJECTS, default=list(SUBJECTS), help="default: all")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/train.json"))
+    parser.add_argument("--resume", action="store_true", help="keep what --out already has")
     parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
@@ -334,21 +344,25 @@ def main() -> None:
         return
 
     plans = {stage: SUBJECTS[stage][: 2 if arguments.quick else None] for stage in arguments.stages}
-    rounds = 1 if arguments.quick else ROUNDS
-    stages = []
-    bar = tqdm(total=rounds * sum(map(len, plans.values())), unit="process")
-    for stage, subjects in plans.items():
-        runs = {subject.name: [] for subject in subjects}
-        for _ in range(rounds):
-            for subject in subjects:
-                options = {"stage": stage, **subject.options}
-                runs[subject.name].append(in_a_process(subject.kind, options, subject.tuned))
-                bar.update()
-        stages.append(summary(stage, subjects, runs))
+    turns = [
+        (number, stage, subject)
+        for stage, subjects in plans.items()
+        for number in range(1 if arguments.quick else ROUNDS)
+        for subject in subjects
+    ]
+    runs = {}  # stage -> subject -> a result a round
+    if arguments.resume:
+        for stage in json.loads(arguments.out.read_text())["stages"]:
+            runs[stage["stage"]] = {name: found["rounds"] for name, found in stage["subjects"].items()}
+    for number, stage, subject in tqdm(turns, unit="process"):
+        by_round = runs.setdefault(stage, {}).setdefault(subject.name, [])
+        if len(by_round) > number:
+            continue
+        by_round.append(in_a_process(subject.kind, {"stage": stage, **subject.options}, subject.tuned))
+        stages = [summary(*item) for item in runs.items()]
         document = {"machine": machine("torch", "transformers"), "size": SIZE, "tuned": TUNED, "stages": stages}
         arguments.out.write_text(json.dumps(document, indent=1) + "\n")
-    bar.close()
-    print(table(stages))
+    print(table([summary(*item) for item in runs.items()]))
 
 
 if __name__ == "__main__":

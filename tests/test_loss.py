@@ -4,6 +4,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
+from configs.base import get_config
 from hafm_jax import loss, optim
 
 
@@ -32,9 +33,8 @@ def test_learning_rate_warms_up_and_decays_to_a_tenth():
 
 
 def test_norms_and_tables_do_not_decay():
-    config = ConfigDict(
-        dict(steps=10, warmup_steps=1, learning_rate=1.0, beta1=0.9, beta2=0.95, weight_decay=0.1, clip_norm=1.0)
-    )
+    config = get_config()
+    config.update(steps=10, warmup_steps=1, learning_rate=1.0, weight_decay=0.1)
     ones = np.ones(2, np.float32)
     params = {
         "ends": {"position": {"a": ones}, "bos": ones, "heads": ones},
@@ -52,9 +52,8 @@ def test_norms_and_tables_do_not_decay():
 
 
 def test_tables_learn_faster():
-    config = ConfigDict(
-        dict(steps=10, warmup_steps=1, learning_rate=1e-3, beta1=0.9, beta2=0.95, weight_decay=0.0, clip_norm=1e9)
-    )
+    config = get_config()
+    config.update(steps=10, warmup_steps=1, learning_rate=1e-3, weight_decay=0.0, clip_norm=1e9)
     params = {"position": {"a": np.zeros(3, np.float32)}, "heads": np.zeros(3, np.float32)}
     gradients = {"position": {"a": np.float32([1, -2, 3])}, "heads": np.float32([1, -2, 3])}
     transform = optim.optimizer(config)

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from machine import machine
+from report import markdown, spread
 from tqdm import tqdm
 
 SIZE = "base"
@@ -283,10 +284,6 @@ class Worker:
         self.process.wait()
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
-
-
 def measure(case: Case, workers: dict[str, Worker], arguments: dict[str, dict]) -> dict:
     """Seconds a step of each worker with `arguments`, in turn, and the bandwidth of those minutes."""
     facts = {name: workers[name].setup(case=case, **given) for name, given in arguments.items()}
@@ -320,7 +317,7 @@ def table(results: list[dict]) -> str:
     others += [f"MusicGen {dtype}{mode}" for dtype in ("float32", "bfloat16") for mode in ("", ", compiled")]
     header = ["stage", "batch", "guided", "context", "ms", "low-high", "tokens/s", "share of floor"]
     header += [*others, "GB/s", "compile s"]
-    rows = [header, ["---"] * len(header)]
+    rows = [header]
     for result in results:
         ours = result["subjects"]["ours"]
         ms = ours["ms_per_step"]
@@ -346,7 +343,7 @@ def table(results: list[dict]) -> str:
                 f"{ours['compile_s']:.1f}",
             ]
         )
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return markdown(rows)
 
 
 def main() -> None:

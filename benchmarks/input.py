@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 from machine import machine
+from report import markdown, spread
 from tqdm import tqdm
 
 from configs.base import get_config
@@ -66,11 +67,11 @@ def batches_per_s(reading: Iterator[data.Batch], at_least_s: float) -> float:
 
 def table(measured: dict, consumers: dict[str, float]) -> str:
     """One row a consumer: the tokens that it takes, and how often what the pipeline gives goes into that."""
-    rows = [["a step on", "tokens/s it takes", "tokens/s the pipeline gives", "times", "goal"], ["---"] * 5]
+    rows = [["a step on", "tokens/s it takes", "tokens/s the pipeline gives", "times", "goal"]]
     given = measured["tokens_per_s"]
     for name, taken in consumers.items():
         rows.append([name, f"{taken:,.0f}", f"{given:,.0f}", f"{given / taken:,.1f}", str(GOAL)])
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return markdown(rows)
 
 
 def main() -> None:
@@ -104,7 +105,7 @@ def main() -> None:
         "song_bytes": summary.num_bytes / number,
         "batch_size": training.batch_size,
         "tokens_per_batch": tokens_per_batch,
-        "batches_per_s": {"median": rate, "low": min(rates), "high": max(rates)},
+        "batches_per_s": spread(rates),
         "tokens_per_s": rate * tokens_per_batch,
         "read_bytes_per_s": rate * training.batch_size * summary.num_bytes / number,
     }

@@ -36,6 +36,7 @@ import numpy as np  # noqa: E402
 from jax.sharding import AxisType  # noqa: E402
 from machine import machine  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
+from report import markdown  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from configs.base import get_config  # noqa: E402
@@ -215,7 +216,7 @@ def table(results: list[dict]) -> str:
     """MB that a device sends a step, and behind the slash what theory needs."""
     header = ["stage", "position", "data x fsdp x tensor", "greatest difference of losses", "parameters"]
     header += ["gradients", "all-reduced", "activations", "other"]
-    rows = [header, ["---"] * len(header)]
+    rows = [header]
     for result in results:
         sent, needed = ({k: f"{v / 1e6:.1f}" for k, v in result[f"{w}_bytes"].items()} for w in ("sent", "needed"))
         rows.append(
@@ -231,7 +232,7 @@ def table(results: list[dict]) -> str:
                 sent["other"],
             ]
         )
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return markdown(rows)
 
 
 def main() -> None:

@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from machine import machine
+from report import markdown, spread
 from tqdm import tqdm
 
 SIZE = "base"
@@ -266,10 +267,6 @@ def in_a_process(kind: str, options: dict, tuned: bool) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
-
-
 def summary(stage: str, runs: dict[str, list[dict]]) -> dict:
     """Of a stage, from what each subject's processes found: subject -> a result a round."""
     from hafm_jax.sizes import StageConfig, train_flops
@@ -306,7 +303,7 @@ def table(stages: list[dict]) -> str:
     """One row a subject; `takes` and `of ours` say how often ours (clock, layer) goes into its time and its memory."""
     header = ["stage", "tokens", "", "s a step", "low-high", "takes", "cores", "tokens/s", "GFLOP/s"]
     header += ["share of GEMM", "peak GB", "of ours", "planned GB", "M parameters a layer"]
-    rows = [header, ["---"] * len(header)]
+    rows = [header]
     for stage in stages:
         reference = stage["subjects"][OURS.name]
         for name, found in stage["subjects"].items():
@@ -329,7 +326,7 @@ def table(stages: list[dict]) -> str:
                     f"{found['layer_parameters'] / 1e6:.3f}",
                 ]
             )
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return markdown(rows)
 
 
 def main() -> None:

@@ -1,0 +1,15 @@
+"""How figures are summed up and shown."""
+
+from __future__ import annotations
+
+import statistics
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
+
+
+def markdown(rows: list[list[str]]) -> str:
+    """A table; the first row is its header."""
+    header, *rest = rows
+    return "\n".join("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rest])

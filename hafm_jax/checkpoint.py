@@ -86,13 +86,12 @@ class Checkpoints:
             metadata = self._manager.item_metadata(step).tree
         except Exception:
             return  # damaged: reading it will tell
-        found, expected = (
-            {jax.tree_util.keystr(path): (tuple(x.shape), str(x.dtype)) for path, x in leaves}
-            for leaves in (jax.tree_util.tree_leaves_with_path(tree) for tree in (metadata, abstract))
-        )
         # Orbax names the fields of tuples and of dicts alike, and leaves out what is empty: compare the arrays alone.
-        if sorted(found.values()) != sorted(expected.values()):
-            odd = sorted(set(found.values()) ^ set(expected.values()))[:2]
+        found, expected = (
+            sorted((tuple(x.shape), str(x.dtype)) for x in jax.tree.leaves(tree)) for tree in (metadata, abstract)
+        )
+        if found != expected:
+            odd = sorted(set(found) ^ set(expected))[:2]
             raise InputError(
                 f"checkpoint {step} in {self.directory} does not fit this configuration (arrays such as {odd} are in "
                 "one of them only): train with the same model fields, or into a new --workdir"

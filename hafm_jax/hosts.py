@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 import jax
 import numpy as np
@@ -56,22 +57,35 @@ def check_equal(value: str, what: str) -> None:
 
 
 class EndNotice:
-    """SIGTERM, by which schedulers and clouds say that a machine goes away."""
+    """SIGTERM, by which schedulers and clouds say that a machine goes away, or the user's Ctrl-C: both are heard, and
+    acted on between two steps, since an exception in the middle of saving or logging leaves locks that nobody frees. A
+    second Ctrl-C ends at once.
+    """
 
     def __init__(self):
+        self.interrupted = False  # by Ctrl-C, here
         self._heard = False
-        # Among several processes JAX listens, and spreads the word; alone there is no such service.
+        # Among several processes JAX listens for SIGTERM, and spreads the word; alone there is no such service.
         self._alone = jax.process_count() == 1
+        self._before = {}
         if self._alone:
-            self._before = signal.signal(signal.SIGTERM, self._hear)
+            self._before[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._hear)
+        if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # ignored in what a shell runs in the background
+            self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._hear)
 
     def _hear(self, number: int, frame: object) -> None:
         self._heard = True
+        if number == signal.SIGINT:
+            self.interrupted = True
+            os.write(sys.stderr.fileno(), b"\nsaving after this step; Ctrl-C again ends at once\n")
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            if not self._alone:
+                os.kill(os.getpid(), signal.SIGTERM)
 
     def reached(self, step: int) -> bool:
         """Whether to save after `step` and end: on every process at the same step. To be asked at each."""
         return self._heard if self._alone else multihost_utils.reached_preemption_sync_point(step)
 
     def close(self) -> None:
-        if self._alone:
-            signal.signal(signal.SIGTERM, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

@@ -7,7 +7,8 @@ for bit, also on other devices. Any field of the config can be set: --config.ste
 --config.mesh.fsdp=4 ...
 
 On several hosts, run it alike on each: TPU pods, GKE and SLURM steps are recognised, others are named by --coordinator,
---num_processes and --process_id. On SIGTERM it saves and exits with 75: run it again. launch/ has scripts.
+--num_processes and --process_id. On SIGTERM it saves and exits with 75, on Ctrl-C with 130: run it again. launch/ has
+scripts.
 
 With --verify it reads all of the data, says what is damaged, and trains nothing.
 """
@@ -49,7 +50,7 @@ COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, 
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With --coordinator: how many processes there are.")
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --coordinator: which of them this is, from 0.")
 
-Mixture = list[tuple[Path, float]]  # token sets and their weights
+TokenSets = list[tuple[Path, float]]  # folders and their weights
 
 
 # Field -> the least that it may be, and what it must stay below.
@@ -76,7 +77,7 @@ class Preempted(Exception):
     """The machine goes away; the message says what was saved."""
 
 
-def token_sets(arguments: list[str]) -> Mixture:
+def token_sets(arguments: list[str]) -> TokenSets:
     """What --data says: DIR or DIR=WEIGHT."""
     sets = []
     for argument in arguments:
@@ -134,10 +135,11 @@ def _check_finite(loss: jax.Array, step: int, programs: Programs, batches: Any, 
     )
 
 
-def train(config: ConfigDict, token_sets: Mixture, workdir: Path) -> State:
+def train(config: ConfigDict, token_sets: TokenSets, workdir: Path) -> State:
     """Train to `config.steps` and return the last state.
 
-    Raises InputError where config or data cannot be used or the loss is not finite, Preempted after SIGTERM.
+    Raises InputError where config or data cannot be used or the loss is not finite, Preempted after SIGTERM,
+    KeyboardInterrupt after Ctrl-C; the message of the last two says what was saved.
     """
     check_config(config)
     mesh = sharding.make_mesh(**config.mesh)
@@ -235,12 +237,13 @@ def train(config: ConfigDict, token_sets: Mixture, workdir: Path) -> State:
                 checkpoints.save(done, state)
             log.aside(time.monotonic() - aside_s)
             if end and not last:
-                raise Preempted(f"step {done} of {config.steps} is saved in {workdir}")
+                ended = KeyboardInterrupt if notice.interrupted else Preempted
+                raise ended(f"step {done} of {config.steps} is saved in {workdir}; run the same command again")
     finally:
         reading.close()
         progress.close()
         log.close()
-        checkpoints.close()  # also on Ctrl-C: what is being saved is saved to its end
+        checkpoints.close()  # what is being saved is saved to its end
         notice.close()
     return state
 
@@ -274,7 +277,7 @@ def main() -> None:
     try:
         train(CONFIG.value, sets, Path(WORKDIR.value))
     except Preempted as saved:
-        print(f"preempted: {saved}; run the same command again", file=sys.stderr)
+        print(f"preempted: {saved}", file=sys.stderr)
         sys.exit(hosts.RESTART_EXIT_CODE)
 
 

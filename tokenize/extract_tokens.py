@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 import hafm_jax
 from hafm_jax import records
-from hafm_jax.audio.codecs import Codec, load_codec, read_config
+from hafm_jax.audio.codecs import Codec, codec_sha256, load_codec, read_config
 from hafm_jax.audio.files import pad_to_cells, read_audio, resample, song_folders, song_splits, to_mono
 from hafm_jax.audio.semantic import (
     VOCAL_NOISE_SIGMA,
@@ -94,16 +94,6 @@ def extract_split(
                     yield result
         finally:
             pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C, do not work through the rest
-
-
-def codec_sha256(directory: Path, codec: Codec) -> str:
-    """Hash of the codec's weights: of the file where they lie in the folder, of the loaded model's otherwise."""
-    if hasattr(codec, "weights_sha256"):
-        return codec.weights_sha256()
-    digest = hashlib.sha256()
-    for path in sorted(directory.glob("*.safetensors")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -179,6 +180,16 @@ def load_codec(directory: str | os.PathLike) -> Codec:
         f'{directory / CONFIG_FILE} names codec {kind!r}; expected "spectral" or "encodec": correct it, or make a '
         "codec with tokenize/train_codec.py"
     )
+
+
+def codec_sha256(directory: str | os.PathLike, codec: Codec) -> str:
+    """Hash of the codec's weights: of the file where they lie in its folder, of the loaded model's otherwise."""
+    if hasattr(codec, "weights_sha256"):
+        return codec.weights_sha256()
+    digest = hashlib.sha256()
+    for path in sorted(Path(directory).glob("*.safetensors")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def read_config(directory: str | os.PathLike) -> dict[str, Any]:

@@ -9,21 +9,18 @@ Axes: B batch, F frames, K codebooks.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import grain
 import numpy as np
 
 from hafm_jax.errors import InputError
-from hafm_jax.records import TokenRecords, cells_of
+from hafm_jax.records import TokenRecords
 from hafm_jax.streams import Stage, tokens_of
 
 Batch = dict[str, np.ndarray]  # stream name -> int32 [B, F, K]
-Source = Sequence[Mapping[str, Any]]  # random access to records, as TokenRecords gives it
-Mixture = Sequence[tuple[Source, float]]  # sets with their weights; one set of weight 1 is the ordinary case
+Mixture = Sequence[tuple[TokenRecords, float]]  # sets with their weights; one set of weight 1 is the ordinary case
 
 # Reading ahead: batches that wait, so that a slow read holds up no step, and the threads that make them.
 AHEAD_BATCHES = 8
@@ -40,21 +37,14 @@ def crop(record: Mapping[str, np.ndarray], stage: Stage, start_cell: int, num_ce
     }
 
 
-def _lengths(source: Source, stage: Stage, num_cells: int) -> np.ndarray:
-    """Cells of each record, int64 [records]. Raises InputError where none holds a window of num_cells."""
-    name = source.directory if isinstance(source, TokenRecords) else "the token set"
-    if len(source) == 0:
-        raise InputError(f"{name} holds no record; expected at least one: run extract_tokens.py on more songs")
-    if isinstance(source, TokenRecords):
-        lengths = source.num_cells  # known without reading the songs
-    else:
-        lengths = np.array([cells_of(source[i]) for i in range(len(source))])
-    if lengths.max() < num_cells:
+def _check_lengths(source: TokenRecords, stage: Stage, num_cells: int) -> None:
+    """Raises InputError where no record holds a window of num_cells."""
+    longest = source.num_cells.max()
+    if longest < num_cells:
         raise InputError(
-            f"the longest record of {name} is {lengths.max()} cells long; the {stage.name} stage trains on windows of "
-            f"{num_cells} cells of 40 ms: use longer songs or set --config.window_cells"
+            f"the longest record of {source.directory} is {longest} cells long; the {stage.name} stage trains on "
+            f"windows of {num_cells} cells of 40 ms: use longer songs or set --config.window_cells"
         )
-    return lengths
 
 
 def _mix(parts: Sequence[grain.MapDataset], mixture: Mixture) -> grain.MapDataset:
@@ -78,24 +68,26 @@ def _rows_of_process(
 
 
 class _RandomCrop(grain.transforms.RandomMap):
-    def __init__(self, stage: Stage, num_cells: int):
-        self._stage, self._num_cells = stage, num_cells
+    def __init__(self, source: TokenRecords, stage: Stage, num_cells: int):
+        self._source, self._stage, self._num_cells = source, stage, num_cells
 
-    def random_map(self, record: Mapping[str, np.ndarray], rng: np.random.Generator) -> Batch:
-        last = cells_of(record) - self._num_cells
-        return crop(record, self._stage, int(rng.integers(0, last + 1)), self._num_cells)
+    def random_map(self, number: int, rng: np.random.Generator) -> Batch:
+        last = int(self._source.num_cells[number]) - self._num_cells
+        window = self._source.window(number, int(rng.integers(0, last + 1)), self._num_cells)
+        return crop(window, self._stage, 0, self._num_cells)
 
 
-def _random_crops(source: Source, stage: Stage, num_cells: int, seed: int) -> grain.MapDataset:
+def _random_crops(source: TokenRecords, stage: Stage, num_cells: int, seed: int) -> grain.MapDataset:
     """A crop of every record that holds a window, then of every one again, each epoch shuffled and cropped anew."""
-    long_enough = np.flatnonzero(_lengths(source, stage, num_cells) >= num_cells)
+    _check_lengths(source, stage, num_cells)
+    long_enough = np.flatnonzero(source.num_cells >= num_cells)
     return (
         grain.MapDataset.range(len(long_enough))
         .seed(seed)
         .shuffle()
         .repeat()
-        .map(lambda i: source[int(long_enough[i])])
-        .random_map(_RandomCrop(stage, num_cells))
+        .map(lambda i: int(long_enough[i]))
+        .random_map(_RandomCrop(source, stage, num_cells))
     )
 
 
@@ -118,12 +110,13 @@ def train_batches(
     return _rows_of_process(_mix(parts, mixture), batch_size, process_index, process_count)
 
 
-def _windows(source: Source, stage: Stage, num_cells: int) -> grain.MapDataset:
+def _windows(source: TokenRecords, stage: Stage, num_cells: int) -> grain.MapDataset:
     """Every record once, cut into windows from its start."""
-    lengths = _lengths(source, stage, num_cells)
-    places = [(i, start) for i, n in enumerate(lengths) for start in range(0, n - num_cells + 1, num_cells)]
-    read = functools.lru_cache(AHEAD_THREADS)(source.__getitem__)  # a song is read once for its windows, not for each
-    return grain.MapDataset.range(len(places)).map(lambda k: crop(read(places[k][0]), stage, places[k][1], num_cells))
+    _check_lengths(source, stage, num_cells)
+    places = [(i, start) for i, n in enumerate(source.num_cells) for start in range(0, n - num_cells + 1, num_cells)]
+    return grain.MapDataset.range(len(places)).map(
+        lambda k: crop(source.window(*places[k], num_cells), stage, 0, num_cells)
+    )
 
 
 def eval_batches(

@@ -31,7 +31,7 @@ from tqdm import tqdm
 from hafm_jax.atomic import write_bytes
 from hafm_jax.errors import InputError
 from hafm_jax.streams import ACOUSTIC_CODEBOOKS, CELLS_PER_S, STREAMS
-from hafm_jax.tfrecord import HEADER, check_payload, example_class, frame, index_records
+from hafm_jax.tfrecord import HEADER, Varints, check_payload, example_class, frame, index_records
 
 DATASET = "hafm_tokens"
 VERSION = "1.0.0"  # of the format; tensorflow-datasets wants three numbers
@@ -44,6 +44,10 @@ class Field(NamedTuple):
     frames_per_cell: int
     codebooks: int
     vocabulary: int
+
+    @property
+    def tokens_per_cell(self) -> int:
+        return self.frames_per_cell * self.codebooks
 
 
 FIELDS = {  # read off the token contract
@@ -99,12 +103,15 @@ def encode_example(record: dict[str, Any]) -> bytes:
     return example.SerializeToString(deterministic=True)
 
 
-def decode_example(payload: bytes, where: str) -> dict[str, Any]:
-    """The inverse of `encode_example`, arrays int32. Raises InputError, `where` first, on anything else."""
+def decode_example(payload: bytes, where: str, first_cell: int = 0, num_cells: int | None = None) -> dict[str, Any]:
+    """The inverse of `encode_example`, arrays int32: the whole song, or only the window of num_cells from first_cell.
+
+    Raises InputError, `where` first, on anything else; ids outside the window are not looked at.
+    """
     from google.protobuf.message import DecodeError
 
     try:
-        features = example_class().FromString(payload).features.feature
+        features = example_class(packed=True).FromString(payload).features.feature
     except DecodeError as error:
         raise InputError(f"{where}: no tf.train.Example ({error}); expected tokens: extract them again") from error
     absent = sorted({"id", *FIELDS} - set(features))
@@ -113,14 +120,25 @@ def decode_example(payload: bytes, where: str) -> dict[str, Any]:
             f"{where}: found the features {sorted(features)}; expected id, {', '.join(FIELDS)}: extract tokens again"
         )
     record: dict[str, Any] = {"id": features["id"].bytes_list.value[0].decode(errors="replace")}
-    for name, (_, width, _) in FIELDS.items():
-        values = np.array(features[name].int64_list.value, np.int64)
-        if width > 1 and values.size % width == 0:
-            values = values.reshape(-1, width)
-        record[name] = values
-    check_record(
-        record, f"{where}, song {record['id']}"
-    )  # before the cast: a huge id must not wrap into the vocabulary
+    where = f"{where}, song {record['id']}"
+    try:
+        numbers = {name: Varints(b"".join(features[name].int64_list.value)) for name in FIELDS}
+        cells = len(numbers["vocal_semantic"]) // FIELDS["vocal_semantic"].tokens_per_cell
+        for name, form in FIELDS.items():
+            if not cells or len(numbers[name]) != cells * form.tokens_per_cell:
+                raise InputError(
+                    f"{where}: {name} has {len(numbers[name])} tokens; expected {cells * form.tokens_per_cell}, whole "
+                    "cells of one length in all fields: extract the tokens again"
+                )
+        stop_cell = cells if num_cells is None else first_cell + num_cells
+        if not 0 <= first_cell < stop_cell <= cells:
+            raise IndexError(f"{where}: cells {first_cell} to {stop_cell} of {cells}")
+        for name, form in FIELDS.items():
+            values = numbers[name][first_cell * form.tokens_per_cell : stop_cell * form.tokens_per_cell]
+            record[name] = values.reshape(-1, form.codebooks) if form.codebooks > 1 else values
+    except ValueError as error:
+        raise InputError(f"{where}: {error}; expected tokens: extract them again") from error
+    check_record(record, where)  # before the cast: a huge id must not wrap into the vocabulary
     return {name: value if name == "id" else value.astype(np.int32) for name, value in record.items()}
 
 
@@ -257,9 +275,10 @@ class TokenRecords:
     """Random access to the records of a split; a Grain data source.
 
     `records[i]` is a dict with `id` (str), `vocal_semantic` int32 [2N], `instrumental_semantic` int32 [2N] and
-    `acoustic` int32 [3N, 8]. The index of byte offsets is made once, from the records' headers alone. Files are opened
-    when first read, in each process anew, and read by position, so threads and forked workers never disturb others.
-    Raises InputError, with file and byte offset, on a wrong checksum, a file cut short or a wrong shape.
+    `acoustic` int32 [3N, 8]; `window` is a part of one, without the cost of decoding the rest. The index of byte
+    offsets is made once, from the records' headers alone. Files are opened when first read, in each process anew, and
+    read by position, so threads and forked workers never disturb others. Raises InputError, with file and byte offset,
+    on a wrong checksum, a file cut short or a wrong shape.
     """
 
     def __init__(self, directory: str | os.PathLike, split: str) -> None:
@@ -276,13 +295,17 @@ class TokenRecords:
         return len(self._index)
 
     def __getitem__(self, number: int) -> dict[str, Any]:
+        return self.window(number)
+
+    def window(self, number: int, first_cell: int = 0, num_cells: int | None = None) -> dict[str, Any]:
+        """num_cells of the record from first_cell, all of them without; the checksum is always of the whole record."""
         number = range(len(self))[number]  # negative numbers count from the end, others raise IndexError
         shard = int(self._shard[number])
         offset, length, crc = (int(value) for value in self._index[number])
         payload = self._read(shard, offset + HEADER.size, length)
         where = f"{self._paths[shard]} at byte {offset}"
         check_payload(payload, length, crc, where)
-        return decode_example(payload, where)
+        return decode_example(payload, where, first_cell, num_cells)
 
     def __repr__(self) -> str:  # Grain asks for one that says which data it is, and compares it on restore
         return f"TokenRecords(split={self.split!r}, fingerprint={self.fingerprint!r})"

@@ -33,8 +33,12 @@ def masked_crc32c(data: bytes) -> int:
 
 
 @functools.cache
-def example_class() -> type:
-    """The message tf.train.Example, wire-compatible; in a descriptor pool of its own, clear of TensorFlow's."""
+def example_class(packed: bool = False) -> type:
+    """The message tf.train.Example, wire-compatible; in a descriptor pool of its own, clear of TensorFlow's.
+
+    With `packed`, an int64_list's `value` holds the bytes that its integers are packed to (see `Varints`): whoever
+    wants a window of a song need not decode all of it.
+    """
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     package = "hafm_jax_example"
@@ -55,7 +59,8 @@ def example_class() -> type:
 
     message(file.message_type, "BytesList", ("value", 1, field_types.TYPE_BYTES, True))
     message(file.message_type, "FloatList", ("value", 1, field_types.TYPE_FLOAT, True))
-    message(file.message_type, "Int64List", ("value", 1, field_types.TYPE_INT64, True))
+    integers = field_types.TYPE_BYTES if packed else field_types.TYPE_INT64
+    message(file.message_type, "Int64List", ("value", 1, integers, True))
     kinds = [("bytes_list", 1, "BytesList", False), ("float_list", 2, "FloatList", False)]
     feature = message(file.message_type, "Feature", *kinds, ("int64_list", 3, "Int64List", False))
     feature.oneof_decl.add(name="kind")
@@ -74,6 +79,40 @@ def example_class() -> type:
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(file.SerializeToString())
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.Example"))
+
+
+class Varints:
+    """The integers that protobuf packed to these bytes; a slice of them is decoded alone, to int64.
+
+    Each stands in 7 bits a byte, the lowest first; its last byte is below 128. Raises ValueError where one is cut off
+    or longer than 64 bits.
+    """
+
+    def __init__(self, packed: bytes) -> None:
+        self._bytes = np.frombuffer(packed, np.uint8)
+        self._ends = np.flatnonzero(self._bytes < 128)
+        if len(packed) and packed[-1] >= 128:
+            raise ValueError("an integer is cut off")
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, window: slice) -> np.ndarray:
+        first, stop, _ = window.indices(len(self))
+        ends = self._ends[first:stop]
+        starts = np.empty_like(ends)
+        if len(ends):
+            starts[0] = self._ends[first - 1] + 1 if first else 0
+            starts[1:] = ends[:-1] + 1
+        more = ends - starts  # bytes beyond the first
+        values = (self._bytes[starts] & 127).astype(np.int64)
+        longest = int(more.max(initial=0))
+        if longest > 9:
+            raise ValueError("an integer has more than 64 bits")
+        for byte in range(1, longest + 1):
+            has = np.flatnonzero(more >= byte)
+            values[has] |= (self._bytes[starts[has] + byte] & 127).astype(np.int64) << 7 * byte
+        return values
 
 
 def frame(payload: bytes) -> bytes:

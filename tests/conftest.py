@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 
 from hafm_jax import model
+from hafm_jax.records import FIELDS, cells_of
 from hafm_jax.sizes import StageConfig
 from hafm_jax.streams import STAGES, STREAMS
 
@@ -64,6 +65,25 @@ def random_record(num_cells: int, seed: int = 0) -> dict[str, np.ndarray]:
         for name in ("vocal_semantic", "instrumental_semantic")
     }
     return semantic | {"acoustic": rng.integers(0, 1024, (3 * num_cells, 8), dtype=np.int32)}
+
+
+class Songs(list):
+    """Records in memory, with what hafm_jax.data asks of TokenRecords, and a count of the windows read."""
+
+    directory = "memory"
+    reads = 0
+
+    @property
+    def num_cells(self) -> np.ndarray:
+        return np.array([cells_of(record) for record in self])
+
+    def window(self, number: int, first_cell: int, num_cells: int) -> dict[str, np.ndarray]:
+        self.reads += 1
+        cells = slice(first_cell, first_cell + num_cells)
+        return {
+            name: self[number][name][cells.start * form.frames_per_cell : cells.stop * form.frames_per_cell]
+            for name, form in FIELDS.items()
+        }
 
 
 @pytest.fixture(autouse=True)

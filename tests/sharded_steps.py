@@ -14,7 +14,7 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 
 import jax
 import numpy as np
-from conftest import random_record
+from conftest import Songs, random_record
 from jax.sharding import AxisType
 
 from configs.base import get_config
@@ -33,7 +33,7 @@ def main() -> None:
     config = get_config()
     config.update(stage=stage, position=position, size="tiny", window_cells=10, compute_dtype="float32")
     config.update(steps=STEPS, batch_size=BATCH, learning_rate=3e-3, warmup_steps=2)
-    records = [random_record(10 + i, i) for i in range(BATCH)]
+    records = Songs(random_record(10 + i, i) for i in range(BATCH))
     found = {}
     states = {}
     for shape in MESHES:

@@ -93,6 +93,39 @@ def test_what_is_written_is_read_back(tmp_path_factory, cells, num_shards, name)
         source[len(source)]
 
 
+@settings(max_examples=30)
+@given(
+    values=st.lists(st.one_of(st.integers(0, 1023), st.integers(-(2**63), 2**63 - 1)), max_size=50),
+    window=st.tuples(st.integers(0, 50), st.integers(0, 50)),
+)
+def test_varints_are_protobufs(values, window):
+    example = tfrecord.example_class()()
+    example.features.feature["x"].int64_list.value.extend(values)
+    parsed = tfrecord.example_class(packed=True).FromString(example.SerializeToString())
+    varints = tfrecord.Varints(b"".join(parsed.features.feature["x"].int64_list.value))
+    assert len(varints) == len(values)
+    assert varints[slice(*window)].tolist() == values[slice(*window)]
+
+
+@pytest.mark.parametrize("packed", [b"\x01\x80", b"\xff" * 10 + b"\x01"])
+def test_broken_varints_are_refused(packed):
+    with pytest.raises(ValueError, match="an integer"):
+        tfrecord.Varints(packed)[:]
+
+
+@pytest.mark.parametrize("first_cell, num_cells", [(0, 1), (0, 5), (2, 2), (4, 1)])
+def test_a_window_is_a_part_of_the_record(folder, first_cell, num_cells):
+    source = records.TokenRecords(folder, "train")
+    song = source[2]  # of 5 cells
+    window = source.window(2, first_cell, num_cells)
+    for name, form in records.FIELDS.items():
+        part = slice(first_cell * form.frames_per_cell, (first_cell + num_cells) * form.frames_per_cell)
+        np.testing.assert_array_equal(window[name], song[name][part])
+    for beyond in ((-1, 2), (3, 3), (2, 0)):
+        with pytest.raises(IndexError, match="of 5"):
+            source.window(2, *beyond)
+
+
 def test_source_can_be_pickled_and_has_one_fingerprint(folder, tmp_path_factory):
     source = records.TokenRecords(folder, "train")
     assert_same(source[1], source[1])

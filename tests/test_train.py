@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import random_record
+from conftest import Songs, random_record
 from ml_collections import ConfigDict
 
 from configs import demo, overfit
@@ -48,7 +48,7 @@ def token_set(tmp_path):
 def test_a_few_crops_are_learnt_by_heart_and_generated_back(stage, tiny):
     tiny.update(stage=stage, steps=150, learning_rate=5e-3)
     config = stage_config(tiny)
-    source = [random_record(4, seed=i) for i in range(2)]
+    source = Songs(random_record(4, seed=i) for i in range(2))
     batches = data.train_batches([(source, 1)], config.streams, 4, 2, seed=0)
     transform = optimizer(tiny)
     state = jax.jit(lambda key: init_state(config, transform, key))(jax.random.key(0))
@@ -133,7 +133,7 @@ def test_the_full_size_makes_one_training_step_and_a_short_decode():
     transform = optimizer(config)
     state = jax.jit(lambda key: init_state(stage, transform, key))(jax.random.key(0))
     assert num_parameters(stage) == sum(x.size for x in jax.tree.leaves(state["params"]))
-    batch = data.train_batches([([random_record(1)], 1)], stage.streams, 1, 1, 0)[0]
+    batch = data.train_batches([(Songs([random_record(1)]), 1)], stage.streams, 1, 1, 0)[0]
     step = jax.jit(lambda s, b: train_step(stage, config, transform, s, b), donate_argnums=0)
     state, metrics = step(state, batch)
     assert float(metrics["loss"]) == pytest.approx(np.log(1024), rel=0.1)
@@ -162,7 +162,7 @@ def test_configurations_have_the_fields_of_base(config):
 
 def test_parts_of_a_batch_make_the_same_step(tiny):
     tiny.update(stage="coarse", batch_size=4, condition_dropout=0.5)
-    source = [random_record(4, seed=i) for i in range(4)]
+    source = Songs(random_record(4, seed=i) for i in range(4))
     batch = data.train_batches([(source, 1)], STAGES["coarse"], 4, 4, seed=0)[0]
     mesh = make_mesh(-1, 1, 1)
 

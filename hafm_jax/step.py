@@ -88,7 +88,7 @@ def train_step(
     metrics = {
         "loss": jnp.mean(by_codebook),
         "loss_per_codebook": by_codebook,
-        "gradient_norm": optax.global_norm(gradients),
+        "gradient_norm": optax.tree.norm(gradients),
         "learning_rate": learning_rate(training)(state["step"]),
     }
     params = optax.apply_updates(state["params"], updates)

@@ -233,7 +233,7 @@ def train_step(
         points = math.prod(out["codes"].shape[:2])
         residuals = out.pop("residuals").reshape(points, config.codebooks, config.latent)
         books = follow_latents(books, out.pop("codes").reshape(points, -1), residuals, books_key, replace)
-    out["gradient_norm"] = optax.global_norm(grads)
+    out["gradient_norm"] = optax.tree.norm(grads)
     params = optax.apply_updates(state["params"], updates)
     return {"params": params, "optimiser": optimiser_state, "books": books}, out
 

@@ -17,7 +17,7 @@ from hafm_jax.metrics.vocal_use import vocal_use
 from hafm_jax.pretrained import DEMO, load_model
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ
 
-NUM_SONGS = 64  # the coarse stage's margin is small: it takes so many to tell it from chance
+NUM_SONGS = 32  # the coarse stage's margin is small: it takes so many to tell it from chance
 SECONDS = 10.24  # one window of the semantic stage, four of the coarse stage
 EXAMPLE = Path(__file__).parents[1] / "examples" / "vocal.wav"
 

@@ -24,7 +24,9 @@ def get_config() -> ConfigDict:
     config.seed = 0
     config.condition_dropout = 0.1  # share of examples that learn without condition, for guidance [paper]
     config.accumulate_steps = 1  # parts of a batch that are computed one after another: less memory [ours]
-    config.remat = "layer"  # none, attention or layer: what the backward pass computes again (hafm_jax/model.py) [ours]
+    config.remat = (
+        "attention"  # none, attention, layer: what the backward pass computes again (hafm_jax/model.py) [ours]
+    )
 
     # The devices (hafm_jax/sharding.py). The product of the three is their number; -1: what the other two leave
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})

@@ -5,11 +5,11 @@
 
 Size `base`, float32, one window of 250 cells: sequences of 1,000 (semantic), 4,000 (coarse) and 6,000 tokens (fine),
 random tokens. Every figure is of a process of its own, which makes one step to warm up and then those that count; all
-take turns, round by round, since machines drift and ratios hold. `ours` is what configs/base.py trains: positions by `clock`,
-remat `attention`. `cores` is CPU time over time: where it is well below
-the machine's, something else ran beside. The share is of the rate of a large float32 matrix product, the better of
-XLA's and torch's, read at the end of each process. FLOPs are what `sizes.train_flops` counts: what remat computes again
-is not among them. Peak memory is the process's own high-water mark, libraries and compiler included.
+take turns, round by round, since machines drift and ratios hold. `ours` is what configs/base.py trains: positions by
+`clock`, remat `attention`. `cores` is CPU time over time: where it is well below the machine's, something else ran
+beside. The share is of the rate of a large float32 matrix product, the better of XLA's and torch's, read at the end of
+each process. FLOPs are what `sizes.train_flops` counts: what remat computes again is not among them. Peak memory is the
+process's own high-water mark, libraries and compiler included.
 
 The peer is transformers' Qwen3 of the same width, depth, heads and feed-forward (three matrices, tanh GELU), with
 RMSNorm and QK-norm: its layers have as many parameters, and embeddings and heads are alike. Its rotary embedding is

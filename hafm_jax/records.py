@@ -5,7 +5,8 @@ A data set is a folder (DESIGN.md section 6):
     hafm_tokens-SPLIT.tfrecord-00000-of-00008   the examples: id, vocal_semantic [2N], instrumental_semantic [2N],
                                                 acoustic [3N, 8] flattened
     dataset_info.json, features.json            tensorflow-datasets' description: `tfds.builder_from_directory` loads it
-    hafm_tokens-SPLIT.cells.json                cells of each song, to know them without reading the songs
+    hafm_tokens-SPLIT.index.json                length, checksum and cells of each record of each shard: a set on a
+                                                slow disk or in a bucket opens without touching its shards
     tokens.json                                 what made the tokens, what a record holds, and how much there is
 
 tensorflow-datasets writes the two description files; reading does without it (hafm_jax.tfrecord).
@@ -31,7 +32,7 @@ from tqdm import tqdm
 from hafm_jax.atomic import write_bytes
 from hafm_jax.errors import InputError
 from hafm_jax.streams import ACOUSTIC_CODEBOOKS, CELLS_PER_S, STREAMS
-from hafm_jax.tfrecord import HEADER, Varints, check_payload, example_class, frame, index_records
+from hafm_jax.tfrecord import Varints, example_class, frame, framed_size, unframe, walk_records
 
 DATASET = "hafm_tokens"
 VERSION = "1.0.0"  # of the format; tensorflow-datasets wants three numbers
@@ -150,8 +151,34 @@ def shard_name(split: str, shard: int, num_shards: int) -> str:
     return f"{DATASET}-{split}.tfrecord-{shard:05d}-of-{num_shards:05d}"
 
 
-def cells_name(split: str) -> str:
-    return f"{DATASET}-{split}.cells.json"
+def index_name(split: str) -> str:
+    return f"{DATASET}-{split}.index.json"
+
+
+class Shard(NamedTuple):
+    """A file of whole records, complete but under a name that nobody reads yet: cells of each song, payload bytes."""
+
+    path: Path
+    cells: list[int]
+    num_bytes: int
+
+
+class ShardWriter:
+    """Writes records to `path`. `close` before anybody reads it."""
+
+    def __init__(self, path: Path) -> None:
+        self.shard = Shard(path, [], 0)
+        self._file = path.open("wb")
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Raises InputError as `encode_example`."""
+        payload = encode_example(record)
+        self._file.write(frame(payload))
+        self.shard.cells.append(cells_of(record))
+        self.shard = self.shard._replace(num_bytes=self.shard.num_bytes + len(payload))
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def write_split(
@@ -166,37 +193,47 @@ def write_split(
     directory.mkdir(parents=True, exist_ok=True)
     mark = secrets.token_hex(4)
     partial = [directory / f".{shard_name(split, k, num_shards)}.{mark}.tmp" for k in range(num_shards)]
-    cells: list[list[int]] = [[] for _ in range(num_shards)]  # of each song of each shard
-    num_bytes = 0
     try:
-        files = [path.open("wb") for path in partial]
+        writers = [ShardWriter(path) for path in partial]
         try:
             for number, record in enumerate(records):
-                payload = encode_example(record)
-                files[number % num_shards].write(frame(payload))
-                cells[number % num_shards].append(cells_of(record))
-                num_bytes += len(payload)
+                writers[number % num_shards].write(record)
         finally:
-            for file in files:
-                file.close()
-        lengths = [len(shard) for shard in cells if shard]  # dealt in turn, so empty shards are the last ones
-        if not lengths:
-            raise InputError(
-                f"{directory}: no songs for the split {split}; expected at least one: check the songs' folder"
-            )
-        (directory / TOKENS_FILE).unlink(missing_ok=True)  # no longer true; its absence marks an unfinished data set
-        final = [directory / shard_name(split, k, len(lengths)) for k in range(len(lengths))]
-        for path, target in zip(partial, final, strict=False):
-            os.replace(path, target)
-        for stale in set(directory.glob(f"{DATASET}-{split}.tfrecord-*")) - set(final):
-            stale.unlink()
+            for writer in writers:
+                writer.close()
+        return publish_split(directory, split, [writer.shard for writer in writers])
     finally:
         for path in partial:
             path.unlink(missing_ok=True)
-    in_order = [n for shard in cells for n in shard]
-    document = {"sha256": _cells_sha256(TokenRecords(directory, split).fingerprint, in_order), "cells": in_order}
-    write_bytes(directory / cells_name(split), (json.dumps(document) + "\n").encode())
-    return SplitSummary(split, lengths, num_bytes, sum(in_order))
+
+
+def publish_split(directory: Path, split: str, shards: Sequence[Shard]) -> SplitSummary:
+    """Give a split's shards their final names, in order and without those that hold no record, in place of any older.
+
+    Interrupted, it can be called again: what has its name already is left. Raises InputError where there is no record.
+    """
+    filled = [shard for shard in shards if shard.cells]
+    if not filled:
+        raise InputError(f"{directory}: no songs for the split {split}; expected at least one: check the songs' folder")
+    (directory / TOKENS_FILE).unlink(missing_ok=True)  # no longer true; its absence marks an unfinished data set
+    final = [directory / shard_name(split, k, len(filled)) for k in range(len(filled))]
+    for shard, target in zip(filled, final, strict=True):
+        if shard.path.exists() or not target.exists():
+            os.replace(shard.path, target)
+    for stale in set(directory.glob(f"{DATASET}-{split}.tfrecord-*")) - set(final):
+        stale.unlink()
+    index = [
+        [[length, crc, cells] for (_, length, crc), cells in zip(walk_records(path), shard.cells, strict=True)]
+        for path, shard in zip(final, filled, strict=True)
+    ]
+    document = {"sha256": _index_sha256(index), "length_crc_cells": index}
+    write_bytes(directory / index_name(split), (json.dumps(document, separators=(",", ":")) + "\n").encode())
+    return SplitSummary(
+        split,
+        [len(shard.cells) for shard in filled],
+        sum(shard.num_bytes for shard in filled),
+        sum(n for shard in filled for n in shard.cells),
+    )
 
 
 def check_target(directory: str | os.PathLike, splits: Sequence[str]) -> None:
@@ -275,19 +312,26 @@ class TokenRecords:
     """Random access to the records of a split; a Grain data source.
 
     `records[i]` is a dict with `id` (str), `vocal_semantic` int32 [2N], `instrumental_semantic` int32 [2N] and
-    `acoustic` int32 [3N, 8]; `window` is a part of one, without the cost of decoding the rest. The index of byte
-    offsets is made once, from the records' headers alone. Files are opened when first read, in each process anew, and
-    read by position, so threads and forked workers never disturb others. Raises InputError, with file and byte offset,
-    on a wrong checksum, a file cut short or a wrong shape.
+    `acoustic` int32 [3N, 8]; `window` is a part of one, without the cost of decoding the rest. Where each record stands
+    is read from the list beside the shards, or from the records' headers. Files are opened when first read, in each
+    process anew, and read by position, so threads and forked workers never disturb others. Raises InputError, with file
+    and byte offset, on a wrong checksum, a file cut short or a wrong shape.
     """
 
     def __init__(self, directory: str | os.PathLike, split: str) -> None:
         self.directory, self.split = Path(directory), split
         self._paths = shards(self.directory, split)
         self._files: dict[int, int] = {}  # shard -> file descriptor
-        indexes = [index_records(path) for path in self._paths]
+        listed = self.listed_index()
+        if listed is None:
+            walked = [list(walk_records(path)) for path in self._paths]
+            indexes = [[(length, crc, -1) for _, length, crc in rows] for rows in walked]
+        else:
+            indexes = listed
         self._shard = np.repeat(np.arange(len(indexes)), [len(index) for index in indexes])  # [records]
-        self._index = np.concatenate(indexes)  # [records, 3]: offset of the header, length and CRC of the payload
+        rows = [np.array(index, np.int64).reshape(-1, 3) for index in indexes]
+        self._offset = np.concatenate([_offsets(row[:, 0]) for row in rows])  # [records], of the record's header
+        self._index = np.concatenate(rows)  # [records, 3]: length and CRC of the payload, cells (-1: not known)
         if not len(self._index):
             raise InputError(f"{self._paths[0]} and its fellow shards hold no records: extract the tokens again")
 
@@ -300,11 +344,10 @@ class TokenRecords:
     def window(self, number: int, first_cell: int = 0, num_cells: int | None = None) -> dict[str, Any]:
         """num_cells of the record from first_cell, all of them without; the checksum is always of the whole record."""
         number = range(len(self))[number]  # negative numbers count from the end, others raise IndexError
-        shard = int(self._shard[number])
-        offset, length, crc = (int(value) for value in self._index[number])
-        payload = self._read(shard, offset + HEADER.size, length)
+        shard, offset = int(self._shard[number]), int(self._offset[number])
+        length, crc, _ = (int(value) for value in self._index[number])
         where = f"{self._paths[shard]} at byte {offset}"
-        check_payload(payload, length, crc, where)
+        payload = unframe(self._read(shard, offset, framed_size(length)), length, crc, where)
         return decode_example(payload, where, first_cell, num_cells)
 
     def __repr__(self) -> str:  # Grain asks for one that says which data it is, and compares it on restore
@@ -314,25 +357,29 @@ class TokenRecords:
     def fingerprint(self) -> str:
         """sha256 over the lengths and checksums of all records in order: equal for equal data, wherever it lies."""
         digest = hashlib.sha256(self.split.encode())
-        digest.update(np.column_stack([self._shard, self._index[:, 1:]]).astype("<i8").tobytes())
+        digest.update(np.column_stack([self._shard, self._index[:, :2]]).astype("<i8").tobytes())
         return digest.hexdigest()
 
     @functools.cached_property
     def num_cells(self) -> np.ndarray:
         """Cells of each record, int64 [records]: as listed beside the shards, else found by reading every record."""
-        listed = self.listed_cells()
-        if listed is None:
-            listed = [cells_of(self[i]) for i in tqdm(range(len(self)), f"lengths of {self.split}", unit="song")]
-        return np.array(listed, np.int64)
+        cells = self._index[:, 2]
+        if (cells < 0).any():
+            every = tqdm(range(len(self)), f"lengths of {self.split}", unit="song")
+            cells = np.array([cells_of(self[i]) for i in every], np.int64)
+        return cells
 
-    def listed_cells(self) -> list[int] | None:
-        """The list that `write_split` left; None where there is none, it is damaged, or it is of other shards."""
+    def listed_index(self) -> list[list[list[int]]] | None:
+        """What `publish_split` listed: [length, CRC, cells] of each record of each shard. None where there is no list,
+        it is damaged, or of shards of another size."""
         try:
-            document = json.loads((self.directory / cells_name(self.split)).read_text())
-            fits = document["sha256"] == _cells_sha256(self.fingerprint, document["cells"])
-        except (OSError, ValueError, KeyError, TypeError, OverflowError):
+            document = json.loads((self.directory / index_name(self.split)).read_text())
+            index = document["length_crc_cells"]
+            fits = document["sha256"] == _index_sha256(index) and len(index) == len(self._paths)
+            sizes = [sum(framed_size(length) for length, _, _ in rows) for rows in index]
+        except (OSError, ValueError, KeyError, TypeError):
             return None
-        return document["cells"] if fits else None
+        return index if fits and sizes == [path.stat().st_size for path in self._paths] else None
 
     def _read(self, shard: int, offset: int, length: int) -> bytes:
         descriptor = self._files.get(shard)
@@ -358,9 +405,14 @@ class TokenRecords:
             os.close(descriptor)
 
 
-def _cells_sha256(fingerprint: str, cells: Sequence[int]) -> str:
-    """Ties a list of lengths to the shards of that fingerprint, and tells when either has changed."""
-    return hashlib.sha256(fingerprint.encode() + np.array(cells, "<i8").tobytes()).hexdigest()
+def _offsets(lengths: np.ndarray) -> np.ndarray:
+    """Of the headers of records of these lengths, from the start of their shard."""
+    sizes = lengths + framed_size(0)
+    return np.cumsum(sizes) - sizes
+
+
+def _index_sha256(index: Sequence[Sequence[Sequence[int]]]) -> str:
+    return hashlib.sha256(json.dumps(index).encode()).hexdigest()
 
 
 def splits_in(directory: Path) -> set[str]:

@@ -121,6 +121,11 @@ def frame(payload: bytes) -> bytes:
     return length + FOOTER.pack(masked_crc32c(length)) + payload + FOOTER.pack(masked_crc32c(payload))
 
 
+def framed_size(length: int) -> int:
+    """Bytes of the record in its file whose payload has `length` bytes."""
+    return HEADER.size + length + FOOTER.size
+
+
 def walk_records(path: Path) -> Iterator[tuple[int, int, int]]:
     """(offset of the header, length, stored masked CRC of the payload) of each record; no payload is read.
 
@@ -141,7 +146,7 @@ def walk_records(path: Path) -> Iterator[tuple[int, int, int]]:
             length, crc = HEADER.unpack(header)
             if masked_crc32c(header[:8]) != crc or length > MAX_PAYLOAD_BYTES:
                 raise InputError(f"{where}: the header's checksum is wrong; expected a TFRecord file: copy it again")
-            following = offset + HEADER.size + length + FOOTER.size
+            following = offset + framed_size(length)
             if following > size:
                 raise InputError(
                     f"{where}: the file ends {following - size} bytes before its record does: copy it again"
@@ -151,14 +156,20 @@ def walk_records(path: Path) -> Iterator[tuple[int, int, int]]:
             offset = following
 
 
-def index_records(path: Path) -> np.ndarray:
-    """What `walk_records` yields, int64 [records, 3]; raises as it does."""
-    return np.array(list(walk_records(path)), np.int64).reshape(-1, 3)
-
-
 def check_payload(payload: bytes, length: int, crc: int, where: str) -> None:
     """Raises InputError, `where` first, unless the payload is as long as its header says and its checksum right."""
     if len(payload) != length:
         raise InputError(f"{where}: {len(payload)} of {length} bytes are left; expected a whole file: copy it again")
     if masked_crc32c(payload) != crc:
         raise InputError(f"{where}: the record's checksum is wrong; expected intact data: copy the file again")
+
+
+def unframe(data: bytes, length: int, crc: int, where: str) -> bytes:
+    """The payload of a whole record, header and footer included. Raises InputError, `where` first, unless it is the one
+    of that length and checksum."""
+    header = struct.pack("<Q", length)
+    payload = data[HEADER.size : HEADER.size + length]
+    check_payload(payload, length, crc, where)
+    if data != header + FOOTER.pack(masked_crc32c(header)) + payload + FOOTER.pack(crc):
+        raise InputError(f"{where}: the record's frame is damaged; expected intact data: copy the file again")
+    return payload

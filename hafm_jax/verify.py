@@ -15,14 +15,14 @@ from hafm_jax.records import (
     TOKENS_FILE,
     SplitSummary,
     TokenRecords,
-    cells_name,
     cells_of,
     decode_example,
+    index_name,
     read_tokens_json,
     shards,
     splits_in,
 )
-from hafm_jax.tfrecord import FOOTER, HEADER, check_payload, walk_records
+from hafm_jax.tfrecord import HEADER, check_payload, framed_size, walk_records
 
 THREADS = 8  # reads that wait for the disk at the same time
 SHOWN = 10  # damaged places that the error names; the rest it counts
@@ -73,7 +73,7 @@ def _verify_split(directory: Path, split: str) -> tuple[SplitSummary, list[str]]
                 rows, broken = _frames(path)
                 good = 0
                 for (_, length, _), found in zip(rows, pool.map(partial(_verify_record, path), rows), strict=True):
-                    bar.update(HEADER.size + length + FOOTER.size)
+                    bar.update(framed_size(length))
                     if isinstance(found, str):
                         wrong.append(found)
                     else:
@@ -120,9 +120,13 @@ def _differences(directory: Path, summary: SplitSummary, written: dict) -> list[
     expected = {name: written.get(summary.split, {}).get(name) for name in found}
     if written and found != expected:
         return [f"{directory}: {summary.split} has {found}; {TOKENS_FILE} says {expected}: a shard is not whole"]
-    path = directory / cells_name(summary.split)
+    path = directory / index_name(summary.split)
     if summary.num_examples and path.exists():
-        listed = TokenRecords(directory, summary.split).listed_cells()
-        if listed is None or sum(listed) != summary.num_cells:
+        listed = TokenRecords(directory, summary.split).listed_index() or []
+        frames = [
+            [[length, crc] for _, length, crc in walk_records(shard)] for shard in shards(directory, summary.split)
+        ]
+        cells = sum(cells for rows in listed for _, _, cells in rows)
+        if [[row[:2] for row in rows] for rows in listed] != frames or cells != summary.num_cells:
             return [f"{path} is not of these shards: delete it, it only saves time"]
     return []

@@ -54,7 +54,7 @@ def test_file_against_one_that_tensorflow_wrote(tmp_path):
     expected = base64.b64decode("AwAAAAAAAACwmUkOZm9vYYq+/gMAAAAAAAAAsJlJDmJhckYA5cg=")
     assert tfrecord.frame(b"foo") + tfrecord.frame(b"bar") == expected
     (tmp_path / "x").write_bytes(expected)
-    np.testing.assert_array_equal(tfrecord.index_records(tmp_path / "x")[:, :2], [[0, 3], [19, 3]])
+    assert [row[:2] for row in tfrecord.walk_records(tmp_path / "x")] == [(0, 3), (19, 3)]
 
 
 def test_example_is_tensorflows_message():
@@ -157,7 +157,7 @@ def test_tensorflow_datasets_loads_the_folder(folder):
     assert builder.info.splits["train"].shard_lengths == [3, 2]
     assert builder.info.splits["test"].filenames == ["hafm_tokens-test.tfrecord-00000-of-00001"]
     source = records.TokenRecords(folder, "train")
-    payload = source._read(0, 12, int(source._index[0, 1]))
+    payload = source._read(0, 12, int(source._index[0, 0]))
     example = builder.info.features.deserialize_example_np(payload)
     assert example["id"] == b"song_0"
     for name in records.FIELDS:
@@ -187,19 +187,25 @@ def lengths_read(folder, monkeypatch) -> tuple[list[int], int]:
     return records.TokenRecords(folder, "train").num_cells.tolist(), len(reads)
 
 
-def test_lengths_are_known_without_reading_a_song(folder, monkeypatch):
+def test_a_set_is_opened_without_touching_its_shards(folder, monkeypatch):
+    walked = records.TokenRecords(folder, "train")
+    (folder / "hafm_tokens-train.index.json").rename(folder / "aside")
+    fingerprint = records.TokenRecords(folder, "train").fingerprint
+    (folder / "aside").rename(folder / "hafm_tokens-train.index.json")
+    assert walked.fingerprint == fingerprint
+    monkeypatch.setattr(records, "walk_records", lambda path: pytest.fail("a shard was read"))
     assert lengths_read(folder, monkeypatch) == ([1, 3, 5, 2, 4], 0)  # songs are dealt out to two shards in turn
 
 
 @pytest.mark.parametrize("damage", ["absent", "another length", "no JSON", "of other shards"])
 def test_lengths_that_are_not_to_be_trusted_are_found_by_reading(folder, monkeypatch, damage):
-    path = folder / "hafm_tokens-train.cells.json"
+    path = folder / "hafm_tokens-train.index.json"
     listed = path.read_text()
     expected = [1, 3, 5, 2, 4]
     if damage == "absent":
         path.unlink()
     elif damage == "another length":
-        path.write_text(listed.replace("[1, 3,", "[1, 9,"))
+        path.write_text(listed.replace(",3]", ",9]"))
     elif damage == "no JSON":
         path.write_text(listed[:-5])
     else:
@@ -230,7 +236,7 @@ def test_a_changed_byte_is_always_found(tmp_path_factory, where, change):
 def test_a_file_cut_anywhere_is_found(folder):
     path = folder / records.shard_name("train", 1, 2)
     data = path.read_bytes()
-    boundary = 16 + int(tfrecord.index_records(path)[0, 1])
+    boundary = tfrecord.framed_size(next(tfrecord.walk_records(path))[1])
     for size in random.Random(0).sample(range(1, len(data)), 40):
         path.write_bytes(data[:size])
         if size == boundary:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 
@@ -41,7 +42,7 @@ def places(folder) -> list[tuple]:
     return [
         (path, int(offset), int(length))
         for path in sorted(folder.glob("*.tfrecord-*"))
-        for offset, length, _ in tfrecord.index_records(path)
+        for offset, length, _ in tfrecord.walk_records(path)
     ]
 
 
@@ -129,9 +130,16 @@ def test_missing_songs_shards_and_splits_are_found(folder):
 
 
 def test_an_unfinished_set_and_a_list_of_other_lengths_are_named(folder):
-    path = folder / records.cells_name("train")
-    path.write_text(path.read_text().replace("[1, ", "[2, "))
-    with pytest.raises(InputError, match=r"train\.cells\.json is not of these shards"):
+    path = folder / records.index_name("train")
+    listed = path.read_text()
+    path.write_text(listed.replace(",1]", ",2]"))
+    with pytest.raises(InputError, match=r"train\.index\.json is not of these shards"):
+        verify_tokens(folder)
+    document = json.loads(listed)
+    document["length_crc_cells"][0][0][1] ^= 1
+    document["sha256"] = records._index_sha256(document["length_crc_cells"])
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputError, match=r"train\.index\.json is not of these shards"):
         verify_tokens(folder)
     verify_tokens(folder, ["validation"])
     path.unlink()

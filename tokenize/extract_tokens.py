@@ -5,22 +5,27 @@
 reads    SONGS/SPLIT/ID/vocals.wav and instrumental.wav, of any rate and number of channels
          TOKENIZERS/semantic (from tokenize/fit_kmeans.py) and TOKENIZERS/codec (from tokenize/train_codec.py, or with
          just a config.json: {"codec": "encodec", "source": "facebook/encodec_24khz"}); a model directory will do
-writes   TOKENS/hafm_tokens-SPLIT.tfrecord-*, dataset_info.json and features.json, tokens.json
+writes   TOKENS/hafm_tokens-SPLIT.tfrecord-*, dataset_info.json and features.json, tokens.json, and card.html, a page
+         with hours, rejects, licences and how evenly the tokens are used
 
 Of every song: the vocal with a little noise -> vocal_semantic; the instrumental -> instrumental_semantic at 16 kHz and
 acoustic at 24 kHz. A song whose files cannot be read, or differ in length by more than a cell (40 ms), is left out, and
-the reason is shown and kept in tokens.json. Equal arguments give equal tokens, whatever --workers is.
+the reason is shown and kept in tokens.json.
+
+The work is cut into units of songs, one shard each. Stopped or killed, the same command goes on with the units that are
+missing. Equal arguments give equal tokens, however many workers or machines share the units: --workers on this one
+(a GPU each in turn), --part 0/8 to 7/8 for eight that see the same folders, whichever is last completes the data set,
+or --ray for a Ray cluster.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import platform
 import re
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,125 +33,83 @@ import numpy as np
 from tqdm import tqdm
 
 import hafm_jax
-from hafm_jax import records
-from hafm_jax.audio.codecs import Codec, codec_sha256, load_codec, read_config
-from hafm_jax.audio.files import pad_to_cells, read_audio, resample, song_folders, song_splits, to_mono
-from hafm_jax.audio.semantic import (
-    VOCAL_NOISE_SIGMA,
-    SemanticTokenizer,
-    instrumental_tokens,
-    load_semantic,
-    vocal_tokens,
-)
+from hafm_jax import datacard, extraction, records, work
+from hafm_jax.audio.codecs import codec_sha256, load_codec, read_config
+from hafm_jax.audio.files import song_folders, song_splits
+from hafm_jax.audio.semantic import VOCAL_NOISE_SIGMA, load_semantic
 from hafm_jax.errors import InputError, run_command
-from hafm_jax.streams import CELLS_PER_S, STREAMS
+from hafm_jax.streams import CELLS_PER_S
+
+SONGS_PER_SHARD = 256  # ours: of 30 s they are 10 MB of tokens and minutes of work; smaller sets have 8 shards
 
 
-def song_seed(seed: int, split: str, name: str) -> int:
-    """Seed of one song's noise: its own whatever other songs there are, and in whatever order they are read."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{split}/{name}".encode()).digest()[:8], "little")
-
-
-def extract_song(
-    folder: Path, semantic: SemanticTokenizer, codec: Codec, noise_sigma: float, seed: int
-) -> dict[str, Any] | str:
-    """The record of one song, or why there is none."""
+def part(text: str) -> tuple[int, int]:
     try:
-        vocal, vocal_hz = read_audio(folder / "vocals.wav")
-        instrumental, instrumental_hz = read_audio(folder / "instrumental.wav")
-    except InputError as error:
-        return str(error)
-    vocal_s, instrumental_s = vocal.shape[1] / vocal_hz, instrumental.shape[1] / instrumental_hz
-    if abs(vocal_s - instrumental_s) > 1 / CELLS_PER_S:
-        return (
-            f"vocals.wav has {vocal_s:.3f} s, instrumental.wav {instrumental_s:.3f} s; expected one length, to "
-            f"{1000 // CELLS_PER_S} ms: cut them alike"
-        )
-    mono = pad_to_cells(resample(to_mono(instrumental), instrumental_hz, codec.sample_rate_hz), codec.sample_rate_hz)
-    record = {
-        "vocal_semantic": vocal_tokens(semantic, vocal, vocal_hz, noise_sigma, seed),
-        "instrumental_semantic": instrumental_tokens(semantic, instrumental, instrumental_hz),
-        "acoustic": codec.encode(mono[None])[0],
-    }
-    # Lengths that differ by less than a cell may still lie on two sides of a cell's end: keep the cells that all have.
-    frames_per_cell = {stream.field: stream.frames_per_cell for stream in STREAMS.values()}
-    num_cells = min(len(record[name]) // frames for name, frames in frames_per_cell.items())
-    return {"id": folder.name, **{name: record[name][: num_cells * n] for name, n in frames_per_cell.items()}}
+        number, count = map(int, text.split("/"))
+        if 0 <= number < count:
+            return number, count
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"found {text}; expected I/N with I from 0 to N - 1")
 
 
-def extract_split(
-    folders: list[Path], split: str, workers: int, skipped: dict[str, str], **options: Any
-) -> Iterator[dict[str, Any]]:
-    """Records of a split in the order of its folders; reasons of left-out songs go into `skipped`."""
-
-    def extract(folder: Path) -> dict[str, Any] | str:
-        return extract_song(folder, **{**options, "seed": song_seed(options["seed"], split, folder.name)})
-
-    # Threads, not processes: the work is in FFTs and networks, which release Python's lock; weights load once.
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            results = zip(folders, pool.map(extract, folders), strict=True)
-            for folder, result in tqdm(results, total=len(folders), desc=split, unit="song"):
-                if isinstance(result, str):
-                    skipped[f"{split}/{folder.name}"] = result
-                    tqdm.write(f"left out {split}/{folder.name}: {result}")
-                else:
-                    yield result
-        finally:
-            pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C, do not work through the rest
+def gpus_here() -> int:
+    """GPUs that torch could use on this machine, where there is torch."""
+    try:
+        import torch
+    except ImportError:
+        return 0
+    return torch.cuda.device_count()
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    workers = min(4, os.cpu_count() or 1)
     add("--songs", type=Path, required=True, help="songs folder: SPLIT/ID/vocals.wav and instrumental.wav")
     add("--tokenizers", type=Path, required=True, help="folder with semantic/ and codec/")
     add("--out", type=Path, required=True, help="folder for the token data set; splits of an earlier run are replaced")
     add("--splits", nargs="+", help="splits to extract (default: all that SONGS has)")
     add(
-        "--num-shards", type=int, default=8, help="files a split, fewer where it has fewer songs (default: %(default)s)"
+        "--num-shards",
+        type=int,
+        help="files a split, fewer where it has fewer songs (default: one for 256 songs, at least 8)",
     )
     add(
         "--vocal-noise", type=float, default=VOCAL_NOISE_SIGMA, help="sigma of the vocals' noise (default: %(default)s)"
     )
-    add("--seed", type=int, default=0, help="of the vocals' noise (default: %(default)s)")
-    add("--workers", type=int, default=workers, help="songs at the same time (default here: %(default)s)")
+    add("--seed", type=int, default=0, help="of the noise (default: %(default)s)")
+    add("--workers", type=int, help="processes (default: one a GPU, or one for two cores where there is none)")
+    add("--part", type=part, default=(0, 1), metavar="I/N", help="do every N-th unit from the I-th (default: all)")
+    add("--ray", action="store_true", help="do the units on the Ray cluster of RAY_ADDRESS; all see the same folders")
+    add("--ray-gpus", type=float, default=0.0, help="GPUs of a unit on Ray, 0.5 for two at once (default: 0)")
     arguments = parser.parse_args()
-    for name, minimum in {"num_shards": 1, "vocal_noise": 0, "workers": 1}.items():
-        if getattr(arguments, name) < minimum:
-            option = "--" + name.replace("_", "-")
-            raise InputError(f"{option} is {getattr(arguments, name)}; expected {minimum} or more")
+    for name, least in (("num_shards", 1), ("workers", 1), ("vocal_noise", 0), ("ray_gpus", 0)):
+        value = getattr(arguments, name)
+        if value is not None and not value >= least:
+            raise InputError(f"--{name.replace('_', '-')} is {value}; expected {least} or more")
     return arguments
 
 
-def main() -> None:
-    arguments = parse_arguments()
-    splits = arguments.splits or song_splits(arguments.songs)
-    folders = {split: song_folders(arguments.songs, split) for split in splits}
+def plan_units(arguments: argparse.Namespace, splits: list[str]) -> list[extraction.Unit]:
+    units = []
     for split in splits:
-        if not re.fullmatch(r"\w+", split):  # file names and tensorflow-datasets both rely on it
-            raise InputError(
-                f"split {split!r}; expected letters, digits and underscores: rename {arguments.songs / split}"
+        names = [folder.name for folder in song_folders(arguments.songs, split)]
+        count = min(len(names), arguments.num_shards or max(8, -(-len(names) // SONGS_PER_SHARD)))
+        make = partial(extraction.Unit, arguments.songs.absolute(), arguments.tokenizers.absolute())
+        units += [
+            make(
+                arguments.out.absolute(), split, k, count, tuple(names[k::count]), arguments.vocal_noise, arguments.seed
             )
-    records.check_target(arguments.out, splits)
+            for k in range(count)
+        ]
+    return units
+
+
+def describe(arguments: argparse.Namespace, units: list[extraction.Unit]) -> dict[str, Any]:
+    """What makes the tokens, for tokens.json: all that decides about them, and the versions."""
     semantic = load_semantic(arguments.tokenizers / "semantic")
     codec = load_codec(arguments.tokenizers / "codec")
-    skipped: dict[str, str] = {}
-    summaries = []
-    for split in splits:
-        songs = extract_split(
-            folders[split],
-            split,
-            arguments.workers,
-            skipped,
-            semantic=semantic,
-            codec=codec,
-            noise_sigma=arguments.vocal_noise,
-            seed=arguments.seed,
-        )
-        summaries.append(records.write_split(arguments.out, split, songs, arguments.num_shards))
-    made_by = {
+    return {
         "semantic": {
             name: semantic.config.get(name)
             for name in ("features", "source", "layer", "clusters", "centroids_sha256")
@@ -158,20 +121,86 @@ def main() -> None:
         },
         "vocal_noise_sigma": arguments.vocal_noise,
         "seed": arguments.seed,
-        "skipped": skipped,
+        "units_sha256": extraction.units_sha256(units),
         "versions": {
             "hafm_jax": hafm_jax.__version__,
             "numpy": np.__version__,
             "python": platform.python_version(),
         },
     }
-    records.write_metadata(arguments.out, summaries, made_by)
+
+
+def is_complete(out: Path, plan: dict[str, Any]) -> bool:
+    """Whether the data set is there, made by this plan."""
+    if not (out / records.TOKENS_FILE).exists():
+        return False
+    made_by = records.read_tokens_json(out).get("made_by", {})
+    return {name: made_by.get(name) for name in plan} == plan
+
+
+def extract(arguments: argparse.Namespace, units: list[extraction.Unit]) -> None:
+    """Do the units of this part that have yet to be done."""
+    number, count = arguments.part
+    mine = units[number::count]
+    missing = [unit for unit in mine if extraction.read_receipt(unit) is None]
+    gpus = gpus_here()
+    workers = arguments.workers or gpus or max(1, (os.cpu_count() or 1) // 2)
+    done = sum(len(unit.names) for unit in mine) - sum(len(unit.names) for unit in missing)
+    with tqdm(total=sum(len(unit.names) for unit in mine), initial=done, desc="extract", unit="song") as bar:
+        options = {"num_gpus": gpus, "on_ray": arguments.ray, "ray_gpus": arguments.ray_gpus}
+        for unit, receipt in work.do_all(extraction.extract_unit, missing, workers, **options):
+            bar.update(len(unit.names))
+            for name, reason in receipt["rejected"].items():
+                bar.write(f"left out {unit.split}/{name}: {reason}")
+
+
+def complete(arguments: argparse.Namespace, units: list[extraction.Unit], made_by: dict[str, Any]) -> None:
+    """All units are done: give the shards their names, and say what the data set is."""
+    receipts: dict[str, list[dict[str, Any]]] = {}
+    skipped = {}
+    for unit in units:
+        receipt = extraction.read_receipt(unit)
+        receipts.setdefault(unit.split, []).append(receipt)
+        skipped |= {f"{unit.split}/{name}": reason for name, reason in receipt["rejected"].items()}
+    summaries = extraction.publish(units)
+    statistics = datacard.summarize(receipts)
+    records.write_metadata(arguments.out, summaries, {**made_by, "skipped": skipped, "statistics": statistics})
+    rejects = Counter("not to be read, or stems of two lengths" for _ in skipped)
+    datacard.write_card(
+        arguments.out / datacard.CARD, f"Tokens of {arguments.songs.name}", statistics, receipts, made_by, rejects
+    )
     for summary in summaries:
         hours = summary.num_cells / CELLS_PER_S / 3600
         print(
             f"{summary.split}: {summary.num_examples} songs, {hours:.3f} h in {len(summary.shard_lengths)} shards, "
-            f"{sum(name.startswith(summary.split + '/') for name in skipped)} left out"
+            f"{statistics[summary.split]['rejected']} left out"
         )
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    splits = arguments.splits or song_splits(arguments.songs)
+    for split in splits:
+        if not re.fullmatch(r"\w+", split):  # it becomes part of file names that tensorflow-datasets reads
+            raise InputError(
+                f"split {split!r}; expected letters, digits and underscores: rename {arguments.songs / split}"
+            )
+    records.check_target(arguments.out, splits)
+    units = plan_units(arguments, splits)
+    made_by = describe(arguments, units)
+    plan = {name: value for name, value in made_by.items() if name != "versions"}
+    if is_complete(arguments.out, plan):
+        print(f"{arguments.out} is complete, made by the same arguments: delete it to make it anew")
+        return
+    extraction.start(arguments.out, plan)
+    extract(arguments, units)
+    missing = [unit.receipt.stem for unit in units if extraction.read_receipt(unit) is None]
+    if missing:
+        print(f"this part is done; {len(missing)} units are not, such as {missing[0]}: the last part completes the set")
+        return
+    with extraction.completing(arguments.out) as is_mine:
+        if is_mine:
+            complete(arguments, units, made_by)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,264 @@
+"""Songs -> token records, in units: a unit is a set of songs and becomes one shard.
+
+Which song is in which unit follows from the songs' names alone, and a unit's bytes from its songs and the options, so
+it does not matter how many workers, on how many machines, share the units, or how often they were stopped. A unit is
+done when its receipt is there, which is written after its shard:
+
+    TOKENS/.units/plan.json              what this extraction is: a run that would make something else is refused
+    TOKENS/.units/SPLIT-00003-of-00008   a shard, not yet under its final name
+    TOKENS/.units/SPLIT-00003-of-00008.json   its receipt: lengths, rejects, licences, how often each id stands in it
+
+Axes: C channels, S samples, N cells, K codebooks, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import hashlib
+import json
+import shutil
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hafm_jax.atomic import replacing, write_bytes
+from hafm_jax.audio.codecs import Codec, load_codec
+from hafm_jax.audio.files import pad_to_cells, read_audio, resample, to_mono
+from hafm_jax.audio.semantic import SemanticTokenizer, load_semantic, semantic_audio
+from hafm_jax.compiled import use_compilation_cache
+from hafm_jax.errors import InputError
+from hafm_jax.records import FIELDS, Shard, ShardWriter, SplitSummary, publish_split
+from hafm_jax.streams import CELLS_PER_S
+
+UNITS = ".units"
+READERS = 2  # threads of a worker that read and resample the next songs while it computes
+SONGS_AHEAD = 16  # that they may have ready
+SONGS_AT_ONCE = 8  # ours: heard together, so that a GPU has batches to work on; on a CPU clips go one by one anyway
+
+
+class Unit(NamedTuple):
+    """Songs of one split that become one shard: everything that a worker on any machine must know."""
+
+    songs: Path  # SPLIT/ID/vocals.wav and instrumental.wav
+    tokenizers: Path  # semantic/ and codec/
+    out: Path
+    split: str
+    number: int
+    num_units: int
+    names: tuple[str, ...]  # of the songs' folders
+    noise_sigma: float
+    seed: int
+
+    @property
+    def shard(self) -> Path:
+        return self.out / UNITS / f"{self.split}-{self.number:05d}-of-{self.num_units:05d}"
+
+    @property
+    def receipt(self) -> Path:
+        return self.shard.with_name(f"{self.shard.name}.json")
+
+
+class Heard(NamedTuple):
+    """One song as the tokenizers want it, whole cells of each."""
+
+    name: str
+    vocal: np.ndarray  # float32 [S] at 16 kHz, with noise
+    instrumental: np.ndarray  # float32 [S] at 16 kHz
+    acoustic: np.ndarray  # float32 [S] at the codec's rate
+    licence: str
+
+
+def song_seed(seed: int, split: str, name: str) -> int:
+    """Seed of one song's noise: its own whatever other songs there are, and in whatever order they are read."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{split}/{name}".encode()).digest()[:8], "little")
+
+
+def extract_unit(unit: Unit) -> dict[str, Any]:
+    """Write the unit's shard and its receipt, unless they are there; returns the receipt.
+
+    A song that cannot be used is left out, and the reason is in the receipt. Raises InputError where the tokenizers
+    cannot be loaded or the shard cannot be written.
+    """
+    done = read_receipt(unit)
+    if done is not None:
+        return done
+    semantic, codec = _tokenizers(unit.tokenizers)
+    rejected: dict[str, str] = {}
+    licences: Counter[str] = Counter()
+    use = {name: np.zeros((form.codebooks, form.vocabulary), np.int64) for name, form in FIELDS.items()}  # [K, V]
+    with replacing(unit.shard) as temporary:
+        writer = ShardWriter(temporary)
+        try:
+            for songs in _batches(_hear_all(unit, codec.sample_rate_hz, rejected), SONGS_AT_ONCE):
+                for song, record in zip(songs, tokenize(songs, semantic, codec), strict=True):
+                    writer.write(record)
+                    licences[song.licence] += 1
+                    for name, counts in use.items():
+                        for codebook, ids in enumerate(record[name].reshape(len(record[name]), -1).T):
+                            counts[codebook] += np.bincount(ids, minlength=counts.shape[1])
+        finally:
+            writer.close()
+    receipt = {
+        "cells": writer.shard.cells,
+        "num_bytes": writer.shard.num_bytes,
+        "rejected": rejected,
+        "licences": dict(licences),
+        "use": {name: counts.tolist() for name, counts in use.items()},
+    }
+    write_bytes(unit.receipt, json.dumps(receipt).encode())
+    return receipt
+
+
+def read_receipt(unit: Unit) -> dict[str, Any] | None:
+    """What the unit's receipt says; None where the unit has yet to be done."""
+    try:
+        return json.loads(unit.receipt.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{unit.receipt} cannot be read ({error}): delete it, the unit will be done again") from error
+
+
+def tokenize(songs: Sequence[Heard], semantic: SemanticTokenizer, codec: Codec) -> list[dict[str, Any]]:
+    """A record of each song: id, vocal_semantic int32 [2N], instrumental_semantic int32 [2N], acoustic int32 [3N, 8].
+
+    Clips of one length are heard together; what else is in the batch changes no token.
+    """
+    tokens = semantic.encode_all([clip for song in songs for clip in (song.vocal, song.instrumental)])
+    codes: list[np.ndarray] = [np.empty(0)] * len(songs)
+    lengths = [song.acoustic.size for song in songs]
+    for length in set(lengths):
+        rows = [i for i, found in enumerate(lengths) if found == length]
+        for row, of_song in zip(rows, codec.encode(np.stack([songs[i].acoustic for i in rows])), strict=True):
+            codes[row] = of_song
+    records = []
+    for i, song in enumerate(songs):
+        record = {"vocal_semantic": tokens[2 * i], "instrumental_semantic": tokens[2 * i + 1], "acoustic": codes[i]}
+        # Stems that differ by less than a cell may still lie on two sides of a cell's end: keep the cells of both.
+        cells = min(len(record[name]) // form.frames_per_cell for name, form in FIELDS.items())
+        kept = {name: record[name][: cells * form.frames_per_cell] for name, form in FIELDS.items()}
+        records.append({"id": song.name, **kept})
+    return records
+
+
+def hear(folder: Path, codec_rate_hz: int, noise_sigma: float, seed: int) -> Heard | str:
+    """The stems of one song's folder, or why they cannot be used."""
+    try:
+        vocal, vocal_hz = read_audio(folder / "vocals.wav")
+        instrumental, instrumental_hz = read_audio(folder / "instrumental.wav")
+    except InputError as error:
+        return str(error)
+    vocal_s, instrumental_s = vocal.shape[1] / vocal_hz, instrumental.shape[1] / instrumental_hz
+    if abs(vocal_s - instrumental_s) > 1 / CELLS_PER_S:
+        return (
+            f"vocals.wav has {vocal_s:.3f} s, instrumental.wav {instrumental_s:.3f} s; expected one length, to "
+            f"{1000 // CELLS_PER_S} ms: cut them alike"
+        )
+    return Heard(
+        folder.name,
+        semantic_audio(vocal, vocal_hz, noise_sigma, seed),
+        semantic_audio(instrumental, instrumental_hz, noise_sigma=0.0, seed=0),
+        pad_to_cells(resample(to_mono(instrumental), instrumental_hz, codec_rate_hz), codec_rate_hz),
+        _licence(folder),
+    )
+
+
+def _licence(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / "song.json").read_text()).get("licence") or "not stated")
+    except (OSError, ValueError, AttributeError):
+        return "not stated"
+
+
+def _hear_all(unit: Unit, codec_rate_hz: int, rejected: dict[str, str]) -> Iterator[Heard]:
+    """The unit's songs in order, read ahead; why others are left out goes into `rejected`."""
+
+    def of(name: str) -> Heard | str:
+        seed = song_seed(unit.seed, unit.split, name)
+        return hear(unit.songs / unit.split / name, codec_rate_hz, unit.noise_sigma, seed)
+
+    names = iter(unit.names)
+    with ThreadPoolExecutor(READERS) as pool:
+        ahead = deque((name, pool.submit(of, name)) for name in islice(names, SONGS_AHEAD))
+        while ahead:
+            name, future = ahead.popleft()
+            heard = future.result()
+            ahead.extend((name, pool.submit(of, name)) for name in islice(names, 1))
+            if isinstance(heard, str):
+                rejected[name] = heard
+            else:
+                yield heard
+
+
+def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+@functools.lru_cache(maxsize=1)
+def _tokenizers(folder: Path) -> tuple[SemanticTokenizer, Codec]:
+    """Loaded once in every worker."""
+    use_compilation_cache()
+    return load_semantic(folder / "semantic"), load_codec(folder / "codec")
+
+
+def units_sha256(units: Sequence[Unit]) -> str:
+    """Which songs are in which unit."""
+    lines = ["\0".join([unit.shard.name, *unit.names]) for unit in units]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def start(out: Path, plan: dict[str, Any]) -> None:
+    """Make room in `out` for the units of `plan`, all that decides about their bytes, or go on with those that an
+    extraction of the same plan has left there. Raises InputError where they are another's.
+    """
+    path = out / UNITS / "plan.json"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error.strerror}; choose another --out") from error
+    if not path.exists():
+        write_bytes(path, json.dumps(plan).encode())
+        return
+    before = json.loads(path.read_text())
+    changed = [name for name in plan if before.get(name) != plan[name]]
+    if changed:
+        raise InputError(
+            f"{path.parent} holds an unfinished extraction with other {', '.join(changed)}: give it the same arguments "
+            "to go on, or delete that folder"
+        )
+
+
+@contextmanager
+def completing(out: Path) -> Iterator[bool]:
+    """Whether the caller is the one to complete the data set, now that all units are done: of several, one at a time
+    is asked, and none once the units are gone. They are removed when the block succeeds."""
+    path = out / UNITS / "plan.json"
+    try:
+        file = path.open()
+    except FileNotFoundError:
+        yield False
+        return
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # let go when this process ends, however it does
+        yield path.exists()
+        if path.exists():
+            shutil.rmtree(path.parent)
+
+
+def publish(units: Sequence[Unit]) -> list[SplitSummary]:
+    """The splits' shards under their final names. All units must be done."""
+    summaries = []
+    for split in dict.fromkeys(unit.split for unit in units):
+        receipts = [(unit, read_receipt(unit)) for unit in units if unit.split == split]
+        shards = [Shard(unit.shard, receipt["cells"], receipt["num_bytes"]) for unit, receipt in receipts]
+        summaries.append(publish_split(units[0].out, split, shards))
+    return summaries

@@ -1,0 +1,96 @@
+"""Independent pieces of work, done here, by a pool of processes, or by a Ray cluster.
+
+A piece is done when what it writes is there: its function looks, and does nothing twice. So a run that was killed goes
+on when it is started again, and it does not matter which machine did what.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from hafm_jax.errors import InputError
+
+Piece = TypeVar("Piece")
+RAY_RETRIES = 3  # of a piece whose worker, or whose machine, went away
+
+
+def do_all(
+    function: Callable[[Piece], Any],
+    pieces: Sequence[Piece],
+    workers: int,
+    *,
+    num_gpus: int = 0,
+    on_ray: bool = False,
+    ray_gpus: float = 0.0,
+) -> Iterator[tuple[Piece, Any]]:
+    """(piece, function(piece)) of every piece, as they are done. `function` can be pickled, and raises no more than
+    InputError.
+
+    One worker is this process itself; several are processes that share out the machine's cores and, one each in turn,
+    its `num_gpus`. On Ray each piece is a task with `ray_gpus`, tried again where its worker went away. Raises
+    InputError where a local worker was killed.
+    """
+    if on_ray:
+        yield from _on_ray(function, pieces, ray_gpus)
+    elif workers == 1 or len(pieces) <= 1:
+        for piece in pieces:
+            yield piece, function(piece)
+    else:
+        yield from _in_processes(function, pieces, min(workers, len(pieces)), num_gpus)
+
+
+def _in_processes(
+    function: Callable[[Piece], Any], pieces: Sequence[Piece], workers: int, num_gpus: int
+) -> Iterator[tuple[Piece, Any]]:
+    context = multiprocessing.get_context("spawn")  # what was forked under threads of JAX or torch may lock up
+    share = context.Value("i", 0), num_gpus, max(1, (os.cpu_count() or 1) // workers)
+    pool = ProcessPoolExecutor(workers, context, _start_worker, share)
+    try:
+        running = {pool.submit(function, piece): piece for piece in pieces}
+        while running:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
+    except BrokenProcessPool as error:
+        raise InputError(
+            "a worker process was killed, as happens where memory runs out: run the same command again, with fewer "
+            "--workers; what is finished stays"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)  # after an error or Ctrl-C the rest is not begun
+
+
+def _start_worker(number: Any, num_gpus: int, threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent: it ends the workers
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # before torch is imported
+    if num_gpus:
+        with number.get_lock():
+            os.environ["CUDA_VISIBLE_DEVICES"] = str(number.value % num_gpus)
+            number.value += 1
+
+
+def _on_ray(function: Callable[[Piece], Any], pieces: Sequence[Piece], gpus: float) -> Iterator[tuple[Piece, Any]]:
+    try:
+        import ray
+    except ImportError as error:
+        raise InputError(f'Ray is not installed ({error}): pip install "hafm_jax[ray]"') from error
+    ray.init(log_to_driver=False, ignore_reinit_error=True)  # the cluster of RAY_ADDRESS, or one on this machine
+    task = ray.remote(max_retries=RAY_RETRIES, num_gpus=gpus)(function)
+    try:
+        running = {task.remote(piece): piece for piece in pieces}
+        while running:
+            (done, *_), _ = ray.wait(list(running))
+            try:
+                result = ray.get(done)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause if isinstance(error.cause, InputError) else error from None
+            except ray.exceptions.RayError as error:
+                raise InputError(f"a piece of work was lost {RAY_RETRIES + 1} times: {error}; run again") from error
+            yield running.pop(done), result
+    finally:
+        ray.shutdown()

@@ -1,0 +1,134 @@
+"""Units of songs: killed, parted, shared by processes, they make the same bytes; what is left out is said."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import CACHE
+
+from hafm_jax import extraction, records
+from hafm_jax.audio.codecs import load_codec
+from hafm_jax.audio.files import write_audio
+from hafm_jax.audio.semantic import load_semantic
+
+SCRIPT = Path(__file__).parents[1] / "tokenize" / "extract_tokens.py"
+RATE_HZ = 16_000
+NUM_SONGS = 9
+ENVIRONMENT = os.environ | {
+    "PYTHONPATH": str(Path(__file__).parents[1]),
+    "JAX_COMPILATION_CACHE_DIR": str(CACHE / "jax"),
+}
+
+
+def sound(seconds: float, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    time_s = np.arange(int(seconds * RATE_HZ)) / RATE_HZ
+    return 0.2 * np.sin(2 * np.pi * rng.uniform(100, 900) * time_s) + rng.normal(0, 0.01, time_s.size)
+
+
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("songs")
+    for i in range(NUM_SONGS):
+        song = folder / ("train" if i < NUM_SONGS - 1 else "validation") / f"song {i}"
+        song.mkdir(parents=True)
+        for name in ("vocals", "instrumental"):
+            write_audio(song / f"{name}.wav", sound(0.5 + 0.3 * (i % 3), 10 * i + len(name)), RATE_HZ)
+        (song / "song.json").write_text(json.dumps({"licence": "CC BY 4.0" if i % 2 else None}))
+    (folder / "train" / "song 4" / "vocals.wav").write_text("no audio")
+    return folder
+
+
+def extract(songs, tokenizers, out, *more, wait=True):
+    command = [sys.executable, SCRIPT, "--songs", songs, "--tokenizers", tokenizers, "--out", out]
+    command += ["--num-shards", 4, "--seed", 3, *more]
+    process = subprocess.Popen(
+        list(map(str, command)), env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    if not wait:
+        return process
+    said = process.communicate(timeout=240)[0]
+    assert process.returncode == 0, said
+    return said
+
+
+def content(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def whole(songs, tokenizers, tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole") / "tokens"
+    said = extract(songs, tokenizers, out, "--workers", 1)
+    assert "left out train/song 4" in said and "train: 7 songs" in said
+    return out
+
+
+def test_records_are_what_the_tokenizers_make_of_each_song(whole, songs, tokenizers):
+    semantic, codec = load_semantic(tokenizers / "semantic"), load_codec(tokenizers / "codec")
+    source = records.TokenRecords(whole, "train")
+    assert sorted(source[k]["id"] for k in range(len(source))) == [f"song {i}" for i in range(8) if i != 4]
+    for k in range(len(source)):
+        record = source[k]
+        seed = extraction.song_seed(3, "train", record["id"])
+        heard = extraction.hear(songs / "train" / record["id"], 24_000, 0.01, seed)
+        np.testing.assert_array_equal(record["vocal_semantic"], semantic.encode(heard.vocal))
+        np.testing.assert_array_equal(record["instrumental_semantic"], semantic.encode(heard.instrumental))
+        np.testing.assert_array_equal(record["acoustic"], codec.encode(heard.acoustic[None])[0])
+
+
+def test_what_the_set_holds_is_counted(whole):
+    statistics = records.read_tokens_json(whole)["made_by"]["statistics"]
+    assert statistics["train"]["songs"] == 7 and statistics["train"]["rejected"] == 1
+    assert statistics["train"]["licences"] == {"CC BY 4.0": 4, "not stated": 3}
+    source = records.TokenRecords(whole, "train")
+    for name, form in records.FIELDS.items():
+        values = np.concatenate([source[k][name].reshape(-1, form.codebooks) for k in range(len(source))])
+        for row, of_codebook in zip(statistics["train"]["use"][name], values.T, strict=True):
+            _, counts = np.unique(of_codebook, return_counts=True)
+            share = counts / counts.sum()
+            assert row["ids_in_use"] == len(counts)
+            assert row["entropy_bits"] == pytest.approx(-(share * np.log2(share)).sum(), abs=1e-4)
+    page = (whole / "card.html").read_text()
+    assert "CC BY 4.0" in page and page.count("<svg") == 2 and "vocal_semantic" in page
+
+
+def test_killed_it_goes_on_and_makes_the_same_bytes(whole, songs, tokenizers, tmp_path):
+    out = tmp_path / "tokens"
+    process = extract(songs, tokenizers, out, "--workers", 1, wait=False)
+    while not (receipts := list(out.glob(".units/*-of-*.json"))):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (out / "tokens.json").exists()
+    before = {path: path.stat().st_mtime_ns for path in receipts}
+    extract(songs, tokenizers, out, "--part", "1/4")  # what another machine might do meanwhile
+    assert all(path.stat().st_mtime_ns == when for path, when in before.items())  # not done twice
+    extract(songs, tokenizers, out)
+    assert content(out) == content(whole) and not (out / ".units").exists()
+
+
+def test_processes_and_parts_make_the_same_bytes_as_one(whole, songs, tokenizers, tmp_path):
+    out = tmp_path / "tokens"
+    said = extract(songs, tokenizers, out, "--part", "0/2", "--workers", 2)
+    assert "units are not" in said and not (out / "tokens.json").exists()
+    extract(songs, tokenizers, out, "--part", "1/2", "--workers", 2)
+    assert content(out) == content(whole)
+    assert "is complete" in extract(songs, tokenizers, out)
+
+
+def test_an_unfinished_extraction_with_other_arguments_is_refused(songs, tokenizers, tmp_path):
+    out = tmp_path / "tokens"
+    extract(songs, tokenizers, out, "--part", "0/4")
+    process = extract(songs, tokenizers, out, "--vocal-noise", 0, wait=False)
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == 2 and "other vocal_noise_sigma" in said and said.count("\n") == 1

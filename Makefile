@@ -66,7 +66,7 @@ $(DEMO)/.songs: | $(VENV)/.dev
 	touch $@
 
 $(DEMO)/.kmeans: $(DEMO)/.songs
-	$(RUN) tokenize/fit_kmeans.py --songs $(DEMO)/songs --features chroma --clusters 500 --max-frames 120000 --out $(DEMO)/tokenizers
+	$(RUN) tokenize/fit_kmeans.py --songs $(DEMO)/songs --features chroma --clusters 500 --hours 0.67 --out $(DEMO)/tokenizers
 	touch $@
 
 $(DEMO)/.codec: $(DEMO)/.songs

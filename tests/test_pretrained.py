@@ -18,7 +18,7 @@ def test_a_model_directory_comes_back_as_it_was_saved(tiny_model):
     for name, stage in model.stages.items():
         assert stage.config.stage == name
         jax.tree.map(np.testing.assert_array_equal, stage.params, random_params(stage.config))
-    for part in ("README.md", "semantic/config.json", "semantic/centroids.npy", "codec/config.json"):
+    for part in ("README.md", "semantic/config.json", "semantic/centroids.safetensors", "codec/config.json"):
         assert (model.directory / part).is_file()
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -142,7 +143,7 @@ def test_a_saved_tokenizer_is_loaded(folder):
     config = json.loads((folder / "config.json").read_text())
     assert tokenizer.vocabulary == config["clusters"] == 40 and tokenizer.features_name == "chroma"
     assert tokenizer.centroids_sha256 == config["centroids_sha256"]
-    assert sorted(path.name for path in folder.iterdir()) == ["centroids.npy", "config.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["centroids.safetensors", "config.json"]
     audio = sine(64, 1.0)
     tokens = tokenizer.encode(audio)
     assert tokens.shape == (50,) and tokens.dtype == np.int32
@@ -167,17 +168,35 @@ def test_a_config_that_does_not_fit_is_refused(folder, change, found):
         semantic.load_semantic(folder)
 
 
-def test_damaged_or_missing_parts_are_named(folder):
-    path = folder / "centroids.npy"
+def test_a_folder_with_npy_is_still_read(folder):
+    new = semantic.load_semantic(folder)
+    np.save(folder / "centroids.npy", new.centroids)
+    (folder / "centroids.safetensors").unlink()
+    old = semantic.load_semantic(folder)
+    np.testing.assert_array_equal(old.centroids, new.centroids)
+    assert old.centroids_sha256 == new.centroids_sha256
+    semantic.save_semantic(folder, {"features": "chroma"}, new.centroids[::-1])  # no stale file beside the new one
+    assert sorted(path.name for path in folder.iterdir()) == ["centroids.safetensors", "config.json"]
+
+
+def test_the_demos_hash_did_not_change():
+    """Of a tokenizer written before safetensors: shape and values are hashed, not the file."""
+    demo = Path(semantic.__file__).parent.parent / "demo" / "semantic"
+    expected = json.loads((demo / "config.json").read_text())["centroids_sha256"]
+    assert semantic.load_semantic(demo).centroids_sha256 == expected
+
+
+@pytest.mark.parametrize("name", ["centroids.npy", "centroids.safetensors"])
+def test_damaged_or_missing_parts_are_named(folder, name):
+    if name == "centroids.npy":
+        np.save(folder / name, semantic.load_semantic(folder).centroids)
+        (folder / "centroids.safetensors").unlink()
+    path = folder / name
     good = path.read_bytes()
-    objects = np.array([None, "a"], dtype=object)
     for damage in (b"", b"not numpy", good[:-5], good[:-1] + bytes([good[-1] ^ 1])):
         path.write_bytes(damage)
         with pytest.raises(InputError, match="centroids"):
             semantic.load_semantic(folder)
-    np.save(path, objects, allow_pickle=True)
-    with pytest.raises(InputError, match="cannot be read"):  # a pickle is never loaded
-        semantic.load_semantic(folder)
     path.unlink()
     with pytest.raises(InputError, match="No such file"):
         semantic.load_semantic(folder)
@@ -187,6 +206,16 @@ def test_damaged_or_missing_parts_are_named(folder):
             semantic.load_semantic(folder)
     with pytest.raises(InputError, match="fit_kmeans"):
         semantic.load_semantic(folder / "absent")
+
+
+def test_many_clips_have_the_tokens_of_each(folder):
+    tokenizer = semantic.load_semantic(folder)
+    clips = [sine(60 + k, 0.2 * (1 + k % 3)) for k in range(5)]
+    for clip, tokens in zip(clips, tokenizer.encode_all(clips), strict=True):
+        np.testing.assert_array_equal(tokens, tokenizer.encode(clip))
+    assert tokenizer.encode_all([]) == []
+    with pytest.raises(ValueError, match="pad_to_cells"):
+        tokenizer.encode_all([clips[0], clips[1][:-1]])
 
 
 def test_bad_centroids_are_not_saved(tmp_path):

@@ -78,7 +78,11 @@ def test_fit_writes_a_tokenizer_that_says_how_it_was_fitted(tokenizers, songs):
     # 2.0 s and 1.51 s are 50 and 38 cells; a cell has two frames, a song two stems
     assert fit["songs"] == 2 and fit["frames"] == (50 + 38) * 2 * 2 and fit["seed"] == 0
     assert set(fit["versions"]) >= {"hafm_jax", "numpy", "scikit-learn"}
-    assert 2 <= fit["validation"]["clusters_in_use"] <= 30
+    for split, frames in {"train": 352, "validation": 25 * 2 * 2}.items():
+        report = fit[split]
+        assert report["both"]["frames"] == frames == report["vocals"]["frames"] + report["instrumental"]["frames"]
+        for row in report.values():
+            assert 2 <= row["perplexity"] <= row["clusters_in_use"] <= 30
     features = tokenizer.features(semantic.semantic_audio(tune(2.0, 1), RATE_HZ, 0.0, 0))
     distance = np.square(features - tokenizer.centroids[semantic.nearest_centroids(features, tokenizer.centroids)])
     assert distance.sum(1).mean() < 0.6 * np.square(features - features.mean(0)).sum(1).mean()
@@ -88,16 +92,70 @@ def test_fit_follows_its_seed(monkeypatch, tokenizers, songs, tmp_path):
     arguments = ["--songs", songs, "--features", "chroma", "--clusters", 30]
     run(monkeypatch, "fit_kmeans", *arguments, "--out", tmp_path / "same")
     assert tree(tmp_path / "same" / "semantic") == tree(tokenizers / "semantic")
-    run(monkeypatch, "fit_kmeans", *arguments, "--out", tmp_path / "other", "--seed", 1, "--max-frames", 100)
+    hours = 100 / (3600 * 50)
+    run(monkeypatch, "fit_kmeans", *arguments, "--out", tmp_path / "other", "--seed", 1, "--hours", hours)
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["semantic"]  # the frames are gone
     other = semantic.load_semantic(tmp_path / "other" / "semantic")
     assert other.config["fit"]["frames"] == 100
     assert other.centroids_sha256 != semantic.load_semantic(tokenizers / "semantic").centroids_sha256
+
+
+def test_the_report_counts_as_scikit_learn_and_scipy_do(tmp_path):
+    from scipy.stats import entropy
+    from sklearn.cluster import KMeans
+
+    script = load_script("fit_kmeans")
+    rng = np.random.default_rng(0)
+    frames = rng.standard_normal((900, 5)).astype(np.float32)
+    kmeans = KMeans(7, n_init=1, random_state=0).fit(frames)
+    rows = {"vocals": slice(0, 600), "instrumental": slice(600, 900)}
+    report = script.describe(script.Sample(frames, rows, 1), kmeans.cluster_centers_)
+    for stem, row in report.items():
+        values = frames[rows.get(stem, slice(None))]
+        use = np.bincount(kmeans.predict(values), minlength=7)
+        assert row["frames"] == len(values) and row["clusters_in_use"] == (use > 0).sum()
+        assert row["inertia_per_frame"] == pytest.approx(-kmeans.score(values) / len(values), rel=1e-5)
+        assert row["entropy_bits"] == pytest.approx(entropy(use, base=2), rel=1e-9)
+        assert row["perplexity"] == pytest.approx(2 ** entropy(use, base=2), rel=1e-9)
+
+
+def test_sampled_frames_are_the_songs_own(songs, tmp_path):
+    """Each is a frame of its stem's features, none is there twice, and no stem has more than half of the hours."""
+    script = load_script("fit_kmeans")
+    extractor = semantic.FeatureExtractor("chroma")
+    folders = files.song_folders(songs, "train")
+    sample = script.sample_frames(extractor, folders, 120 / (3600 * 50), 0.0, 0, tmp_path)
+    assert sample.rows == {"vocals": slice(0, 60), "instrumental": slice(60, 120)} and sample.num_songs == 1
+    for stem, rows in sample.rows.items():
+        audio = [files.read_audio(folder / f"{stem}.wav") for folder in folders]
+        known = np.concatenate([extractor(semantic.semantic_audio(*clip, 0.0, 0)) for clip in audio])
+        found = [np.flatnonzero((known == frame).all(axis=1)) for frame in sample.frames[rows]]
+        assert all(len(matches) for matches in found) and len({matches[0] for matches in found}) == 60
+
+
+@pytest.mark.parametrize("with_songs", [True, False])
+def test_existing_centroids_are_taken_as_they_are(monkeypatch, songs, tmp_path, capsys, with_songs):
+    import joblib
+    from sklearn.cluster import MiniBatchKMeans
+
+    kmeans = MiniBatchKMeans(12, n_init=1, random_state=0).fit(np.random.default_rng(0).random((60, 20), np.float32))
+    joblib.dump(kmeans, tmp_path / "km.bin")
+    arguments = ["--features", "chroma", "--centroids", tmp_path / "km.bin", "--out", tmp_path / "out"]
+    run(monkeypatch, "fit_kmeans", *arguments, *(["--songs", songs] if with_songs else []))
+    tokenizer = semantic.load_semantic(tmp_path / "out" / "semantic")
+    np.testing.assert_array_equal(tokenizer.centroids, kmeans.cluster_centers_)
+    fit = tokenizer.config["fit"]
+    assert fit["file"] == "km.bin" and len(fit["file_sha256"]) == 64
+    assert ("validation" in fit) == ("validation vocals" in capsys.readouterr().out) == with_songs
 
 
 @pytest.mark.parametrize(
     "change, found",
     [
         (["--clusters", 501], "--clusters is 501"),
+        (["--hours", 0], "--hours is 0"),
+        (["--centroids", "absent.bin"], "absent.bin cannot be read"),
+        (["--centroids", Path(semantic.__file__).parent.parent / "demo/codec/config.json"], "cannot be read"),
         (["--clusters", 400], "352 frames for 400 clusters"),
         (["--features", "hubert"], "--source"),
         (["--songs", "absent"], "make one with"),
@@ -156,8 +214,11 @@ def test_tokens_do_not_depend_on_workers_and_follow_the_seed(monkeypatch, tokens
     run(monkeypatch, "extract_tokens", *arguments, "--out", tmp_path / "same", "--seed", 5, "--workers", 1)
     expected = records.TokenRecords(tokens, "train").fingerprint
     assert records.TokenRecords(tmp_path / "same", "train").fingerprint == expected
-    run(monkeypatch, "extract_tokens", *arguments, "--out", tmp_path / "other", "--seed", 6)
-    assert records.TokenRecords(tmp_path / "other", "train").fingerprint != expected
+    loud = ["--vocal-noise", 0.3]  # the usual noise hardly reaches the tokens of steady tones
+    for seed in (5, 6):
+        run(monkeypatch, "extract_tokens", *arguments, "--out", tmp_path / str(seed), "--seed", seed, *loud)
+    first, other = (records.TokenRecords(tmp_path / str(seed), "train").fingerprint for seed in (5, 6))
+    assert first != other
 
 
 def test_songs_that_do_not_fit_are_left_out_with_the_reason(monkeypatch, songs, tokenizers, tmp_path, capsys):

@@ -2,12 +2,19 @@
 
     python tokenize/fit_kmeans.py --songs SONGS --features chroma --out TOKENIZERS
     python tokenize/fit_kmeans.py --songs SONGS --features hubert --source facebook/hubert-base-ls960 --out TOKENIZERS
+    python tokenize/fit_kmeans.py --centroids km_500.bin --features hubert --source DIR_OR_HUB_ID --out TOKENIZERS
 
-reads    SONGS/train/ID/vocals.wav and instrumental.wav; SONGS/validation, where it exists, to count clusters in use
-writes   TOKENIZERS/semantic/config.json and centroids.npy
+reads    SONGS/train/ID/vocals.wav and instrumental.wav; SONGS/validation, where it exists, for the report
+writes   TOKENIZERS/semantic/config.json, with a report on the clusters, and centroids.safetensors
 
 `chroma` needs no weights. `hubert` is the paper's, and needs the extra: pip install "hafm_jax[torch]".
 The vocals get the same noise as in extraction. Equal arguments on one machine give equal centroids.
+
+With --centroids nothing is fitted: the file is npy, safetensors, or a scikit-learn KMeans as joblib or pickle wrote it,
+which is read without being run; with --songs the report says how it fits them.
+
+Memory does not grow with --hours: the frames lie in TOKENIZERS while they are needed, an hour of 1024 features in
+0.74 GB.
 
 Axes: F frames, D feature dimensions, K clusters.
 """
@@ -15,8 +22,11 @@ Axes: F frames, D feature dimensions, K clusters.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import platform
+import tempfile
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -27,6 +37,8 @@ from hafm_jax.audio.semantic import (
     VOCAL_NOISE_SIGMA,
     FeatureExtractor,
     nearest_centroids,
+    num_frames,
+    read_centroids,
     save_semantic,
     semantic_audio,
 )
@@ -34,36 +46,54 @@ from hafm_jax.errors import InputError, run_command
 from hafm_jax.streams import STREAMS
 
 STEMS = ("vocals", "instrumental")
+FRAMES_PER_HOUR = 3600 * STREAMS["vocal_semantic"].rate_hz
 MIN_FRAMES_PER_SONG = 500  # 10 s: of a large collection some songs are heard, not a little of every one
 BATCH_FRAMES = 4096  # of MiniBatchKMeans: some frames for each of 500 clusters
 MAX_PASSES = 100  # it stops earlier when inertia no longer falls
+FRAMES_AT_ONCE = 8192  # of the report: 34 MB of 1024 features
+
+
+class Sample(NamedTuple):
+    """Frames float32 [F, D] of both stems, one after the other, in a file on disk; `rows` says which are whose."""
+
+    frames: np.ndarray
+    rows: dict[str, slice]
+    num_songs: int
 
 
 def sample_frames(
-    extractor: FeatureExtractor, folders: list[Path], max_frames: int, noise_sigma: float, seed: int, label: str
-) -> tuple[dict[str, np.ndarray], int]:
-    """Random frames [F, D] of each stem, `max_frames` in all at most, and the number of songs they come from."""
+    extractor: FeatureExtractor, folders: list[Path], hours: float, noise_sigma: float, seed: int, scratch: Path
+) -> Sample:
+    """Random frames of each stem, `hours` in all at most, kept in a new file in the folder `scratch`."""
     rng = np.random.default_rng(seed)
-    wanted = max_frames // len(STEMS)
+    wanted = round(hours * FRAMES_PER_HOUR / len(STEMS))
     per_song = max(MIN_FRAMES_PER_SONG, -(-wanted // len(folders)))
-    kept: dict[str, list[np.ndarray]] = {stem: [] for stem in STEMS}
-    count = dict.fromkeys(STEMS, 0)
-    num_songs = 0
-    with tqdm(total=wanted * len(STEMS), desc=f"features of {label}", unit="frame", unit_scale=True) as bar:
-        for number in rng.permutation(len(folders)):
-            if all(count[stem] >= wanted for stem in STEMS):
-                break
-            for stem in STEMS:
+    order = rng.permutation(len(folders))
+    split = folders[0].parent.name
+    shape = (wanted * len(STEMS), extractor.dimensions)
+    frames = np.memmap(scratch / f"{split}.float32", np.float32, "w+", shape=shape)
+    rows: dict[str, slice] = {}
+    filled = num_songs = 0
+    with tqdm(total=len(frames), desc=f"features of {split}", unit="frame", unit_scale=True) as bar:
+        for stem in STEMS:
+            start = filled
+            for songs_before, number in enumerate(order):
+                if filled - start == wanted:
+                    break
                 audio, rate_hz = read_audio(folders[number] / f"{stem}.wav")
                 sigma = noise_sigma if stem == "vocals" else 0.0
-                features = extractor(semantic_audio(audio, rate_hz, sigma, int(rng.integers(1 << 32))))
-                take = min(per_song, len(features), wanted - count[stem])
-                kept[stem].append(features[np.sort(rng.choice(len(features), take, replace=False))])
-                count[stem] += take
+                audio = semantic_audio(audio, rate_hz, sigma, int(rng.integers(1 << 32)))
+                take = min(per_song, num_frames(audio), start + wanted - filled)
+                chosen = np.sort(rng.choice(num_frames(audio), take, replace=False))
+                for _, first, features in extractor.blocks([audio]):
+                    here = np.flatnonzero((first <= chosen) & (chosen < first + len(features)))
+                    frames[filled + here] = features[chosen[here] - first]
+                filled += take
+                num_songs = max(num_songs, songs_before + 1)
                 bar.update(take)
-            num_songs += 1
+            rows[stem] = slice(start, filled)
         bar.total = bar.n  # songs may be over before the bar is
-    return {stem: np.concatenate(kept[stem]) for stem in STEMS}, num_songs
+    return Sample(frames[:filled], rows, num_songs)
 
 
 def fit(frames: np.ndarray, num_clusters: int, seed: int) -> np.ndarray:
@@ -73,49 +103,84 @@ def fit(frames: np.ndarray, num_clusters: int, seed: int) -> np.ndarray:
     if len(frames) < num_clusters:
         raise InputError(
             f"{len(frames)} frames for {num_clusters} clusters; expected more frames than clusters: give more songs, "
-            "or fewer --clusters"
+            "more --hours or fewer --clusters"
         )
-    kmeans = MiniBatchKMeans(num_clusters, batch_size=BATCH_FRAMES, max_iter=MAX_PASSES, n_init=3, random_state=seed)
+    kmeans = MiniBatchKMeans(
+        num_clusters,
+        batch_size=BATCH_FRAMES,
+        max_iter=MAX_PASSES,
+        n_init=3,
+        compute_labels=False,
+        random_state=seed,
+    )
     return kmeans.fit(frames).cluster_centers_.astype(np.float32)
 
 
-def describe(frames: dict[str, np.ndarray], centroids: np.ndarray) -> dict[str, float | int]:
-    """Mean squared distance to the centroid, and the clusters that each stem uses at all."""
-    out: dict[str, float | int] = {}
-    used = {}
-    for stem, values in frames.items():
-        tokens = nearest_centroids(values, centroids)
-        out[f"{stem}_inertia_per_frame"] = float(np.square(values - centroids[tokens]).sum(axis=1).mean())
-        used[stem] = np.unique(tokens)
-        out[f"{stem}_clusters_in_use"] = len(used[stem])
-    return {**out, "clusters_in_use": len(np.union1d(*used.values()))}
+def describe(sample: Sample, centroids: np.ndarray) -> dict[str, dict[str, float | int]]:
+    """How well the centroids fit each stem, and both together, and how evenly they are used.
+
+    inertia_per_frame is the mean squared distance to the centroid; entropy_bits that of the clusters' use, at most
+    log2 K; perplexity 2 to the entropy, the number of clusters that would be used so evenly.
+    """
+    counts = {stem: np.zeros(len(centroids), np.int64) for stem in STEMS}
+    inertia = dict.fromkeys(STEMS, 0.0)
+    for stem, rows in sample.rows.items():
+        for start in range(rows.start, rows.stop, FRAMES_AT_ONCE):
+            values = sample.frames[start : min(start + FRAMES_AT_ONCE, rows.stop)]
+            tokens = nearest_centroids(values, centroids)
+            counts[stem] += np.bincount(tokens, minlength=len(centroids))
+            inertia[stem] += float(np.square(values - centroids[tokens]).sum(dtype=np.float64))
+    counts["both"], inertia["both"] = sum(counts.values()), sum(inertia.values())
+    out = {}
+    for stem, count in counts.items():
+        share = count[count > 0] / count.sum()
+        entropy_bits = float(-(share * np.log2(share)).sum())
+        out[stem] = {
+            "frames": int(count.sum()),
+            "inertia_per_frame": inertia[stem] / int(count.sum()),
+            "clusters_in_use": len(share),
+            "entropy_bits": entropy_bits,
+            "perplexity": 2**entropy_bits,
+        }
+    return out
+
+
+def print_report(reports: dict[str, dict[str, dict[str, float | int]]]) -> None:
+    print(f"{'':24}{'frames':>12}{'inertia':>12}{'in use':>8}{'entropy':>9}{'perplexity':>12}")
+    for split, stems in reports.items():
+        for stem, row in stems.items():
+            print(
+                f"{f'{split} {stem}':24}{row['frames']:>12,}{row['inertia_per_frame']:>12.4g}"
+                f"{row['clusters_in_use']:>8}{row['entropy_bits']:>9.2f}{row['perplexity']:>12.1f}"
+            )
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     vocabulary = STREAMS["vocal_semantic"].vocabulary
-    add("--songs", type=Path, required=True, help="songs folder with a split train")
+    add("--songs", type=Path, help="songs folder with a split train; only --centroids does without")
     add("--features", choices=("chroma", "hubert"), required=True, help="what the frames are described by")
-    add("--clusters", type=int, default=vocabulary, help=f"ids of a token, at most {vocabulary} (default: %(default)s)")
+    made_by = parser.add_mutually_exclusive_group()
+    made_by.add_argument(
+        "--clusters", type=int, default=vocabulary, help=f"ids of a token, at most {vocabulary} (default: %(default)s)"
+    )
+    made_by.add_argument("--centroids", type=Path, help="file of centroids to take instead of fitting")
     add("--out", type=Path, required=True, help="tokenizers folder; semantic/ is written in it")
     add("--source", help="hubert: folder or Hub id of a transformers HubertModel")
     add("--layer", type=int, default=9, help="hubert: hidden layer, 0 is the first one's input (default: %(default)s)")
-    add(
-        "--max-frames",
-        type=int,
-        default=400_000,
-        help="frames to fit on; 400000 are 2.2 h of audio (default: %(default)s)",
-    )
+    add("--hours", type=float, default=2.0, help="frames to fit on, as hours of audio (default: %(default)s)")
     add(
         "--vocal-noise", type=float, default=VOCAL_NOISE_SIGMA, help="sigma of the vocals' noise (default: %(default)s)"
     )
     add("--seed", type=int, default=0, help="of noise, choice of frames and k-means (default: %(default)s)")
     arguments = parser.parse_args()
+    if arguments.songs is None and arguments.centroids is None:
+        raise InputError("neither --songs nor --centroids; expected songs to fit to, or centroids: give one of them")
     if not 1 <= arguments.clusters <= vocabulary:
         raise InputError(f"--clusters is {arguments.clusters}; expected 1 to {vocabulary}, the streams' vocabulary")
-    if arguments.max_frames < 2:
-        raise InputError(f"--max-frames is {arguments.max_frames}; expected 2 or more, half of them vocals'")
+    if not arguments.hours * FRAMES_PER_HOUR >= len(STEMS):
+        raise InputError(f"--hours is {arguments.hours}; expected a frame (20 ms) of each stem, or more")
     if arguments.vocal_noise < 0:
         raise InputError(f"--vocal-noise is {arguments.vocal_noise}; expected 0 or more")
     if arguments.features == "hubert" and arguments.source is None:
@@ -123,33 +188,39 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def main() -> None:
-    arguments = parse_arguments()
+def make_tokenizer(arguments: argparse.Namespace, scratch: Path) -> tuple[dict[str, Any], np.ndarray]:
+    """(config, centroids [K, D]) of the tokenizer; frames are kept in the folder `scratch` meanwhile."""
     import sklearn
 
-    folders = song_folders(arguments.songs, "train")
+    folders = {}
+    if arguments.songs is not None:
+        folders["train"] = song_folders(arguments.songs, "train")
+        if (arguments.songs / "validation").is_dir():
+            folders["validation"] = song_folders(arguments.songs, "validation")
     model = {"source": arguments.source, "layer": arguments.layer} if arguments.features == "hubert" else {}
     extractor = FeatureExtractor(arguments.features, **model)
-    sampling = arguments.max_frames, arguments.vocal_noise
-    frames, num_songs = sample_frames(extractor, folders, *sampling, arguments.seed, "train")
-    both = np.concatenate(list(frames.values()))
-    print(f"k-means: {len(both):,} frames of {both.shape[1]} dimensions, {arguments.clusters} clusters")
-    centroids = fit(both, arguments.clusters, arguments.seed)
-
-    validation = None
-    if (arguments.songs / "validation").is_dir():
-        held_out = song_folders(arguments.songs, "validation")
-        validation = describe(sample_frames(extractor, held_out, *sampling, arguments.seed, "validation")[0], centroids)
+    if arguments.centroids is not None:
+        centroids = read_centroids(arguments.centroids)
+        extractor.check_centroids(centroids)
+        file_sha256 = hashlib.sha256(arguments.centroids.read_bytes()).hexdigest()
+        made_by: dict[str, Any] = {"file": arguments.centroids.name, "file_sha256": file_sha256}
+    sampling = arguments.hours, arguments.vocal_noise, arguments.seed, scratch
+    samples = {split: sample_frames(extractor, songs, *sampling) for split, songs in folders.items()}
+    if arguments.centroids is None:
+        frames = samples["train"].frames
+        print(f"k-means: {len(frames):,} frames of {frames.shape[1]} dimensions, {arguments.clusters} clusters")
+        centroids = fit(frames, arguments.clusters, arguments.seed)
+        made_by = {"songs": samples["train"].num_songs, "frames": len(frames)}
+    reports = {split: describe(sample, centroids) for split, sample in samples.items()}
+    print_report(reports)
     config = {
         "features": arguments.features,
         **model,
         "fit": {
-            "songs": num_songs,
-            "frames": len(both),
+            **made_by,
             "vocal_noise_sigma": arguments.vocal_noise,
             "seed": arguments.seed,
-            "train": describe(frames, centroids),
-            "validation": validation,
+            **reports,
             "versions": {
                 "hafm_jax": hafm_jax.__version__,
                 "numpy": np.__version__,
@@ -158,13 +229,16 @@ def main() -> None:
             },
         },
     }
+    return config, centroids
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".fit_kmeans-", dir=arguments.out) as scratch:
+        config, centroids = make_tokenizer(arguments, Path(scratch))
     save_semantic(arguments.out / "semantic", config, centroids)
-    shown = validation or config["fit"]["train"]
-    print(
-        f"{arguments.out / 'semantic'}: of {arguments.clusters} clusters, {shown['clusters_in_use']} are in use on "
-        f"{'validation' if validation else 'the training songs (there is no validation split)'} "
-        f"({shown['vocals_clusters_in_use']} by vocals, {shown['instrumental_clusters_in_use']} by instrumentals)"
-    )
+    print(f"{arguments.out / 'semantic'}: {len(centroids)} clusters of {centroids.shape[1]} dimensions")
 
 
 if __name__ == "__main__":

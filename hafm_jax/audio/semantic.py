@@ -3,9 +3,9 @@
 Two kinds of features (DESIGN.md section 6): `hubert`, the paper's, through hafm_jax.audio.torch_models, and `chroma`
 (hafm_jax.audio.chroma), which needs no weights. A tokenizer is a folder with two files:
 
-    config.json     {"format_version": 1, "features": "chroma" | "hubert", "clusters": 500, "dimensions": D,
-                     "centroids_sha256": ..., and for hubert "source": folder or Hub id, "layer": 9}
-    centroids.npy   float32 [clusters, D]
+    config.json             {"format_version": 1, "features": "chroma" | "hubert", "clusters": 500, "dimensions": D,
+                            "centroids_sha256": ..., and for hubert "source": folder or Hub id, "layer": 9}
+    centroids.safetensors   float32 [clusters, D], called "centroids" (folders with a centroids.npy are read too)
 
 Axes: C channels, S samples, F frames (2 a cell), D feature dimensions, K clusters.
 """
@@ -17,19 +17,23 @@ import hashlib
 import io
 import json
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.numpy
 
 from hafm_jax.atomic import write_bytes
+from hafm_jax.audio import pickled_centroids
 from hafm_jax.audio.files import pad_to_cells, resample, to_mono
 from hafm_jax.errors import InputError
 from hafm_jax.streams import SEMANTIC_SAMPLE_RATE_HZ, STREAMS, samples_per_cell
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
-CENTROIDS_FILE = "centroids.npy"
+CENTROIDS_FILE = "centroids.safetensors"
+OLD_CENTROIDS_FILE = "centroids.npy"  # what folders had until hafm_jax 0.1, the shipped demo among them
 VOCAL_NOISE_SIGMA = 0.01  # Gaussian noise on the vocal that hides what a separator left of the band [authors' code]
 FRAMES_AT_ONCE = 4096  # distances of one block: 4096 x 500 float32 are 8 MB, whatever the file's length
 MAKE_IT = "make it with tokenize/fit_kmeans.py"
@@ -38,43 +42,63 @@ MAKE_IT = "make it with tokenize/fit_kmeans.py"
 class SemanticTokenizer:
     """Audio -> semantic tokens. `features_name`, `vocabulary` and `centroids_sha256` say which; `config` is the file's.
 
-    A HuBERT model is loaded when audio is first encoded, not before.
+    A HuBERT model is loaded when audio is first encoded, not before, with `device` and `dtype` (HubertFeatures).
     """
 
-    def __init__(self, config: dict[str, Any], centroids: np.ndarray) -> None:
+    def __init__(
+        self, config: dict[str, Any], centroids: np.ndarray, device: str | None = None, dtype: str | None = None
+    ) -> None:
         self.config = dict(config)
         self.centroids = np.ascontiguousarray(centroids, np.float32)  # [K, D]
         self.features_name: str = config["features"]
         self.vocabulary: int = self.centroids.shape[0]
         self.centroids_sha256 = sha256_of_centroids(self.centroids)
+        self._device, self._dtype = device, dtype
 
     @functools.cached_property
-    def _extractor(self) -> FeatureExtractor:
-        extractor = FeatureExtractor(self.features_name, self.config.get("source"), self.config.get("layer"))
-        if extractor.dimensions != self.centroids.shape[1]:
-            raise InputError(
-                f"{extractor.description} gives {extractor.dimensions} features a frame, the centroids have "
-                f"{self.centroids.shape[1]}; expected the model they were fitted on: correct the source, or {MAKE_IT}"
-            )
+    def extractor(self) -> FeatureExtractor:
+        extractor = FeatureExtractor(
+            self.features_name, self.config.get("source"), self.config.get("layer"), self._device, self._dtype
+        )
+        extractor.check_centroids(self.centroids)
         return extractor
 
     def features(self, audio: np.ndarray) -> np.ndarray:
         """Audio float32 [S] at 16 kHz, whole cells -> float32 [F, D] with F = 2 * cells."""
-        return self._extractor(audio)
+        return self.extractor(audio)
 
     def encode(self, audio: np.ndarray) -> np.ndarray:
         """Audio float32 [S] at 16 kHz, whole cells -> int32 [2 * cells]. Raises ValueError on another shape."""
-        return nearest_centroids(self.features(audio), self.centroids)
+        return self.encode_all([audio])[0]
+
+    def encode_all(self, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Clips float32 [S], each at 16 kHz and whole cells -> int32 [2 * cells] each, the tokens of `encode`.
+
+        Clips of one length go through HuBERT together where the device is faster so. Features are turned into tokens as
+        they come, so only the tokens grow with the clips.
+        """
+        tokens = [np.empty(num_frames(clip), np.int32) for clip in clips]
+        for number, first, features in self.extractor.blocks(clips):
+            tokens[number][first : first + len(features)] = nearest_centroids(features, self.centroids)
+        return tokens
 
 
 class FeatureExtractor:
-    """Features by name: audio float32 [S] at 16 kHz, whole cells -> float32 [2 * cells, dimensions]."""
+    """Features by name, `dimensions` of them a frame; `device` and `dtype` are those of HubertFeatures."""
 
-    def __init__(self, features_name: str, source: str | None = None, layer: int | None = None) -> None:
+    def __init__(
+        self,
+        features_name: str,
+        source: str | None = None,
+        layer: int | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+    ) -> None:
         if features_name == "chroma":
             from hafm_jax.audio import chroma
 
-            self.dimensions, self.description, self._compute = chroma.DIMENSIONS, "chroma", chroma.chroma_features
+            self.dimensions, self.description = chroma.DIMENSIONS, "chroma"
+            self._blocks = lambda clips: ((n, 0, chroma.chroma_features(clip)) for n, clip in enumerate(clips))
         elif features_name == "hubert":
             if source is None or layer is None:
                 raise InputError(
@@ -83,16 +107,44 @@ class FeatureExtractor:
                 )
             from hafm_jax.audio.torch_models import HubertFeatures
 
-            hubert = HubertFeatures(source, layer)
-            self.dimensions, self.description, self._compute = hubert.dimensions, str(source), hubert.features
+            hubert = HubertFeatures(source, layer, device, dtype)
+            self.dimensions, self.description, self._blocks = hubert.dimensions, str(source), hubert.blocks
         else:
             raise InputError(f"no features are called {features_name!r}; expected chroma or hubert")
 
     def __call__(self, audio: np.ndarray) -> np.ndarray:
+        """Audio float32 [S] at 16 kHz, whole cells -> float32 [2 * cells, dimensions]."""
+        out = np.empty((num_frames(audio), self.dimensions), np.float32)
+        for _, first, features in self.blocks([audio]):
+            out[first : first + len(features)] = features
+        return out
+
+    def blocks(self, clips: Sequence[np.ndarray]) -> Iterator[tuple[int, int, np.ndarray]]:
+        """Features of clips, float32 [S] at 16 kHz and whole cells each, in parts that come in any order.
+
+        A part is (number of the clip, number of its first frame, float32 [F, dimensions]); it covers half a minute or
+        less of HuBERT's, so memory does not grow with a clip. Raises ValueError where a clip is not whole cells.
+        """
         cell = samples_per_cell(SEMANTIC_SAMPLE_RATE_HZ)
-        if audio.ndim != 1 or audio.size == 0 or audio.size % cell:
-            raise ValueError(f"audio has shape {audio.shape}; expected [S] with S a multiple of {cell} (pad_to_cells)")
-        return self._compute(np.asarray(audio, np.float32))
+        for clip in clips:
+            if clip.ndim != 1 or clip.size == 0 or clip.size % cell:
+                raise ValueError(
+                    f"audio has shape {clip.shape}; expected [S] with S a multiple of {cell} (pad_to_cells)"
+                )
+        return self._blocks([np.asarray(clip, np.float32) for clip in clips])
+
+    def check_centroids(self, centroids: np.ndarray) -> None:
+        """Raises InputError unless centroids [K, D] have as many dimensions as these features."""
+        if self.dimensions != centroids.shape[1]:
+            raise InputError(
+                f"{self.description} gives {self.dimensions} features a frame, the centroids have "
+                f"{centroids.shape[1]}; expected the model they were fitted on: correct the source, or {MAKE_IT}"
+            )
+
+
+def num_frames(audio: np.ndarray) -> int:
+    """Frames of audio [S] at 16 kHz, whole cells."""
+    return audio.size * STREAMS["vocal_semantic"].rate_hz // SEMANTIC_SAMPLE_RATE_HZ
 
 
 def nearest_centroids(features: np.ndarray, centroids: np.ndarray) -> np.ndarray:
@@ -166,14 +218,18 @@ def save_semantic(directory: str | os.PathLike, config: dict[str, Any], centroid
         "centroids_sha256": sha256_of_centroids(centroids),
     }
     _check(document, centroids, directory)
-    array = io.BytesIO()
-    np.save(array, centroids, allow_pickle=False)
-    write_bytes(directory / CENTROIDS_FILE, array.getvalue())
+    write_bytes(directory / CENTROIDS_FILE, safetensors.numpy.save({"centroids": centroids}))
     write_bytes(directory / CONFIG_FILE, (json.dumps(document, indent=2) + "\n").encode())
+    (directory / OLD_CENTROIDS_FILE).unlink(missing_ok=True)
 
 
-def load_semantic(directory: str | os.PathLike) -> SemanticTokenizer:
-    """The tokenizer of a folder. Raises InputError where a part is missing, damaged, or not what the config says."""
+def load_semantic(
+    directory: str | os.PathLike, device: str | None = None, dtype: str | None = None
+) -> SemanticTokenizer:
+    """The tokenizer of a folder, HuBERT on `device` with `dtype` (HubertFeatures).
+
+    Raises InputError where a part is missing, damaged, or not what the config says.
+    """
     directory = Path(directory)
     path = directory / CONFIG_FILE
     try:
@@ -186,15 +242,38 @@ def load_semantic(directory: str | os.PathLike) -> SemanticTokenizer:
         raise InputError(f"{path} is no JSON ({error}); expected a tokenizer's config: {MAKE_IT}") from error
     if not isinstance(document, dict):
         raise InputError(f"{path} holds a {type(document).__name__}; expected a JSON object: {MAKE_IT}")
+    old, new = directory / OLD_CENTROIDS_FILE, directory / CENTROIDS_FILE
+    centroids = read_centroids(old if old.is_file() and not new.is_file() else new)
+    _check(document, centroids, directory)
+    return SemanticTokenizer(document, centroids, device, dtype)
+
+
+def read_centroids(path: str | os.PathLike) -> np.ndarray:
+    """Centroids [K, D] of a file: float32 of any of three kinds, told apart by their first bytes.
+
+    npy; safetensors that hold one array, or one called "centroids"; scikit-learn's KMeans or MiniBatchKMeans as pickle
+    or joblib wrote it, which is read without being run (pickled_centroids). Raises InputError on anything else.
+    """
     try:
-        centroids = np.load(directory / CENTROIDS_FILE, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        data = Path(path).read_bytes()
+        if data.startswith(b"\x93NUMPY"):
+            array = np.load(io.BytesIO(data), allow_pickle=False)
+        elif data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(data):
+            arrays = safetensors.numpy.load(data)
+            if len(arrays) != 1 and "centroids" not in arrays:
+                raise ValueError(f"it holds {len(arrays)} arrays, none of them called centroids")
+            array = arrays.get("centroids", next(iter(arrays.values())))
+        else:
+            array = pickled_centroids.cluster_centers(data)
+        if array.dtype.kind != "f" or array.ndim != 2:
+            raise ValueError(f"it holds {array.dtype} of shape {array.shape}")
+    except Exception as error:  # safetensors raises its own error, and bare ones from its header parser
         reason = getattr(error, "strerror", None) or error
         raise InputError(
-            f"{directory / CENTROIDS_FILE} cannot be read ({reason}); expected float32 centroids: {MAKE_IT}"
+            f"{path} cannot be read as centroids ({reason}); expected numbers [clusters, dimensions] in npy, "
+            f"safetensors or a pickled scikit-learn KMeans: {MAKE_IT}"
         ) from error
-    _check(document, centroids, directory)
-    return SemanticTokenizer(document, centroids)
+    return np.ascontiguousarray(array, np.float32)
 
 
 def _check(document: dict[str, Any], centroids: np.ndarray, directory: Path) -> None:
@@ -215,7 +294,7 @@ def _check(document: dict[str, Any], centroids: np.ndarray, directory: Path) -> 
             f"{directory}: source is {source!r}, layer {layer!r}; expected a folder or Hub id and a layer number: "
             f"correct {CONFIG_FILE}"
         )
-    expect("the centroids' type", (centroids.dtype.name, centroids.ndim), ("float32", 2))
+    expect("the centroids' axes", centroids.ndim, 2)
     expect("the centroids' shape", list(centroids.shape), [document.get("clusters"), document.get("dimensions")])
     if not np.isfinite(centroids).all():
         raise InputError(f"{directory}: the centroids hold NaN or infinity; expected numbers: {MAKE_IT}")

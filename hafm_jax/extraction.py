@@ -30,7 +30,7 @@ import numpy as np
 
 from hafm_jax.atomic import replacing, write_bytes
 from hafm_jax.audio.codecs import Codec, load_codec
-from hafm_jax.audio.files import pad_to_cells, read_audio, resample, to_mono
+from hafm_jax.audio.files import pad_to_cells, read_audio, resample, stem_file, to_mono
 from hafm_jax.audio.semantic import SemanticTokenizer, load_semantic, semantic_audio
 from hafm_jax.compiled import use_compilation_cache
 from hafm_jax.errors import InputError
@@ -46,7 +46,7 @@ SONGS_AT_ONCE = 8  # ours: heard together, so that a GPU has batches to work on;
 class Unit(NamedTuple):
     """Songs of one split that become one shard: everything that a worker on any machine must know."""
 
-    songs: Path  # SPLIT/ID/vocals.wav and instrumental.wav
+    songs: Path  # SPLIT/ID/vocals and instrumental, .wav or .flac
     tokenizers: Path  # semantic/ and codec/
     out: Path
     split: str
@@ -151,14 +151,14 @@ def tokenize(songs: Sequence[Heard], semantic: SemanticTokenizer, codec: Codec) 
 def hear(folder: Path, codec_rate_hz: int, noise_sigma: float, seed: int) -> Heard | str:
     """The stems of one song's folder, or why they cannot be used."""
     try:
-        vocal, vocal_hz = read_audio(folder / "vocals.wav")
-        instrumental, instrumental_hz = read_audio(folder / "instrumental.wav")
+        vocal, vocal_hz = read_audio(stem_file(folder, "vocals"))
+        instrumental, instrumental_hz = read_audio(stem_file(folder, "instrumental"))
     except InputError as error:
         return str(error)
     vocal_s, instrumental_s = vocal.shape[1] / vocal_hz, instrumental.shape[1] / instrumental_hz
     if abs(vocal_s - instrumental_s) > 1 / CELLS_PER_S:
         return (
-            f"vocals.wav has {vocal_s:.3f} s, instrumental.wav {instrumental_s:.3f} s; expected one length, to "
+            f"the vocals have {vocal_s:.3f} s, the instrumental {instrumental_s:.3f} s; expected one length, to "
             f"{1000 // CELLS_PER_S} ms: cut them alike"
         )
     return Heard(

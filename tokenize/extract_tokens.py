@@ -2,7 +2,7 @@
 
     python tokenize/extract_tokens.py --songs SONGS --tokenizers TOKENIZERS --out TOKENS
 
-reads    SONGS/SPLIT/ID/vocals.wav and instrumental.wav, of any rate and number of channels
+reads    SONGS/SPLIT/ID/vocals and instrumental, .wav or .flac, of any rate and number of channels
          TOKENIZERS/semantic (from tokenize/fit_kmeans.py) and TOKENIZERS/codec (from tokenize/train_codec.py, or with
          just a config.json: {"codec": "encodec", "source": "facebook/encodec_24khz"}); a model directory will do
 writes   TOKENS/hafm_tokens-SPLIT.tfrecord-*, dataset_info.json and features.json, tokens.json, and card.html, a page
@@ -65,7 +65,7 @@ def gpus_here() -> int:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--songs", type=Path, required=True, help="songs folder: SPLIT/ID/vocals.wav and instrumental.wav")
+    add("--songs", type=Path, required=True, help="songs folder: SPLIT/ID/vocals and instrumental, .wav or .flac")
     add("--tokenizers", type=Path, required=True, help="folder with semantic/ and codec/")
     add("--out", type=Path, required=True, help="folder for the token data set; splits of an earlier run are replaced")
     add("--splits", nargs="+", help="splits to extract (default: all that SONGS has)")

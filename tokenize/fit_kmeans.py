@@ -4,7 +4,7 @@
     python tokenize/fit_kmeans.py --songs SONGS --features hubert --source facebook/hubert-base-ls960 --out TOKENIZERS
     python tokenize/fit_kmeans.py --centroids km_500.bin --features hubert --source DIR_OR_HUB_ID --out TOKENIZERS
 
-reads    SONGS/train/ID/vocals.wav and instrumental.wav; SONGS/validation, where it exists, for the report
+reads    SONGS/train/ID/vocals and instrumental, .wav or .flac; SONGS/validation, where it exists, for the report
 writes   TOKENIZERS/semantic/config.json, with a report on the clusters, and centroids.safetensors
 
 `chroma` needs no weights. `hubert` is the paper's, and needs the extra: pip install "hafm_jax[torch]".
@@ -32,7 +32,7 @@ import numpy as np
 from tqdm import tqdm
 
 import hafm_jax
-from hafm_jax.audio.files import read_audio, song_folders
+from hafm_jax.audio.files import read_audio, song_folders, stem_file
 from hafm_jax.audio.semantic import (
     VOCAL_NOISE_SIGMA,
     FeatureExtractor,
@@ -80,7 +80,7 @@ def sample_frames(
             for songs_before, number in enumerate(order):
                 if filled - start == wanted:
                     break
-                audio, rate_hz = read_audio(folders[number] / f"{stem}.wav")
+                audio, rate_hz = read_audio(stem_file(folders[number], stem))
                 sigma = noise_sigma if stem == "vocals" else 0.0
                 audio = semantic_audio(audio, rate_hz, sigma, int(rng.integers(1 << 32)))
                 take = min(per_song, num_frames(audio), start + wanted - filled)

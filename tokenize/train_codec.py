@@ -2,10 +2,10 @@
 
     python tokenize/train_codec.py --songs SONGS --out TOKENIZERS
 
-Reads SONGS/train/*/instrumental.wav (any rate; all of it is held in memory as 16-bit mono, about 170 MB an hour) and
-SONGS/validation for the final evaluation. Writes TOKENIZERS/codec: config.json, with what was trained on what and how
-good it is on the validation songs, codec.safetensors and metrics.jsonl. Equal arguments on one machine give equal
-weights. While it trains, TOKENIZERS/codec_training holds checkpoints: the same command goes on from the last one.
+Reads SONGS/train/*/instrumental (.wav or .flac, any rate; all of it is held in memory as 16-bit mono, about 170 MB an
+hour) and SONGS/validation for the final evaluation. Writes TOKENIZERS/codec: config.json, with what was trained on what
+and how good it is on the validation songs, codec.safetensors and metrics.jsonl. Equal arguments on one machine give
+equal weights. While it trains, TOKENIZERS/codec_training holds checkpoints: the same command goes on from the last one.
 
 First the codec trains without quantisation, with noise on its latents. Then the codebooks start from k-means, book by
 book on what the books before leave over, and follow the latents by moving averages (EMA) from there on.
@@ -35,7 +35,7 @@ from tqdm import tqdm
 
 from hafm_jax.atomic import write_bytes
 from hafm_jax.audio import codecs, spectral
-from hafm_jax.audio.files import read_audio, resample, to_mono
+from hafm_jax.audio.files import read_audio, resample, song_folders, stem_file, to_mono
 from hafm_jax.audio.spectra import spectral_distance_db
 from hafm_jax.checkpoint import Checkpoints
 from hafm_jax.errors import InputError, run_command
@@ -76,12 +76,7 @@ class Recipe:
 
 def load_split(songs: Path, split: str, rate_hz: int) -> list[np.ndarray]:
     """The instrumentals of SONGS/split, each int16 [S] at `rate_hz`. Raises InputError where there are none."""
-    paths = sorted((songs / split).glob("*/instrumental.wav"))
-    if not paths:
-        raise InputError(
-            f"{songs / split} holds no ID/instrumental.wav; expected a songs folder: make one with "
-            "tokenize/synthesize_songs.py or tokenize/separate_stems.py"
-        )
+    paths = [stem_file(folder, "instrumental") for folder in song_folders(songs, split, "instrumental")]
     clips = []
     for path in tqdm(paths, desc=f"reading {split}", unit="song"):
         audio, found_hz = read_audio(path)

@@ -7,6 +7,7 @@ Axes: C channels, S samples.
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -47,10 +48,11 @@ class Mix(NamedTuple):
     vocal_gain: float
 
 
-def read_audio(path: str | os.PathLike) -> tuple[np.ndarray, int]:
+def read_audio(path: str | os.PathLike, max_s: float = math.inf) -> tuple[np.ndarray, int]:
     """Read a file that libsndfile knows (wav, flac, ogg, mp3, aiff, ...): float32 [C, S] and its rate in Hz.
 
-    Raises InputError where there is no such file, it is no audio, it is empty, or it holds NaN or infinity.
+    No more than its first `max_s` seconds are read. Raises InputError where there is no such file, it is no audio, it
+    is empty, or it holds NaN or infinity.
     """
     path = Path(path)
     if path.is_dir():
@@ -58,7 +60,10 @@ def read_audio(path: str | os.PathLike) -> tuple[np.ndarray, int]:
     if not path.exists():
         raise InputError(f"{path} does not exist; expected an audio file: check the path")
     try:
-        audio, sample_rate_hz = soundfile.read(path, dtype="float32", always_2d=True)  # [S, C]
+        with soundfile.SoundFile(os.fsencode(path)) as file:  # as bytes: not every file's name is UTF-8
+            sample_rate_hz = file.samplerate
+            frames = -1 if max_s == math.inf else math.ceil(max_s * sample_rate_hz)
+            audio = file.read(frames, dtype="float32", always_2d=True)  # [S, C]
     except (soundfile.LibsndfileError, OSError, TypeError) as error:  # TypeError: .raw, which has no header to read
         reason = getattr(error, "error_string", str(error)).strip().rstrip(".")
         raise InputError(
@@ -109,23 +114,40 @@ def write_audio(path: str | os.PathLike, audio: np.ndarray, sample_rate_hz: int)
             raise InputError(f"cannot write {path}: {error.error_string.strip()}") from error
 
 
+def stem_file(folder: str | os.PathLike, stem: str) -> Path:
+    """The file of a stem ("vocals" or "instrumental") in a song's folder. InputError unless there is exactly one."""
+    found = [path for suffix in WRITABLE if (path := Path(folder) / f"{stem}{suffix}").is_file()]
+    if len(found) != 1:
+        raise InputError(
+            f"{folder} holds {' and '.join(path.name for path in found) or f'no {stem}'}; expected one of "
+            f"{', '.join(stem + suffix for suffix in WRITABLE)}: {MAKE_SONGS}"
+        )
+    return found[0]
+
+
 def song_splits(songs: str | os.PathLike) -> list[str]:
-    """The splits of a songs folder (SPLIT/ID/vocals.wav, instrumental.wav), sorted. InputError where there are none."""
-    songs = Path(songs)
-    splits = sorted({path.parent.parent.name for path in songs.glob("*/*/vocals.wav")}) if songs.is_dir() else []
+    """The splits of a songs folder (SPLIT/ID/vocals, instrumental), sorted. InputError where there are none."""
+    splits = sorted({folder.parent.name for folder in _folders_with("vocals", Path(songs), "*/*")})
     splits = [name for name in splits if not name.startswith(".")]
     if not splits:
-        raise InputError(f"{songs} holds no SPLIT/ID/vocals.wav; expected a songs folder: {MAKE_SONGS}")
+        raise InputError(f"{songs} holds no SPLIT/ID/vocals.wav or .flac; expected a songs folder: {MAKE_SONGS}")
     return splits
 
 
-def song_folders(songs: str | os.PathLike, split: str) -> list[Path]:
-    """The folders of a split's songs, sorted by id. InputError where there are none."""
-    folders = sorted(path.parent for path in (Path(songs) / split).glob("*/vocals.wav"))
-    folders = [path for path in folders if not path.name.startswith(".")]  # a dot marks one that is being written
+def song_folders(songs: str | os.PathLike, split: str, stem: str = "vocals") -> list[Path]:
+    """The folders of a split's songs that have the stem, sorted by id. InputError where there are none."""
+    folders = sorted(_folders_with(stem, Path(songs) / split, "*"))
     if not folders:
-        raise InputError(f"{Path(songs) / split} holds no ID/vocals.wav; expected a songs folder: {MAKE_SONGS}")
+        raise InputError(
+            f"{Path(songs) / split} holds no ID/{stem}.wav or .flac; expected a songs folder: {MAKE_SONGS}"
+        )
     return folders
+
+
+def _folders_with(stem: str, root: Path, depth: str) -> set[Path]:
+    """Folders at `depth` with a file of the stem; a dot marks one that is being written."""
+    folders = {path.parent for suffix in WRITABLE for path in root.glob(f"{depth}/{stem}{suffix}")}
+    return {path for path in folders if not path.name.startswith(".")}
 
 
 def to_mono(audio: np.ndarray) -> np.ndarray:

@@ -10,7 +10,8 @@ EXTRAS = {
     "hub": ["huggingface_hub"],
     "torch": ["torch", "transformers"],
     "separate": ["demucs>=4.1", "onnxruntime"],  # before 4.1, demucs needed torchaudio
-    "tokenize": ["optax", "orbax-checkpoint", "scikit-learn", "tensorflow-datasets", "google-crc32c"],
+    "tokenize": ["optax", "orbax-checkpoint", "scikit-learn", "tensorflow-datasets", "google-crc32c", "matplotlib"],
+    "ray": ["ray"],
     "train": ["optax", "orbax-checkpoint", "grain", "ml-collections", "protobuf", "google-crc32c", "tensorboardX"],
 }
 EXTRAS["dev"] = sorted(

@@ -3,10 +3,10 @@
     python benchmarks/tokenize_songs.py [--quick] [--device cuda] [--out benchmarks/results/tokenize.json]
 
 Songs of 30 s, a vocal and an instrumental each. `bare` calls transformers' models one after another as the extractor
-must at least: HuBERT for both stems, layers above the ninth cut off, EnCodec at 6 kbps for the instrumental. `extractor`
-is `hafm_jax.extraction`: files read, resampled, noise added, k-means, codes, a shard written. `common practice` is what
-fairseq-style scripts do: every file alone, all layers of HuBERT run, all hidden states kept, then the same k-means and
-EnCodec. All take turns, round by round, since machines drift and ratios hold.
+must at least: HuBERT for both stems, layers above the ninth cut off, EnCodec at 6 kbps for the instrumental.
+`extractor` is `hafm_jax.extraction`: files read, resampled, noise added, k-means, codes, a shard written. `common
+practice` is what fairseq-style scripts do: every file alone, all layers of HuBERT run, all hidden states kept, then the
+same k-means and EnCodec. All take turns, round by round, since machines drift and ratios hold.
 
 Memory is of a process of its own for each length: its high-water mark above what it had once the models were loaded.
 """
@@ -17,12 +17,12 @@ import argparse
 import json
 import os
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -101,19 +101,19 @@ def rates(folder: Path, device: str, songs: int, rounds: int) -> dict[str, dict]
     names = make_songs(folder / "songs", songs, SONG_S)
     clip_16k = 0.1 * torch.randn(1, SONG_S * SEMANTIC_SAMPLE_RATE_HZ + 80, device=device)
     clip_24k = 0.1 * torch.randn(1, 1, SONG_S * CODEC_SAMPLE_RATE_HZ, device=device)
-    codec = None
-    for name in ("large", "base"):
-        tokenizers = make_tokenizers(folder, name)
-        codec = codec or transformers.EncodecModel.from_pretrained(folder / "encodec").eval().to(device)
+    tokenizers_of = {name: make_tokenizers(folder, name) for name in ("large", "base")}
+    codec = transformers.EncodecModel.from_pretrained(folder / "encodec").eval().to(device)
+
+    def encode():
+        return codec.encode(clip_24k, bandwidth=6.0).audio_codes
+
+    for name, tokenizers in tokenizers_of.items():
         whole = transformers.HubertModel.from_pretrained(folder / name).eval().to(device)
         cut = transformers.HubertModel.from_pretrained(folder / name, num_hidden_layers=LAYER).eval().to(device)
         centroids = load_semantic(tokenizers / "semantic").centroids
 
         def hear(model=cut):
             return model(clip_16k).last_hidden_state
-
-        def encode():
-            return codec.encode(clip_24k, bandwidth=6.0).audio_codes
 
         def bare(hear=hear):
             for _ in range(songs):
@@ -128,10 +128,10 @@ def rates(folder: Path, device: str, songs: int, rounds: int) -> dict[str, dict]
 
         subjects[f"HuBERT-{name} to layer {LAYER}"] = hear, SONG_S
         if name == "large":
-            subjects["HuBERT-large, all 24 layers"] = (lambda model=whole: hear(model)), SONG_S
+            subjects["HuBERT-large, all 24 layers"] = partial(hear, whole), SONG_S
             subjects["EnCodec encode"] = encode, SONG_S
         subjects[f"bare, {name}"] = bare, songs * SONG_S
-        subjects[f"extractor, {name}"] = (lambda u=unit(folder, tokenizers, names): extract(u)), songs * SONG_S
+        subjects[f"extractor, {name}"] = partial(extract, unit(folder, tokenizers, names)), songs * SONG_S
         subjects[f"common practice, {name}"] = practice, songs * SONG_S
 
     found: dict[str, list[float]] = {name: [] for name in subjects}

@@ -4,7 +4,7 @@ Which song is in which unit follows from the songs' names alone, and a unit's by
 it does not matter how many workers, on how many machines, share the units, or how often they were stopped. A unit is
 done when its receipt is there, which is written after its shard:
 
-    TOKENS/.units/plan.json              what this extraction is: a run that would make something else is refused
+    TOKENS/.units/run.json               what this extraction is: a run that would make something else is refused
     TOKENS/.units/SPLIT-00003-of-00008   a shard, not yet under its final name
     TOKENS/.units/SPLIT-00003-of-00008.json   its receipt: lengths, rejects, licences, how often each id stands in it
 
@@ -34,6 +34,7 @@ from hafm_jax.audio.files import pad_to_cells, read_audio, resample, stem_file, 
 from hafm_jax.audio.semantic import SemanticTokenizer, load_semantic, semantic_audio
 from hafm_jax.compiled import use_compilation_cache
 from hafm_jax.errors import InputError
+from hafm_jax.ledger import RUN_FILE, SONG_FILE, check_same_run
 from hafm_jax.records import FIELDS, Shard, ShardWriter, SplitSummary, publish_split
 from hafm_jax.streams import CELLS_PER_S
 
@@ -172,7 +173,7 @@ def hear(folder: Path, codec_rate_hz: int, noise_sigma: float, seed: int) -> Hea
 
 def _licence(folder: Path) -> str:
     try:
-        return str(json.loads((folder / "song.json").read_text()).get("licence") or "not stated")
+        return str(json.loads((folder / SONG_FILE).read_text()).get("licence") or "not stated")
     except (OSError, ValueError, AttributeError):
         return "not stated"
 
@@ -220,28 +221,18 @@ def start(out: Path, plan: dict[str, Any]) -> None:
     """Make room in `out` for the units of `plan`, all that decides about their bytes, or go on with those that an
     extraction of the same plan has left there. Raises InputError where they are another's.
     """
-    path = out / UNITS / "plan.json"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        (out / UNITS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror}; choose another --out") from error
-    if not path.exists():
-        write_bytes(path, json.dumps(plan).encode())
-        return
-    before = json.loads(path.read_text())
-    changed = [name for name in plan if before.get(name) != plan[name]]
-    if changed:
-        raise InputError(
-            f"{path.parent} holds an unfinished extraction with other {', '.join(changed)}: give it the same arguments "
-            "to go on, or delete that folder"
-        )
+    check_same_run(out / UNITS, plan)
 
 
 @contextmanager
 def completing(out: Path) -> Iterator[bool]:
     """Whether the caller is the one to complete the data set, now that all units are done: of several, one at a time
     is asked, and none once the units are gone. They are removed when the block succeeds."""
-    path = out / UNITS / "plan.json"
+    path = out / UNITS / RUN_FILE
     try:
         file = path.open()
     except FileNotFoundError:

@@ -141,6 +141,16 @@ class Ledger:
         return document
 
 
+def rejected_by_reason(songs: Path) -> dict[str, int]:
+    """Of the report on a songs folder, the reasons for which tracks make no song; {} where there is no report, as where
+    songs were synthesised."""
+    try:
+        numbers = json.loads((songs / Part().file("report", ".json")).read_text())["rejected_by_reason"]
+        return {reason: number for reason, number in numbers.items() if number}
+    except (OSError, ValueError, KeyError):
+        return {}
+
+
 def _check_no_strangers(out: Path, corpus: Corpus) -> None:
     known = {(track.split, track.id) for track in corpus.tracks}
     strangers = sorted(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -67,11 +68,18 @@ def _in_processes(
 
 def _start_worker(number: Any, num_gpus: int, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent: it ends the workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = str(threads)  # before torch is imported
     if num_gpus:
         with number.get_lock():
             os.environ["CUDA_VISIBLE_DEVICES"] = str(number.value % num_gpus)
             number.value += 1
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed tells nobody, and its workers would wait for ever."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _on_ray(function: Callable[[Piece], Any], pieces: Sequence[Piece], gpus: float) -> Iterator[tuple[Piece, Any]]:
@@ -80,7 +88,7 @@ def _on_ray(function: Callable[[Piece], Any], pieces: Sequence[Piece], gpus: flo
     except ImportError as error:
         raise InputError(f'Ray is not installed ({error}): pip install "hafm_jax[ray]"') from error
     ray.init(log_to_driver=False, ignore_reinit_error=True)  # the cluster of RAY_ADDRESS, or one on this machine
-    task = ray.remote(max_retries=RAY_RETRIES, num_gpus=gpus)(function)
+    task = ray.remote(max_retries=RAY_RETRIES, num_gpus=gpus)(lambda piece: function(piece))
     try:
         running = {task.remote(piece): piece for piece in pieces}
         while running:

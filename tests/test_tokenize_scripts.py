@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from hafm_jax import errors, records
+from hafm_jax import errors, extraction, records
 from hafm_jax.audio import codecs, files, semantic, spectral
 from hafm_jax.errors import InputError
 
@@ -186,7 +186,7 @@ def test_extracted_tokens_are_those_of_the_parts(tokens, songs, tokenizers):
     tokenizer, codec = semantic.load_semantic(tokenizers / "semantic"), codecs.load_codec(tokenizers / "codec")
     vocal, rate_hz = files.read_audio(songs / "train" / "b" / "vocals.wav")
     instrumental, _ = files.read_audio(songs / "train" / "b" / "instrumental.wav")
-    seed = load_script("extract_tokens").song_seed(5, "train", "b")
+    seed = extraction.song_seed(5, "train", "b")
     np.testing.assert_array_equal(
         record["vocal_semantic"], semantic.vocal_tokens(tokenizer, vocal, rate_hz, semantic.VOCAL_NOISE_SIGMA, seed)
     )

@@ -45,7 +45,7 @@ def test_every_piece_is_done_once(workers, tmp_path):
 def test_workers_share_out_cores_and_gpus(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 12)
     names = ["CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"] * 20
-    found = [value for _, value in work.do_all(os.environ.get, names, 3, num_gpus=2)]
+    found = [value for _, value in work.do_all(os.getenv, names, 3, num_gpus=2)]
     assert set(found) <= {"0", "1", "4"} and "4" in found
 
 
@@ -64,10 +64,12 @@ def test_bad_input_ends_the_work(workers):
 @pytest.fixture(scope="module")
 def ray():
     ray = pytest.importorskip("ray", reason="needs the extra hafm_jax[ray]")
-    os.environ.pop("RAY_ADDRESS", None)
-    # Its workers unpickle functions by name, so they must find this module.
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
-    return ray
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        # Its workers unpickle functions by name, so they must find this module.
+        paths = [str(Path(__file__).parent), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+        yield ray
 
 
 def test_on_ray_a_piece_whose_worker_was_killed_is_done_again(ray, tmp_path):

@@ -14,7 +14,7 @@ the reason is shown and kept in tokens.json.
 
 The work is cut into units of songs, one shard each. Stopped or killed, the same command goes on with the units that are
 missing. Equal arguments give equal tokens, however many workers or machines share the units: --workers on this one
-(a GPU each in turn), --part 0/8 to 7/8 for eight that see the same folders, whichever is last completes the data set,
+(a GPU each in turn), --part 1/8 to 8/8 for eight that see the same folders, whichever is last completes the data set,
 or --ray for a Ray cluster.
 """
 
@@ -24,7 +24,6 @@ import argparse
 import os
 import platform
 import re
-from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,19 +37,10 @@ from hafm_jax.audio.codecs import codec_sha256, load_codec, read_config
 from hafm_jax.audio.files import song_folders, song_splits
 from hafm_jax.audio.semantic import VOCAL_NOISE_SIGMA, load_semantic
 from hafm_jax.errors import InputError, run_command
+from hafm_jax.ledger import Part, rejected_by_reason
 from hafm_jax.streams import CELLS_PER_S
 
 SONGS_PER_SHARD = 256  # ours: of 30 s they are 10 MB of tokens and minutes of work; smaller sets have 8 shards
-
-
-def part(text: str) -> tuple[int, int]:
-    try:
-        number, count = map(int, text.split("/"))
-        if 0 <= number < count:
-            return number, count
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"found {text}; expected I/N with I from 0 to N - 1")
 
 
 def gpus_here() -> int:
@@ -79,7 +69,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     add("--seed", type=int, default=0, help="of the noise (default: %(default)s)")
     add("--workers", type=int, help="processes (default: one a GPU, or one for two cores where there is none)")
-    add("--part", type=part, default=(0, 1), metavar="I/N", help="do every N-th unit from the I-th (default: all)")
+    add("--part", type=Part.parse, default=Part(), help="I/N: every N-th unit from the I-th (default: all)")
     add("--ray", action="store_true", help="do the units on the Ray cluster of RAY_ADDRESS; all see the same folders")
     add("--ray-gpus", type=float, default=0.0, help="GPUs of a unit on Ray, 0.5 for two at once (default: 0)")
     arguments = parser.parse_args()
@@ -140,8 +130,7 @@ def is_complete(out: Path, plan: dict[str, Any]) -> bool:
 
 def extract(arguments: argparse.Namespace, units: list[extraction.Unit]) -> None:
     """Do the units of this part that have yet to be done."""
-    number, count = arguments.part
-    mine = units[number::count]
+    mine = arguments.part.share(units)
     missing = [unit for unit in mine if extraction.read_receipt(unit) is None]
     gpus = gpus_here()
     workers = arguments.workers or gpus or max(1, (os.cpu_count() or 1) // 2)
@@ -165,7 +154,9 @@ def complete(arguments: argparse.Namespace, units: list[extraction.Unit], made_b
     summaries = extraction.publish(units)
     statistics = datacard.summarize(receipts)
     records.write_metadata(arguments.out, summaries, {**made_by, "skipped": skipped, "statistics": statistics})
-    rejects = Counter("not to be read, or stems of two lengths" for _ in skipped)
+    rejects = rejected_by_reason(arguments.songs) | (
+        {"stems damaged or of two lengths": len(skipped)} if skipped else {}
+    )
     datacard.write_card(
         arguments.out / datacard.CARD, f"Tokens of {arguments.songs.name}", statistics, receipts, made_by, rejects
     )

@@ -148,6 +148,16 @@ def test_existing_centroids_are_taken_as_they_are(monkeypatch, songs, tmp_path, 
     assert fit["file"] == "km.bin" and len(fit["file_sha256"]) == 64
     assert ("validation" in fit) == ("validation vocals" in capsys.readouterr().out) == with_songs
 
+    np.save(tmp_path / "other.npy", np.zeros((12, 7), np.float32))
+    arguments[3] = tmp_path / "other.npy"
+    with pytest.raises(InputError, match="chroma gives 20 features a frame, the centroids have 7"):
+        run(monkeypatch, "fit_kmeans", *arguments)
+
+
+def test_fit_needs_songs_or_centroids(monkeypatch, tmp_path):
+    with pytest.raises(InputError, match="neither --songs nor --centroids"):
+        run(monkeypatch, "fit_kmeans", "--features", "chroma", "--out", tmp_path)
+
 
 @pytest.mark.parametrize(
     "change, found",

@@ -24,7 +24,6 @@ from hafm_jax.audio.torch_weights import (
     choose_dtype,
     fold_weight_norm,
     import_torch,
-    inference,
     is_local,
     load_original_encodec,
     load_pretrained,
@@ -153,7 +152,7 @@ class HubertFeatures:
 
     def _hidden(self, audio: np.ndarray) -> np.ndarray:
         """Padded audio [B, S] -> float32 [B, F, D]."""
-        with inference(self._torch):
+        with self._torch.inference_mode():
             values = self._torch.from_numpy(audio).to(self._device, self._dtype)
             hidden = self._model(values).last_hidden_state.float().cpu().numpy()
         if not np.isfinite(hidden).all():
@@ -242,7 +241,7 @@ class EncodecCodec:
             values = np.ascontiguousarray(audio[rows, None, first * ACOUSTIC_HOP : stop * ACOUSTIC_HOP], np.float32)
             return self._torch.from_numpy(values).to(self._device)  # [B, 1, S]
 
-        with inference(self._torch):
+        with self._torch.inference_mode():
             for rows, start, stop, latents in self._run(self._encoder, sound, *codes.shape[:2]):
                 books = self._quantizer.encode(latents, ENCODEC_BANDWIDTH_KBPS)  # [K, B, F]
                 codes[rows, start:stop] = books.permute(1, 2, 0).cpu().numpy()
@@ -261,7 +260,7 @@ class EncodecCodec:
             books = np.ascontiguousarray(codes[rows, first:stop].transpose(2, 0, 1), np.int64)  # [K, B, F]
             return self._quantizer.decode(self._torch.from_numpy(books).to(self._device))  # [B, D, F]
 
-        with inference(self._torch):
+        with self._torch.inference_mode():
             for rows, start, stop, sound in self._run(self._decoder, latents, *codes.shape[:2]):
                 audio[rows, start * ACOUSTIC_HOP : stop * ACOUSTIC_HOP] = sound[:, 0].cpu().numpy()
         return audio

@@ -6,11 +6,9 @@ EnCodec's original checkpoint, of whose pickle torch makes tensors and nothing e
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pickle
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +42,9 @@ def choose_device(torch: Any, name: str | None) -> Any:
             f"device {name!r} cannot be used ({_first_line(error)}); expected cpu, or cuda or cuda:N where torch sees "
             "a GPU: name another device"
         ) from error
+    if device.type == "cuda":
+        # float32 is to stay float32: convolutions in TF32 would move codes. For the process, since threads share it.
+        torch.backends.cudnn.allow_tf32 = False
     return device
 
 
@@ -57,13 +58,6 @@ def choose_dtype(torch: Any, name: str | None, device: Any) -> Any:
     if name not in ("float32", "float16", "bfloat16"):
         raise InputError(f"dtype {name!r}; expected float32, float16 or bfloat16: name one of them")
     return getattr(torch, name)
-
-
-@contextlib.contextmanager
-def inference(torch: Any) -> Iterator[None]:
-    """No gradients, and no TF32: what is float32 stays it, so a GPU's tokens differ from a CPU's by rounding alone."""
-    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        yield
 
 
 def load_pretrained(kind: Any, source: str | os.PathLike, name: str) -> Any:

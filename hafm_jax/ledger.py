@@ -98,7 +98,8 @@ class Ledger:
         self.num_tracks = len(tracks) + len(self._rejects)
         for path in sorted(out.glob("rejects*.jsonl")):  # also of earlier runs, in parts of another number
             self._rejects |= {reject.id: reject for reject in _read_rejects(path) if reject.id in own}
-        self.todo = [track for track in tracks if track.id not in self._songs.keys() | self._rejects.keys()]
+        done = self._songs.keys() | self._rejects.keys()
+        self.todo = [track for track in tracks if track.id not in done]
         self._reported_s = -math.inf
 
     @property

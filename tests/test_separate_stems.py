@@ -401,7 +401,6 @@ def test_a_killed_worker_ends_the_run_with_one_line(tmp_path):
         (["--part", "0/4"], "part '0/4'"),
         (["--part", "5/4"], "part '5/4'"),
         (["--workers", 0], "--workers is 0"),
-        (["--sha256", "abc"], "--sha256"),
         (["--min-seconds", 5], "min <= max"),
         (["--validation-share", 2], "shares"),
         (["--vocal-gate-dbfs", "nan"], "no number"),

@@ -35,7 +35,6 @@ import json
 import math
 import multiprocessing
 import os
-import re
 import secrets
 import shutil
 import signal
@@ -259,8 +258,6 @@ def parse_arguments() -> argparse.Namespace:
         )
     if arguments.separator == GIVEN and arguments.layout != "musdb":
         raise InputError(f"--separator given with --layout {arguments.layout}; expected musdb, which has stems")
-    if arguments.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", arguments.sha256):
-        raise InputError(f"--sha256 is {arguments.sha256!r}; expected 64 of 0-9 and a-f")
     if not 0 < arguments.min_seconds <= arguments.max_seconds < math.inf:
         raise InputError(
             f"--min-seconds {arguments.min_seconds}, --max-seconds {arguments.max_seconds}; expected 0 < min <= max"

@@ -15,6 +15,10 @@ writes   SONGS/SPLIT/ID/vocals.flac, instrumental.flac   24 kHz, mono, 16 bit: a
          SONGS/rejects.jsonl         the same rejects as they come: none is looked at twice
          SONGS/run.json              what the run was asked for; another one must not write into its songs
 
+Both stems of a clip of 30 s take 1.5 to 1.7 MB (songs of ours; noise would take 2.9), so 100,000 clips some 170 GB. In
+44.1 kHz stereo, which no tokenizer hears, they would take 3.7 times as much. A process needs 1.1 MB of memory a second
+of its track, so 1.4 GB for the longest, beside the separator's.
+
 The instrumental is the mixture less the vocals. Where a stem would pass full scale, one gain brings both down.
 A track that is damaged, silent, too short, too long or without singing is left out, and so is a copy of another one.
 Interrupted or killed, the same command goes on where it was, with the bytes that it would have written at once; to try

@@ -2,7 +2,7 @@
 
     python benchmarks/codec.py --codec TOKENIZERS/codec --songs SONGS
 
-Measures on SONGS/test/*/instrumental.wav: SI-SDR, multi-scale spectral distance (both defined in
+Measures on the instrumentals of SONGS/test: SI-SDR, multi-scale spectral distance (both defined in
 hafm_jax/audio/spectra.py), codes in use per book, and speed. Beside them stand anchors that say what the figures mean:
 the same codec without its quantiser, the original 1 dB softer, white noise of the song's level, and another
 song. Prints a table and writes JSON.
@@ -21,7 +21,7 @@ from machine import machine
 from tqdm import tqdm
 
 from hafm_jax.audio import codecs
-from hafm_jax.audio.files import read_audio, resample, to_mono
+from hafm_jax.audio.files import read_audio, resample, song_folders, stem_file, to_mono
 from hafm_jax.audio.spectra import si_sdr_db, spectral_distance_db
 from hafm_jax.errors import InputError, run_command
 
@@ -30,9 +30,7 @@ BOOKS = (1, 2, 4, 8)
 
 def read_songs(songs: Path, rate_hz: int, limit: int | None) -> list[np.ndarray]:
     """Test instrumentals, each float32 [S] mono at `rate_hz`."""
-    paths = sorted((songs / "test").glob("*/instrumental.wav"))[:limit]
-    if not paths:
-        raise InputError(f"{songs / 'test'} holds no ID/instrumental.wav; expected a songs folder with a test split")
+    paths = [stem_file(folder, "instrumental") for folder in song_folders(songs, "test", "instrumental")[:limit]]
     clips = []
     for path in paths:
         audio, found_hz = read_audio(path)

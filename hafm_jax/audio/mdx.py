@@ -13,6 +13,7 @@ Axes: C channels (2), S samples, N n_fft, F bins that the network sees, T frames
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -183,8 +184,10 @@ def _session(path: Path, device: str | None) -> Any:
                 "expected cpu, or cuda with onnxruntime-gpu installed in place of onnxruntime"
             )
         providers.insert(0, (on_gpu, {"device_id": number or "0"}))
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)  # as torch does; 0: all cores
     try:
-        return onnxruntime.InferenceSession(path, providers=providers)
+        return onnxruntime.InferenceSession(path, options, providers=providers)
     except Exception as error:  # ONNX Runtime has a class for each of its status codes, and no common one
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{path} cannot be loaded ({reason}); expected an ONNX model: get it again") from error

@@ -80,6 +80,31 @@ def test_memory_does_not_grow_with_the_length():
     assert beside(400_000) < 1.5 * beside(20_000)
 
 
+class Repeats:
+    """A network that gives what it hears, and keeps it."""
+
+    sample_rate_hz, sha256, segment_samples, edge_samples, hop_samples = RATE_HZ, "0" * 64, 1000, 100, 1
+
+    def __init__(self, normalizes_song: bool) -> None:
+        self.normalizes_song, self.heard = normalizes_song, []
+
+    def vocals(self, segment):
+        self.heard.append(segment[:, 100:900])
+        return segment
+
+
+@pytest.mark.parametrize("normalizes_song", [False, True])
+def test_a_song_is_normalized_as_a_whole_and_back(normalizes_song):
+    loud_at_the_end = (3 * noise(3200, seed=1) * np.linspace(0.1, 1, 3200) + 0.5).astype(np.float32)
+    network = Repeats(normalizes_song)
+    vocals = separators.Separator(network).separate(loud_at_the_end)
+    np.testing.assert_allclose(vocals, loud_at_the_end, atol=1e-5)
+    once = [*(piece[:, :600] for piece in network.heard[:-1]), network.heard[-1]]  # the next repeats the rest
+    mono = np.concatenate(once, axis=1).mean(axis=0)
+    expected = (0, 1) if normalizes_song else (loud_at_the_end.mean(), loud_at_the_end.mean(axis=0).std())
+    assert (mono.mean(), mono.std()) == pytest.approx(expected, abs=1e-3)
+
+
 # --------------------------------------------------------------------------------------------------------------- mdx
 
 N_FFT, BINS, FRAMES, HOP = 2048, 512, 24, 1024
@@ -139,6 +164,27 @@ def test_the_identity_keeps_what_lies_below_its_bins(identity):
     inside = slice(2048, -2048)  # a tone that begins is heard in all bins
     np.testing.assert_allclose(vocals[:, inside], low[:, inside], atol=2e-4)
     assert vocals.dtype == np.float32 and identity.sample_rate_hz == RATE_HZ
+
+
+def test_the_network_hears_what_it_was_trained_with(tmp_path, monkeypatch):
+    """torch.stft as its authors call it: left real, left imaginary, right real, right imaginary."""
+    torch = pytest.importorskip("torch")
+    network = mdx(tmp_path / "a.onnx")._network
+    heard = []
+
+    class Session:
+        def run(self, _, feed):
+            heard.append(feed["input"])
+            return [feed["input"]]
+
+    monkeypatch.setattr(network, "_session", Session())
+    segment = noise(network.segment_samples)
+    network.vocals(segment)
+    spectrum = torch.stft(torch.tensor(segment), N_FFT, HOP, window=torch.hann_window(N_FFT), return_complex=True)
+    left, right = spectrum[:, :BINS].numpy()
+    expected = np.stack([left.real, left.imag, right.real, right.imag])[None]
+    assert expected.shape == heard[0].shape == (1, 4, BINS, FRAMES) and heard[0].dtype == np.float32
+    np.testing.assert_allclose(heard[0], expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("n_fft", [2048, 2560, 4096])
@@ -507,6 +553,11 @@ def test_unknown_kinds_and_devices(checkpoint_file, tmp_path):
     write_onnx(tmp_path / "a.onnx").with_suffix(".json").write_text('{"n_fft": 2048}')
     with pytest.raises(InputError, match="no device tpu"):
         load_separator("mdx", str(tmp_path / "a.onnx"), device="tpu")
+    import torch
+
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="finds no GPU for device 'cuda:1'"):
+            load_separator("demucs", str(checkpoint_file), device="cuda:1")
 
 
 @pytest.mark.parametrize(("kind", "package"), [("demucs", "demucs"), ("demucs", "torch"), ("mdx", "onnxruntime")])

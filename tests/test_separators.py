@@ -545,6 +545,7 @@ def test_folders_that_are_no_bag(demucs, checkpoint_file, tmp_path):
 
 
 def test_unknown_kinds_and_devices(checkpoint_file, tmp_path):
+    pytest.importorskip("onnxruntime")
     with pytest.raises(InputError, match="no separator is called 'spleeter'; expected one of demucs, mdx"):
         load_separator("spleeter", "x")
     assert separators.KINDS == ("demucs", "mdx")

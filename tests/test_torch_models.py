@@ -123,6 +123,15 @@ def test_hubert_normalises_where_its_preprocessor_does(large_hubert_folder, laye
     np.testing.assert_allclose(features, all_layers(large_hubert_folder, np.pad(values, 40))[layer], atol=1e-4)
 
 
+def test_hubert_convolves_in_pieces_without_a_trace(either_hubert_folder, monkeypatch):
+    model = hubert(either_hubert_folder, 2)
+    audio = noise(320 * 50)
+    (whole,) = model.features_of([audio])
+    for frames in (1, 7, 49):
+        monkeypatch.setattr(torch_models, "HUBERT_CONVOLUTION_FRAMES", frames)
+        np.testing.assert_allclose(model.features_of([audio])[0], whole, atol=1e-5)
+
+
 @pytest.mark.parametrize("layer", [0, 2])
 def test_hubert_runs_the_layers_it_needs_and_no_other(large_hubert_folder, monkeypatch, layer):
     calls = []

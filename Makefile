@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest --quiet --durations=15 --numprocesses 2 --dist loadfile
+PYTEST := $(BIN)/python -m pytest --quiet --durations=15 --numprocesses 2 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo test test-slurm lint format overfit demo-model clean

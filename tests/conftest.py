@@ -30,6 +30,23 @@ jax.config.update("jax_compilation_cache_dir", str(CACHE / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
+# Files of a few long tests, which would else come last and leave one worker alone with them.
+LONG = (
+    "test_hosts",
+    "test_demo",
+    "test_seams",
+    "test_train_command",
+    "test_sharding",
+    "test_torch_models",
+    "test_train",
+)
+
+
+def pytest_collection_modifyitems(items: list) -> None:
+    """The files of LONG first; --no-loadscope-reorder keeps it so among several workers."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
 def tiny_config(stage: str, position: str = "clock", window_cells: int = 4, num_layers: int = 2) -> StageConfig:
     """A stage that compiles in a second: every part is there, twice where parts are counted."""
     return StageConfig(stage, 32, num_layers, 2, window_cells, position=position, compute_dtype="float32")

@@ -37,6 +37,7 @@ $(VENV)/.demo: setup.py constraints.txt | $(VENV)/bin/python
 $(VENV)/.dev: setup.py constraints.txt | $(VENV)/bin/python
 	@echo "setting up $(VENV) for tests and training: some minutes, once"
 	$(PIP) --editable ".[dev]"
+	$(PIP) --no-deps encodec  # a test compares with its model, which does without the torchaudio that it asks for
 	touch $@ $(VENV)/.demo
 
 # Does training work here? One song learnt by heart (configs/overfit.py). The song is its own validation, token for token:

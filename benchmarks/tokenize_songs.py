@@ -40,7 +40,7 @@ from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ, SEMANTIC_SAMPLE_RATE_HZ
 
 LAYER = 9
 SONG_S = 30
-ROUNDS = 5
+ROUNDS = 3
 LENGTHS_S = (30, 120, 480)  # for memory
 LARGE = {
     "hidden_size": 1024,

@@ -90,7 +90,7 @@ def extract_unit(unit: Unit) -> dict[str, Any]:
     done = read_receipt(unit)
     if done is not None:
         return done
-    semantic, codec = _tokenizers(unit.tokenizers)
+    semantic, codec = load_tokenizers(unit.tokenizers)
     rejected: dict[str, str] = {}
     licences: Counter[str] = Counter()
     use = {name: np.zeros((form.codebooks, form.vocabulary), np.int64) for name, form in FIELDS.items()}  # [K, V]
@@ -205,8 +205,8 @@ def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
 
 
 @functools.lru_cache(maxsize=1)
-def _tokenizers(folder: Path) -> tuple[SemanticTokenizer, Codec]:
-    """Loaded once in every worker."""
+def load_tokenizers(folder: Path) -> tuple[SemanticTokenizer, Codec]:
+    """Of a tokenizers folder; once in each process."""
     use_compilation_cache()
     return load_semantic(folder / "semantic"), load_codec(folder / "codec")
 

@@ -104,7 +104,7 @@ def test_short_songs_are_left_out_and_a_set_of_them_refused():
 # ------------------------------------------------------------------------------------------------------------ mixture
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(
     weights=st.lists(st.floats(0.05, 20), min_size=1, max_size=4),
     batch_size=st.integers(30, 90),

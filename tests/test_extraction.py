@@ -126,6 +126,12 @@ def test_processes_and_parts_make_the_same_bytes_as_one(whole, songs, tokenizers
     assert "is complete" in extract(songs, tokenizers, out)
 
 
+def test_a_ray_cluster_makes_the_same_bytes(whole, songs, tokenizers, tmp_path):
+    pytest.importorskip("ray")
+    extract(songs, tokenizers, tmp_path / "tokens", "--ray")
+    assert content(tmp_path / "tokens") == content(whole)
+
+
 def test_an_unfinished_extraction_with_other_arguments_is_refused(songs, tokenizers, tmp_path):
     out = tmp_path / "tokens"
     extract(songs, tokenizers, out, "--part", "1/4")

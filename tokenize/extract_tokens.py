@@ -33,9 +33,9 @@ from tqdm import tqdm
 
 import hafm_jax
 from hafm_jax import datacard, extraction, records, work
-from hafm_jax.audio.codecs import codec_sha256, load_codec, read_config
+from hafm_jax.audio.codecs import codec_sha256, read_config
 from hafm_jax.audio.files import song_folders, song_splits
-from hafm_jax.audio.semantic import VOCAL_NOISE_SIGMA, load_semantic
+from hafm_jax.audio.semantic import VOCAL_NOISE_SIGMA
 from hafm_jax.errors import InputError, run_command
 from hafm_jax.ledger import Part, rejected_by_reason
 from hafm_jax.streams import CELLS_PER_S
@@ -97,13 +97,15 @@ def plan_units(arguments: argparse.Namespace, splits: list[str]) -> list[extract
 
 def describe(arguments: argparse.Namespace, units: list[extraction.Unit]) -> dict[str, Any]:
     """What makes the tokens, for tokens.json: all that decides about them, and the versions."""
-    semantic = load_semantic(arguments.tokenizers / "semantic")
-    codec = load_codec(arguments.tokenizers / "codec")
+    semantic, codec = extraction.load_tokenizers(arguments.tokenizers.absolute())
     return {
         "semantic": {
-            name: semantic.config.get(name)
-            for name in ("features", "source", "layer", "clusters", "centroids_sha256")
-            if name in semantic.config
+            **{
+                name: semantic.config.get(name)
+                for name in ("features", "source", "layer", "clusters", "centroids_sha256")
+                if name in semantic.config
+            },
+            "dtype": semantic.extractor.dtype,
         },
         "codec": {
             **{k: v for k, v in read_config(arguments.tokenizers / "codec").items() if not isinstance(v, (dict, list))},

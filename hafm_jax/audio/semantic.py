@@ -84,7 +84,10 @@ class SemanticTokenizer:
 
 
 class FeatureExtractor:
-    """Features by name, `dimensions` of them a frame; `device` and `dtype` are those of HubertFeatures."""
+    """Features by name, `dimensions` of them a frame; `device` and `dtype` are those of HubertFeatures.
+
+    `self.dtype` says what they are computed in: another one may turn a frame into another token.
+    """
 
     def __init__(
         self,
@@ -97,7 +100,7 @@ class FeatureExtractor:
         if features_name == "chroma":
             from hafm_jax.audio import chroma
 
-            self.dimensions, self.description = chroma.DIMENSIONS, "chroma"
+            self.dimensions, self.description, self.dtype = chroma.DIMENSIONS, "chroma", "float32"
             self._blocks = lambda clips: ((n, 0, chroma.chroma_features(clip)) for n, clip in enumerate(clips))
         elif features_name == "hubert":
             if source is None or layer is None:
@@ -108,7 +111,8 @@ class FeatureExtractor:
             from hafm_jax.audio.torch_models import HubertFeatures
 
             hubert = HubertFeatures(source, layer, device, dtype)
-            self.dimensions, self.description, self._blocks = hubert.dimensions, str(source), hubert.blocks
+            self.dimensions, self.description, self.dtype = hubert.dimensions, str(source), hubert.dtype
+            self._blocks = hubert.blocks
         else:
             raise InputError(f"no features are called {features_name!r}; expected chroma or hubert")
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hafm_jax.atomic import write_bytes
-from hafm_jax.corpora import Corpus
+from hafm_jax.corpora import Corpus, Track
 from hafm_jax.errors import InputError
 from hafm_jax.screening import Reason, Reject
 
@@ -89,9 +89,7 @@ class Ledger:
         for partial in out.glob("*/.*.partial"):
             if partial.name[1:].split(".")[0] in own:  # the others may be at work
                 shutil.rmtree(partial, ignore_errors=True)
-        self._songs = {
-            track.id: _read_song(folder) for track in tracks if (folder := out / track.split / track.id).is_dir()
-        }
+        self._songs = self._read_songs(tracks)
         self._receipts = out / part.file("rejects", ".jsonl")
         _end_after_whole_line(self._receipts)
         self._rejects = {reject.id: reject for reject in part.share(corpus.rejects)}
@@ -116,6 +114,15 @@ class Ledger:
             self._songs[result["id"]] = result
         if time.monotonic() - self._reported_s > REPORT_EVERY_S:
             self.write_report()
+
+    def add_songs_found(self) -> None:
+        """Count the songs that are there though `add` was not told: their workers ended after an interruption."""
+        self._songs |= self._read_songs([track for track in self.todo if track.id not in self._rejects])
+
+    def _read_songs(self, tracks: list[Track]) -> dict[str, Song]:
+        return {
+            track.id: _read_song(folder) for track in tracks if (folder := self._out / track.split / track.id).is_dir()
+        }
 
     def write_report(self) -> dict[str, Any]:
         """Write the report of the part, and return it."""

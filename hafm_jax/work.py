@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
@@ -29,13 +29,14 @@ def do_all(
     num_gpus: int = 0,
     on_ray: bool = False,
     ray_gpus: float = 0.0,
-) -> Iterator[tuple[Piece, Any]]:
+) -> Generator[tuple[Piece, Any]]:
     """(piece, function(piece)) of every piece, as they are done. `function` can be pickled, and raises no more than
     InputError.
 
     One worker is this process itself; several are processes that share out the machine's cores and, one each in turn,
-    its `num_gpus`. On Ray each piece is a task with `ray_gpus`, tried again where its worker went away. Raises
-    InputError where a local worker was killed.
+    its `num_gpus`. On Ray each piece is a task with `ray_gpus`, tried again where its worker went away. To close the
+    generator ends the work: it returns when the pieces that were begun are done. Raises InputError where a local worker
+    was killed.
     """
     if on_ray:
         yield from _on_ray(function, pieces, ray_gpus)
@@ -46,9 +47,18 @@ def do_all(
         yield from _in_processes(function, pieces, min(workers, len(pieces)), num_gpus)
 
 
+def gpus_here() -> int:
+    """GPUs that torch could use on this machine, where there is torch."""
+    try:
+        import torch
+    except ImportError:
+        return 0
+    return torch.cuda.device_count()
+
+
 def _in_processes(
     function: Callable[[Piece], Any], pieces: Sequence[Piece], workers: int, num_gpus: int
-) -> Iterator[tuple[Piece, Any]]:
+) -> Generator[tuple[Piece, Any]]:
     context = multiprocessing.get_context("spawn")  # what was forked under threads of JAX or torch may lock up
     share = context.Value("i", 0), num_gpus, max(1, (os.cpu_count() or 1) // workers)
     pool = ProcessPoolExecutor(workers, context, _start_worker, share)
@@ -82,7 +92,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _on_ray(function: Callable[[Piece], Any], pieces: Sequence[Piece], gpus: float) -> Iterator[tuple[Piece, Any]]:
+def _on_ray(function: Callable[[Piece], Any], pieces: Sequence[Piece], gpus: float) -> Generator[tuple[Piece, Any]]:
     try:
         import ray
     except ImportError as error:

@@ -362,13 +362,14 @@ def test_parts_may_share_a_folder_and_change_their_number(monkeypatch, tmp_path,
 def test_an_interrupted_run_says_how_to_go_on(tmp_path):
     music = many(tmp_path / "music")
     process = start(tmp_path, arguments(music, tmp_path / "out", "--weights", "slow", "--workers", 2))
-    wait_until(lambda: list((tmp_path / "out").glob("*/*/song.json")))
+    wait_until(lambda: list((tmp_path / "out").glob("[!.]*/[!.]*/song.json")))
     process.send_signal(signal.SIGTERM)
     _, shown = process.communicate(timeout=60)
     assert process.returncode == 143
     assert "the same command goes on" in shown and "Traceback" not in shown
     report = report_of(tmp_path / "out")
-    assert 1 <= report["songs"] and report["to_do"] > 0
+    found = len(list((tmp_path / "out").glob("[!.]*/[!.]*/song.json")))  # also those that workers had under way
+    assert 1 <= report["songs"] == found and report["to_do"] > 0
     assert report["songs"] + report["rejected"] + report["to_do"] == report["tracks"] == 13
 
 

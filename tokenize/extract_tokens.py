@@ -24,6 +24,7 @@ import argparse
 import os
 import platform
 import re
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,15 +42,6 @@ from hafm_jax.ledger import Part, rejected_by_reason
 from hafm_jax.streams import CELLS_PER_S
 
 SONGS_PER_SHARD = 256  # ours: of 30 s they are 10 MB of tokens and minutes of work; smaller sets have 8 shards
-
-
-def gpus_here() -> int:
-    """GPUs that torch could use on this machine, where there is torch."""
-    try:
-        import torch
-    except ImportError:
-        return 0
-    return torch.cuda.device_count()
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -134,15 +126,16 @@ def extract(arguments: argparse.Namespace, units: list[extraction.Unit]) -> None
     """Do the units of this part that have yet to be done."""
     mine = arguments.part.share(units)
     missing = [unit for unit in mine if extraction.read_receipt(unit) is None]
-    gpus = gpus_here()
+    gpus = work.gpus_here()
     workers = arguments.workers or gpus or max(1, (os.cpu_count() or 1) // 2)
     done = sum(len(unit.names) for unit in mine) - sum(len(unit.names) for unit in missing)
     with tqdm(total=sum(len(unit.names) for unit in mine), initial=done, desc="extract", unit="song") as bar:
         options = {"num_gpus": gpus, "on_ray": arguments.ray, "ray_gpus": arguments.ray_gpus}
-        for unit, receipt in work.do_all(extraction.extract_unit, missing, workers, **options):
-            bar.update(len(unit.names))
-            for name, reason in receipt["rejected"].items():
-                bar.write(f"left out {unit.split}/{name}: {reason}")
+        with closing(work.do_all(extraction.extract_unit, missing, workers, **options)) as results:
+            for unit, receipt in results:
+                bar.update(len(unit.names))
+                for name, reason in receipt["rejected"].items():
+                    bar.write(f"left out {unit.split}/{name}: {reason}")
 
 
 def complete(arguments: argparse.Namespace, units: list[extraction.Unit], made_by: dict[str, Any]) -> None:

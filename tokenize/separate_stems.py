@@ -33,27 +33,21 @@ Axes: C channels, S samples.
 from __future__ import annotations
 
 import argparse
-import contextlib
+import functools
 import hashlib
 import json
 import math
-import multiprocessing
 import os
 import secrets
 import shutil
-import signal
-import threading
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
 
-from hafm_jax import corpora
+from hafm_jax import corpora, work
 from hafm_jax.audio.files import resample, to_mono, write_audio
 from hafm_jax.audio.sources import ffmpeg, read_source
 from hafm_jax.corpora import Track
@@ -82,12 +76,15 @@ class Recipe:
     sha256: str | None
     limits: Limits
 
-    def load_separator(self) -> Separator | None:
-        if self.separator == GIVEN:
-            return None
-        from hafm_jax.audio.separators import load_separator  # here: --help and given stems do without its libraries
 
-        return load_separator(self.separator, self.weights, self.sha256)
+@functools.cache
+def separator_of(recipe: Recipe) -> Separator | None:
+    """Loaded once a process; None where stems are given."""
+    if recipe.separator == GIVEN:
+        return None
+    from hafm_jax.audio.separators import load_separator  # here: --help and given stems do without its libraries
+
+    return load_separator(recipe.separator, recipe.weights, recipe.sha256)
 
 
 # --------------------------------------------------------------------------------------------------------- one song
@@ -130,8 +127,9 @@ def read_mixture_and_vocals(track: Track, recipe: Recipe, separator: Separator |
     return tuple(resample(to_mono(audio), rate_hz, SONG_SAMPLE_RATE_HZ) for audio in (mixture, vocals))
 
 
-def make_song(track: Track, recipe: Recipe, separator: Separator | None) -> Song | Reject:
+def make_song(recipe: Recipe, track: Track) -> Song | Reject:
     """Write the song's folder under a dot name, rename it, and return its song.json; or why there is none."""
+    separator = separator_of(recipe)
     try:
         mixture, vocals = read_mixture_and_vocals(track, recipe, separator)
         recipe.limits.check_singing(vocals)
@@ -171,51 +169,6 @@ def make_song(track: Track, recipe: Recipe, separator: Separator | None) -> Song
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return song
-
-
-# ------------------------------------------------------------------------------------------------------- many songs
-
-_work: tuple[Recipe, Separator | None]  # of a worker process
-
-
-def start_worker(recipe: Recipe) -> None:
-    global _work
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent alone, which ends the workers
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    _work = recipe, recipe.load_separator()
-
-
-def end_with_parent() -> None:
-    """A killed parent tells nobody; its workers would wait for work for ever."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-
-def make_song_in_worker(track: Track) -> Song | Reject:
-    return make_song(track, *_work)
-
-
-def make_songs(
-    tracks: list[Track], recipe: Recipe, separator: Separator | None, workers: int
-) -> Iterator[Song | Reject]:
-    """What becomes of each track, in the order in which they are done. An error ends it and what waits."""
-    workers = min(workers, len(tracks))
-    if workers <= 1:
-        yield from (make_song(track, recipe, separator) for track in tracks)
-        return
-    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))  # else each takes all cores
-    context = multiprocessing.get_context("spawn")  # CUDA and the libraries' threads do not survive a fork
-    with ProcessPoolExecutor(workers, context, start_worker, (recipe,)) as pool:
-        try:
-            for future in as_completed([pool.submit(make_song_in_worker, track) for track in tracks]):
-                yield future.result()
-        except BrokenProcessPool as error:
-            raise InputError(
-                "a worker process was killed, most likely for memory; expected all to live: give fewer --workers, and "
-                "the same command goes on"
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 # ------------------------------------------------------------------------------------------------------ the command
@@ -290,9 +243,7 @@ def main() -> None:
         ffmpeg()  # its absence is no fault of the files
     limits = Limits(arguments.min_seconds, arguments.max_seconds, arguments.vocal_gate_dbfs)
     recipe = Recipe(arguments.music, arguments.out, arguments.separator, arguments.weights, arguments.sha256, limits)
-    separator = recipe.load_separator()
-    if separator:
-        recipe = replace(recipe, sha256=separator.sha256)  # the worker processes' must be the same
+    separator = separator_of(recipe)
 
     try:
         arguments.out.mkdir(parents=True, exist_ok=True)
@@ -311,19 +262,22 @@ def main() -> None:
     }
     check_same_run(arguments.out, run)
     ledger = Ledger(arguments.out, corpus, arguments.part)
-    results = make_songs(ledger.todo, recipe, separator, arguments.workers)
-    bar = tqdm(total=ledger.num_tracks, initial=ledger.num_done, unit="track", desc="separate")
-    with bar, contextlib.closing(results):  # closed at once, the workers' queue is given up
+    num_gpus = work.gpus_here() if separator else 0
+    results = work.do_all(functools.partial(make_song, recipe), ledger.todo, arguments.workers, num_gpus=num_gpus)
+    with tqdm(total=ledger.num_tracks, initial=ledger.num_done, unit="track", desc="separate") as bar:
         try:
-            for result in results:
+            for _, result in results:
                 ledger.add(result)
                 if isinstance(result, Reject):
-                    tqdm.write(f"left out {result.split}/{result.id}: {result.reason}, {result.detail}")
+                    bar.write(f"left out {result.split}/{result.id}: {result.reason}, {result.detail}")
                 bar.update()
         except KeyboardInterrupt as interrupt:
+            results.close()  # the workers end the songs that they have begun
+            ledger.add_songs_found()
             done = f"{ledger.num_done} of {ledger.num_tracks} tracks are done; the same command goes on"
             raise KeyboardInterrupt(done) from interrupt
         finally:
+            results.close()
             report = ledger.write_report()
     splits = ", ".join(f"{split['songs']} {name} ({split['hours']:.2f} h)" for name, split in report["splits"].items())
     reasons = ", ".join(f"{number} {reason}" for reason, number in report["rejected_by_reason"].items() if number)

@@ -8,7 +8,8 @@ must at least: HuBERT for both stems, layers above the ninth cut off, EnCodec at
 practice` is what fairseq-style scripts do: every file alone, all layers of HuBERT run, all hidden states kept, then the
 same k-means and EnCodec. All take turns, round by round, since machines drift and ratios hold.
 
-Memory is of a process of its own for each length: its high-water mark above what it had once the models were loaded.
+Memory is of a process of its own for each length (Linux): its high-water mark above what it holds once the models are
+loaded and have heard a second.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -147,16 +147,19 @@ def rates(folder: Path, device: str, songs: int, rounds: int) -> dict[str, dict]
     return {name: spread(values) for name, values in found.items()}
 
 
-def peak_bytes() -> int:
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def resident_bytes(field: str) -> int:
+    """VmRSS, what the process holds, or VmHWM, the most that it held."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split(f"{field}:")[1].split()[0])
 
 
 def memory_worker(folder: Path, seconds: int) -> None:
     one = unit(folder, folder / "tokenizers_large", make_songs(folder / "long", 1, seconds))
     extract(one._replace(names=make_songs(folder / f"warm{seconds}", 1, 1), songs=folder / f"warm{seconds}"))
-    before = peak_bytes()
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the high-water mark, which loading the models set
+    before = resident_bytes("VmRSS")
     extract(one._replace(songs=folder / "long"))
-    print(json.dumps(peak_bytes() - before))
+    print(json.dumps(resident_bytes("VmHWM") - before))
 
 
 def table(measured: dict) -> str:

@@ -5,8 +5,6 @@ The same numbers stand in tokens.json; the page shows them with plots, in one fi
 
 from __future__ import annotations
 
-import html
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,18 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from hafm_jax.atomic import write_bytes
-from hafm_jax.errors import InputError
+from hafm_jax.page import new_figure, svg, table, write_page
 from hafm_jax.records import FIELDS
 from hafm_jax.streams import CELLS_PER_S
 
 CARD = "card.html"
-STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}"
-    "table{border-collapse:collapse;margin:1rem 0}"
-    "td,th{padding:.2rem .8rem;border-bottom:1px solid #ccc;text-align:right}"
-    "td:first-child,th:first-child{text-align:left}svg{max-width:100%;height:auto}"
-)
 
 
 def entropy_bits(counts: np.ndarray) -> float:
@@ -83,21 +74,19 @@ def write_card(
     ]
     facts = [[name, str(value)] for name, value in _flat(made_by)]
     parts = [
-        f"<h1>{html.escape(title)}</h1>",
         "<p>Semantic tokens of vocals and instrumentals, acoustic tokens of the instrumentals.</p>",
-        _table(["split", "songs", "hours", "left out"], splits),
-        f"<h2>Left out</h2>{_table(['reason', 'songs'], [[k, f'{n:,}'] for k, n in rejects.items()])}"
+        table(["split", "songs", "hours", "left out"], splits),
+        f"<h2>Left out</h2>{table(['reason', 'songs'], [[k, f'{n:,}'] for k, n in rejects.items()])}"
         if rejects
         else "",
-        f"<h2>Licences</h2>{_table(['licence', 'songs'], [[k, f'{n:,}'] for k, n in licences.most_common()])}",
+        f"<h2>Licences</h2>{table(['licence', 'songs'], [[k, f'{n:,}'] for k, n in licences.most_common()])}",
         f"<h2>Songs by length</h2>{_lengths(receipts)}",
         "<h2>Use of the ids</h2><p>How often each id stands in the set, the most frequent first; the dashed line is "
         f"even use.</p>{_uses(receipts)}",
-        _table(["split", "field", "codebook", "ids in use", "entropy in bits"], use),
-        f"<h2>Made by</h2>{_table(['', ''], facts)}",
+        table(["split", "field", "codebook", "ids in use", "entropy in bits"], use),
+        f"<h2>Made by</h2>{table(['', ''], facts)}",
     ]
-    page = f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title><style>{STYLE}</style>"
-    write_bytes(path, (page + "\n".join(parts) + "\n").encode())
+    write_page(path, title, parts)
 
 
 def _flat(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -107,41 +96,17 @@ def _flat(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return rows
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    def row(cells: Sequence[str], kind: str) -> str:
-        return "<tr>" + "".join(f"<{kind}>{html.escape(cell)}</{kind}>" for cell in cells) + "</tr>"
-
-    return "<table>" + row(header, "th") + "".join(row(cells, "td") for cells in rows) + "</table>"
-
-
-def _svg(figure: Any) -> str:
-    out = io.StringIO()
-    figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None})
-    return out.getvalue()[out.getvalue().index("<svg") :]
-
-
-def _figure(columns: int) -> tuple[Any, Any]:
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InputError(f'the data card needs matplotlib ({error}): pip install "hafm_jax[tokenize]"') from error
-    matplotlib.rcParams["svg.hashsalt"] = "hafm_jax"  # equal data, equal page
-    figure = Figure(figsize=(4 * columns, 3))
-    return figure, figure.subplots(1, columns, squeeze=False)[0]
-
-
 def _lengths(receipts: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    figure, (axes,) = _figure(1)
+    figure, (axes,) = new_figure()
     seconds = [[n / CELLS_PER_S for r in of_split for n in r["cells"]] for of_split in receipts.values()]
     axes.hist(seconds, bins=40, stacked=True, label=list(receipts))
     axes.set(xlabel="seconds", ylabel="songs")
     axes.legend(frameon=False)
-    return _svg(figure)
+    return svg(figure)
 
 
 def _uses(receipts: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    figure, every = _figure(len(FIELDS))
+    figure, every = new_figure(len(FIELDS))
     for axes, (name, form) in zip(every, FIELDS.items(), strict=True):
         counts = sum(np.array(r["use"][name]) for of_split in receipts.values() for r in of_split)  # [K, V]
         for codebook, of_codebook in enumerate(counts):
@@ -154,4 +119,4 @@ def _uses(receipts: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         if form.codebooks > 1:
             axes.legend(frameon=False, fontsize="x-small", ncols=2)
     figure.tight_layout()
-    return _svg(figure)
+    return svg(figure)

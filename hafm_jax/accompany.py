@@ -195,10 +195,30 @@ class Accompanist:
         """
         num_samples_out = resampled_length(vocal.shape[-1], sample_rate_hz, CODEC_SAMPLE_RATE_HZ)
         cells = num_cells(num_samples_out, CODEC_SAMPLE_RATE_HZ)
-        codes = self.tokens(vocal, sample_rate_hz, cells, seed, num_samples, sampling, skip_fine, progress)
+        codes = self.tokens(
+            vocal,
+            sample_rate_hz,
+            cells,
+            seed=seed,
+            num_samples=num_samples,
+            sampling=sampling,
+            skip_fine=skip_fine,
+            progress=progress,
+        )
         return self.codec.decode(codes)[:, :num_samples_out]
 
-    def tokens(self, vocal, sample_rate_hz, cells, seed, num_samples, sampling, skip_fine, progress) -> np.ndarray:
+    def tokens(
+        self,
+        vocal: np.ndarray,
+        sample_rate_hz: int,
+        cells: int,
+        *,
+        seed: int = 0,
+        num_samples: int = 1,
+        sampling: Sampling | dict[str, Sampling] = Sampling(),  # noqa: B008 - immutable
+        skip_fine: bool = False,
+        progress: Progress = lambda stage, done, total: None,
+    ) -> np.ndarray:
         """Acoustic tokens int32 [B, 3 * cells, 8 (4 without the fine stage)] for the vocal's first `cells` cells."""
         wanted = self.stage_cells(cells, skip_fine)
         # Silence follows a vocal that is shorter than what the stages fill.

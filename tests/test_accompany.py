@@ -48,7 +48,9 @@ def test_the_seed_decides_and_samples_do_not_depend_on_their_neighbours(accompan
     one = accompanist(voice, 24_000, seed=3, sampling=FREE)
     np.testing.assert_array_equal(one, accompanist(voice, 24_000, seed=3, sampling=FREE))
     assert np.abs(one - accompanist(voice, 24_000, seed=4, sampling=FREE)).max() > 0
-    alone, three = (accompanist.tokens(voice, 24_000, 25, 3, n, FREE, True, lambda *x: None) for n in (1, 3))
+    alone, three = (
+        accompanist.tokens(voice, 24_000, 25, seed=3, num_samples=n, sampling=FREE, skip_fine=True) for n in (1, 3)
+    )
     np.testing.assert_array_equal(alone[0], three[0])
     assert (three[0] != three[1]).mean() > 0.5 and (three[1] != three[2]).mean() > 0.5
 
@@ -60,7 +62,9 @@ def test_the_voice_is_heard(accompanist):
 
 def test_without_the_fine_stage_only_coarse_tokens_are_made(accompanist):
     progress = []
-    out = accompanist.tokens(vocal(1.0, 24_000), 24_000, 25, 0, 1, FREE, True, lambda *x: progress.append(x))
+    out = accompanist.tokens(
+        vocal(1.0, 24_000), 24_000, 25, sampling=FREE, skip_fine=True, progress=lambda *x: progress.append(x)
+    )
     assert out.shape == (1, 75, 4)
     assert {stage for stage, *_ in progress} == {"semantic", "coarse"}
     for stage in ("semantic", "coarse"):
@@ -72,7 +76,7 @@ def test_all_tokens_are_of_their_codebook_and_coarse_ones_do_not_depend_on_fine(
     seconds = 2 * WINDOW_CELLS["coarse"] / 25  # several windows of every stage
     voice = vocal(seconds, 24_000)
     cells = round(seconds * 25)
-    both = accompanist.tokens(voice, 24_000, cells, 0, 1, FREE, False, lambda *x: None)
+    both = accompanist.tokens(voice, 24_000, cells, sampling=FREE)
     assert both.shape == (1, 3 * cells, 8)
     assert both.min() >= 0 and both.max() < 1024
     assert (np.diff(both[0], axis=0) != 0).any(axis=0).all()  # no codebook is stuck

@@ -19,6 +19,9 @@ from hafm_jax.records import FIELDS, cells_of
 from hafm_jax.sizes import StageConfig
 from hafm_jax.streams import STAGES, STREAMS
 
+# For `jax.jit` of what computes far more than it compiles: the compiler's effort as users have it.
+FULL_COMPILATION = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+
 settings.register_profile("any-machine", deadline=None)  # speed is measured in benchmarks/, not by tests
 settings.load_profile("any-machine")
 

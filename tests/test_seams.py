@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
+from conftest import FULL_COMPILATION
 
 from hafm_jax import decode, model
 from hafm_jax.accompany import generate_stage, plan_windows
@@ -20,7 +21,16 @@ SECONDS, SONGS = 16, 6
 CELLS = SECONDS * CELLS_PER_S
 KEYS = jax.random.split(jax.random.key(0), SONGS)
 UNGUIDED = Sampling(guidance_scale=1.0)
-forward = jax.jit(model.forward, static_argnums=0)
+forward = jax.jit(model.forward, static_argnums=0, compiler_options=FULL_COMPILATION)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fast():
+    options = {"static_argnames": ("config", "guided"), "donate_argnames": ("cache", "target")}
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        jitted = jax.jit(decode._extend.__wrapped__, compiler_options=FULL_COMPILATION, **options)
+        monkeypatch.setattr(decode, "_extend", jitted)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """What hafm_jax.audio.separators offers, without networks or weights: the vocals are 0.6 of what both channels share.
 
-Weights named "slow" make it take its time; with STAND_IN_LOG set, each process and each separation is noted there.
+With STAND_IN_LOG set, each process and each separation is noted there; with STAND_IN_HOLD=N too, the separations after
+the N-th wait for a file beside it that ends in .go.
 """
 
 from __future__ import annotations
@@ -20,13 +21,12 @@ class StandIn:
 
     def __init__(self, kind: str, weights: str) -> None:
         self.sha256 = hashlib.sha256(f"{kind}/{weights}".encode()).hexdigest()
-        self._seconds = 0.2 if weights == "slow" else 0.0
         note(f"process {os.getpid()}")
 
     def separate(self, mixture: np.ndarray) -> np.ndarray:
         assert mixture.dtype == np.float32 and mixture.shape[0] == 2
         note(f"separation {mixture.shape[1]}")
-        time.sleep(self._seconds)
+        hold()
         return np.repeat(VOCAL_SHARE * mixture.mean(axis=0, keepdims=True), 2, axis=0)
 
 
@@ -40,3 +40,11 @@ def note(line: str) -> None:
     if path := os.environ.get("STAND_IN_LOG"):
         with Path(path).open("a") as file:
             file.write(line + "\n")
+
+
+def hold() -> None:
+    if number := os.environ.get("STAND_IN_HOLD"):
+        log = Path(os.environ["STAND_IN_LOG"])
+        if log.read_text().count("separation") > int(number):
+            while not log.with_suffix(".go").exists():
+                time.sleep(0.02)

@@ -265,8 +265,8 @@ def test_a_stem_is_found_in_either_format_but_not_in_both(tmp_path):
 # --------------------------------------------------------------------------------------------- kills, parts, processes
 
 
-def start(tmp_path: Path, command: list) -> subprocess.Popen:
-    """The script in a process of its own, whose workers have the stand-in too."""
+def start(tmp_path: Path, command: list, hold_after: int | None = None) -> subprocess.Popen:
+    """The script in a process of its own, whose workers have the stand-in too. It may wait after some separations."""
     site = tmp_path / "site"
     site.mkdir(exist_ok=True)
     (site / "sitecustomize.py").write_text(
@@ -276,9 +276,10 @@ def start(tmp_path: Path, command: list) -> subprocess.Popen:
         "sys.modules['hafm_jax.audio.separators'] = separator_stand_in\n"
     )
     path = os.pathsep.join([str(site), str(SCRIPT.parents[1]), os.environ.get("PYTHONPATH", "")])
+    hold = {} if hold_after is None else {"STAND_IN_HOLD": str(hold_after)}
     return subprocess.Popen(
         [sys.executable, SCRIPT, *map(str, command)],
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, **hold, "PYTHONPATH": path},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -311,9 +312,8 @@ def wait_until(condition, seconds: float = 60.0) -> None:
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, workers):
     music = many(tmp_path / "music")
     log = tmp_path / "separator.log"
-    slow = ["--weights", "slow"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    process = start(tmp_path, arguments(music, killed, *slow, "--workers", workers))
+    process = start(tmp_path, arguments(music, killed, "--workers", workers), hold_after=7)  # at least 3 make a song
     wait_until(lambda: len(list(killed.glob("[!.]*/[!.]*/song.json"))) >= 3)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -325,10 +325,10 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, workers):
         wait_until(lambda: not any(map(is_alive, pids)))  # workers do not outlive their parent
 
     log.unlink()
-    _, errors_shown = (process := start(tmp_path, arguments(music, killed, *slow))).communicate(timeout=60)
+    _, errors_shown = (process := start(tmp_path, arguments(music, killed))).communicate(timeout=60)
     assert process.returncode == 0, errors_shown
     assert log.read_text().count("separation") <= 12 - done  # rejects that were seen are not separated again
-    _, errors_shown = (process := start(tmp_path, arguments(music, whole, *slow))).communicate(timeout=60)
+    _, errors_shown = (process := start(tmp_path, arguments(music, whole))).communicate(timeout=60)
     assert process.returncode == 0, errors_shown
     assert contents(killed) == contents(whole) and report_of(whole)["songs"] == 9
     assert report_of(whole)["rejected_by_reason"]["no singing"] == 3
@@ -361,9 +361,11 @@ def test_parts_may_share_a_folder_and_change_their_number(monkeypatch, tmp_path,
 
 def test_an_interrupted_run_says_how_to_go_on(tmp_path):
     music = many(tmp_path / "music")
-    process = start(tmp_path, arguments(music, tmp_path / "out", "--weights", "slow", "--workers", 2))
+    process = start(tmp_path, arguments(music, tmp_path / "out", "--workers", 2), hold_after=6)
     wait_until(lambda: list((tmp_path / "out").glob("[!.]*/[!.]*/song.json")))
     process.send_signal(signal.SIGTERM)
+    time.sleep(0.5)  # then the pool takes no more, and waits for what it has begun
+    (tmp_path / "separator.go").touch()
     _, shown = process.communicate(timeout=60)
     assert process.returncode == 143
     assert "the same command goes on" in shown and "Traceback" not in shown
@@ -376,7 +378,7 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path):
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_a_killed_worker_ends_the_run_with_one_line(tmp_path):
     music = many(tmp_path / "music")
-    process = start(tmp_path, arguments(music, tmp_path / "out", "--weights", "slow", "--workers", 2))
+    process = start(tmp_path, arguments(music, tmp_path / "out", "--workers", 2), hold_after=6)
     log = tmp_path / "separator.log"
     wait_until(lambda: log.exists() and "separation" in log.read_text())
     pids = [int(line.split()[1]) for line in log.read_text().splitlines() if line.startswith("process")]

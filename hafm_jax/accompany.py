@@ -11,7 +11,7 @@ Axes: B samples drawn for one vocal, C channels, S samples of audio, F frames, K
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -220,18 +220,43 @@ class Accompanist:
         progress: Progress = lambda stage, done, total: None,
     ) -> np.ndarray:
         """Acoustic tokens int32 [B, 3 * cells, 8 (4 without the fine stage)] for the vocal's first `cells` cells."""
+        options = {"num_samples": num_samples, "sampling": sampling, "skip_fine": skip_fine, "progress": progress}
+        return self.tokens_of_each([vocal], sample_rate_hz, cells, seeds=[seed], **options)
+
+    def tokens_of_each(
+        self,
+        vocals: Sequence[np.ndarray],
+        sample_rate_hz: int,
+        cells: int,
+        *,
+        seeds: Sequence[int],
+        num_samples: int = 1,
+        sampling: Sampling | dict[str, Sampling] = Sampling(),  # noqa: B008 - immutable
+        skip_fine: bool = False,
+        progress: Progress = lambda stage, done, total: None,
+    ) -> np.ndarray:
+        """`tokens` of several vocals, each with its seed, at once: int32 [N * B, 3 * cells, 8], a vocal's samples in a row.
+
+        The same tokens as one by one, in less time.
+        """
         wanted = self.stage_cells(cells, skip_fine)
         # Silence follows a vocal that is shorter than what the stages fill.
         padded = max(*wanted.values(), self.stages["semantic"][0].window_cells)
-        missing = -(-padded * sample_rate_hz // CELLS_PER_S) - vocal.shape[-1]
-        vocal = np.pad(vocal, ((0, 0), (0, max(0, missing))))
-        semantic = vocal_tokens(self.tokenizer, vocal, sample_rate_hz, seed=seed)[None, :, None]
-        streams = {"vocal_semantic": np.repeat(semantic, num_samples, axis=0)}
-        root = jax.random.key(seed)
+        semantic = []
+        for vocal, seed in zip(vocals, seeds, strict=True):
+            missing = -(-padded * sample_rate_hz // CELLS_PER_S) - vocal.shape[-1]
+            vocal = np.pad(vocal, ((0, 0), (0, max(0, missing))))
+            tokens = vocal_tokens(self.tokenizer, vocal, sample_rate_hz, seed=seed)
+            semantic.append(tokens[: padded * STAGES["semantic"].conditions[0].frames_per_cell, None])
+        streams = {"vocal_semantic": np.repeat(np.stack(semantic), num_samples, axis=0)}
+        roots = jnp.repeat(jnp.stack([jax.random.key(seed) for seed in seeds]), num_samples)
+        samples = jnp.tile(jnp.arange(num_samples), len(vocals))
         for i, name in enumerate(wanted):
             config, weights = self.stages[name]
             # One key a sample, so that a sample does not depend on how many are drawn beside it.
-            keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(root, i), jnp.arange(num_samples))
+            keys = jax.vmap(lambda root, sample, i=i: jax.random.fold_in(jax.random.fold_in(root, i), sample))(
+                roots, samples
+            )
             total = wanted[name] * config.streams.target.frames_per_cell
             streams[config.streams.target.name] = generate_stage(
                 config,

@@ -55,6 +55,14 @@ def test_the_seed_decides_and_samples_do_not_depend_on_their_neighbours(accompan
     assert (three[0] != three[1]).mean() > 0.5 and (three[1] != three[2]).mean() > 0.5
 
 
+def test_several_vocals_at_once_get_what_each_gets_alone(accompanist):
+    voices = [vocal(1.0, 24_000, seed=s) for s in (1, 2)]
+    options = {"sampling": FREE, "skip_fine": True}
+    together = accompanist.tokens_of_each(voices, 24_000, 25, seeds=[7, 8], **options)
+    alone = [accompanist.tokens(v, 24_000, 25, seed=s, **options) for v, s in zip(voices, (7, 8), strict=True)]
+    np.testing.assert_array_equal(together, np.concatenate(alone))
+
+
 def test_the_voice_is_heard(accompanist):
     a, b = (accompanist(vocal(1.0, 24_000, seed=s), 24_000, sampling=FREE._replace(temperature=0.0)) for s in (0, 5))
     assert np.abs(a - b).max() > 0

@@ -1,0 +1,1 @@
+"""What the evaluation is made of: systems, protocol, report, listening test."""

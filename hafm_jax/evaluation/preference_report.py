@@ -7,19 +7,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:75rem;margin:2rem auto;padding:0 1rem;color:#222}"
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:80rem;margin:2rem auto;padding:0 1rem;color:#222}"
     "table{border-collapse:collapse;margin:1rem 0}"
-    "td,th{padding:.2rem .8rem;border-bottom:1px solid #ccc;text-align:right}"
-    "td:first-child,th:first-child,td:nth-child(2),th:nth-child(2){text-align:left}"
+    "td,th{padding:0 .6rem;height:2rem;border-bottom:1px solid #ccc;text-align:right}td{white-space:nowrap}"
+    "td:first-child,th:first-child,.pair td:nth-child(2),.pair th:nth-child(2){text-align:left}"
     "svg{display:block}.wide{overflow-x:auto}"
 )
-PLOT_WIDTH = 240  # pixels for win rates from 0 to 1
-MARGIN = 16  # so that the axis's labels fit
+PLOT_WIDTH = 200  # pixels for win rates from 0 to 1
+MARGIN = 24  # so that the axis's labels fit
+ROW = 32  # pixels, the height of a row
 
 CAVEAT = (
     "Answers of one listener, and answers about one clip, are not independent. The intervals and p take each answer as "
-    "if they were: with few listeners they promise too much. The last column gives each listener one vote, its p has "
-    "nothing to do with how often one listener answered."
+    "if they were: with few listeners they promise too much. The column of listeners gives each of them one "
+    "vote, however often they answered, and p is that of the same test over these votes."
 )
 
 
@@ -63,7 +64,7 @@ def interval(test: Mapping[str, Any]) -> str:
 
 
 def p_value(p: float | None) -> str:
-    return "" if p is None else f"{p:.3f}" if p >= 0.001 else f"{p:.0e}"
+    return "" if p is None else f"{p:.3f}" if p >= 0.001 else "<0.001"
 
 
 def _rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -77,12 +78,12 @@ def _rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         f"{100 * results['confidence']:.0f} % interval",
         "p",
         "p (Holm)",
-        "listeners for, against, even (p)",
+        "listeners for, against, even",
+        "p of listeners",
     ]
     rows = []
     for c in results["comparisons"]:
         votes = c["one_vote_each"]
-        of_votes = f" ({p_value(votes['p'])})" if votes["p"] is not None else ""
         rows.append(
             [
                 c["system"],
@@ -92,7 +93,8 @@ def _rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
                 interval(c),
                 p_value(c["p"]),
                 p_value(c["p_holm"]),
-                f"{votes['won']}, {votes['lost']}, {votes['tied']}{of_votes}",
+                f"{votes['won']}, {votes['lost']}, {votes['tied']}",
+                p_value(votes["p"]),
             ]
         )
     return header, rows
@@ -110,7 +112,12 @@ def text(results: Mapping[str, Any]) -> str:
 def page(results: Mapping[str, Any]) -> str:
     """An HTML page: the comparisons, their win rates drawn beside them, the remarks, the counts of each listener."""
     header, rows = _rows(results)
-    drawn = [[*map(html.escape, row), _drawn(c)] for row, c in zip(rows, results["comparisons"], strict=True)]
+    drawn = [_beside(row, _drawn(c)) for row, c in zip(rows, results["comparisons"], strict=True)]
+
+    def counted(of_listener: Sequence[Mapping[str, Any]], comparison: Mapping[str, Any]) -> str:
+        found = [c for c in of_listener if (c["system"], c["other"]) == (comparison["system"], comparison["other"])]
+        return "".join(f"{c['won']}, {c['lost']}, {c['tied']}" for c in found)
+
     listeners = [
         [
             name,
@@ -118,32 +125,38 @@ def page(results: Mapping[str, Any]) -> str:
             str(row["no_preference"]),
             f"{row['median_seconds']:.0f} s",
             f"{row['checks_passed']} of {row['checks']}",
-            "; ".join(
-                f"{c['system']} against {c['other']} {c['won']}, {c['lost']}, {c['tied']}" for c in row["comparisons"]
-            ),
+            *(counted(row["comparisons"], c) for c in results["comparisons"]),
         ]
         for name, row in results["by_listener"].items()
     ]
-    of_listener = ["listener", "answers", "no preference", "median time", "checks", "won, lost, no preference"]
+    compared = [f"{c['system']} : {c['other']}" for c in results["comparisons"]]
+    of_listener = ["listener", "answers", "no preference", "median time", "checks passed", *compared]
     title = "Listening test"
     parts = [
         f"<h1>{title}</h1><p>{html.escape(results['question'])}</p><p>{html.escape(headline(results))}.</p>",
-        _table([*map(html.escape, header), _axis()], drawn),
+        _table(_beside(header, _axis()), drawn, "pair"),
         *(f"<p>{html.escape(line)}</p>" for line in remarks(results)),
-        "<h2>Listeners</h2>",
-        _table(of_listener, [[*map(html.escape, row)] for row in listeners]),
+        "<h2>Listeners</h2><p>Of each comparison: won, lost, no preference.</p>",
+        _table([*map(html.escape, of_listener)], [[*map(html.escape, row)] for row in listeners]),
     ]
     head = f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{STYLE}</style>"
     return head + "\n".join(parts) + "</html>\n"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _beside(cells: Sequence[str], drawing: str) -> list[str]:
+    """The drawing goes between the names of the two systems and the numbers."""
+    escaped = [*map(html.escape, cells)]
+    return [*escaped[:2], drawing, *escaped[2:]]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") -> str:
     """Of cells that are HTML already."""
 
-    def row(cells: Sequence[str], kind: str) -> str:
-        return "<tr>" + "".join(f"<{kind}>{cell}</{kind}>" for cell in cells) + "</tr>"
+    def row(cells: Sequence[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</tr>"
 
-    return f"<div class=wide><table>{row(header, 'th')}{''.join(row(cells, 'td') for cells in rows)}</table></div>"
+    body = row(header, "th") + "".join(row(cells, "td") for cells in rows)
+    return f'<div class=wide><table class="{kind}">{body}</table></div>'
 
 
 def _x(share: float) -> float:
@@ -165,12 +178,12 @@ def _axis() -> str:
 
 def _drawn(test: Mapping[str, Any]) -> str:
     """A win rate as a point, its interval as a line, 50 % dashed."""
-    half = f'<line x1="{_x(0.5)}" x2="{_x(0.5)}" y1="0" y2="24" stroke="#888" stroke-dasharray="3 3"/>'
+    half = f'<line x1="{_x(0.5)}" x2="{_x(0.5)}" y1="0" y2="{ROW}" stroke="#888" stroke-dasharray="3 3"/>'
     if test["win_rate"] is None:
-        return _svg(24, half)
+        return _svg(ROW, half)
     low, high = map(_x, test["interval"])
     return _svg(
-        24,
-        f'{half}<line x1="{low}" x2="{high}" y1="12" y2="12" stroke="#2563c9" stroke-width="3"/>'
-        f'<circle cx="{_x(test["win_rate"])}" cy="12" r="5" fill="#2563c9"/>',
+        ROW,
+        f'{half}<line x1="{low}" x2="{high}" y1="{ROW / 2}" y2="{ROW / 2}" stroke="#2563c9" stroke-width="3"/>'
+        f'<circle cx="{_x(test["win_rate"])}" cy="{ROW / 2}" r="5" fill="#2563c9"/>',
     )

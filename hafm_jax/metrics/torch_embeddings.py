@@ -1,0 +1,119 @@
+"""The embeddings `clap` and `encodec` through transformers, and tensors of a torch file: the only torch in metrics.
+
+Axes: S samples, N embeddings, F frames, D dimensions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hafm_jax.audio.torch_weights import choose_device, import_torch, is_local, load_original_encodec, load_pretrained
+from hafm_jax.errors import InputError
+
+ENCODEC_WINDOW_S = 1.0
+
+
+class Clap:
+    """CLAP's audio embedding (Wu et al. 2023, arXiv 2211.06687): windows of 10 s -> [N, 512], each of length 1.
+
+    Windows do not overlap; the last one is repeated up to 10 s by CLAP's own feature extractor. For music Gui et al.
+    2024 recommend it over VGGish, with LAION's music weights, in windows that overlap by 9 s. Only models without
+    feature fusion, which would draw random crops.
+    """
+
+    def __init__(self, source: str, sha256: str | None = None) -> None:
+        torch, transformers = import_torch()
+        self._torch, self._device = torch, choose_device(torch, None)
+        # The text half of the checkpoint is left where it is.
+        model = load_pretrained(transformers.ClapAudioModelWithProjection, source, "CLAP")
+        try:
+            self._extractor = transformers.ClapFeatureExtractor.from_pretrained(
+                source, local_files_only=is_local(source)
+            )
+        except (OSError, ValueError) as error:
+            raise InputError(f"{source} has no usable preprocessor_config.json; expected CLAP's: add it") from error
+        if model.config.enable_fusion or self._extractor.truncation == "fusion":
+            raise InputError(f"{source} fuses random crops; expected a CLAP model without: use laion/larger_clap_music")
+        self.sha256 = _check_weights(model, source, sha256)
+        self.sample_rate_hz: int = self._extractor.sampling_rate
+        self.min_samples = 1
+        self._window = self.sample_rate_hz * self._extractor.max_length_s
+        self._model = model.to(self._device)
+
+    def embed(self, audio: np.ndarray) -> np.ndarray:
+        """Audio float32 [S] at `sample_rate_hz` -> float32 [N, D], N = S / 10 s rounded up."""
+        out = []
+        for start in range(0, audio.size, self._window):
+            window = audio[start : start + self._window]
+            features = self._extractor(window, sampling_rate=self.sample_rate_hz, return_tensors="pt")
+            with self._torch.inference_mode():
+                values = features["input_features"].to(self._device, self._torch.float32)
+                embedding = self._model(values).audio_embeds[0]
+                out.append((embedding / embedding.norm()).cpu().numpy())
+        return np.stack(out)
+
+
+class Encodec:
+    """The output of EnCodec's encoder before quantisation, meaned over windows of 1 s -> [N, 128].
+
+    Gui et al. 2024 take its 75 frames a second each for itself. The mean keeps clips comparable with other embeddings'
+    and the kernel distance feasible, and makes the figures ours.
+    """
+
+    def __init__(self, source: str, sha256: str | None = None) -> None:
+        torch, transformers = import_torch()
+        self._torch, self._device = torch, choose_device(torch, None)
+        if Path(source).is_file():
+            model = load_original_encodec(torch, transformers, source)
+        else:
+            model = load_pretrained(transformers.EncodecModel, source, "EnCodec")
+        if model.config.audio_channels != 1 or model.config.normalize:
+            raise InputError(f"{source} is the stereo EnCodec; expected the mono one: use facebook/encodec_24khz")
+        self.sha256 = _check_weights(model, source, sha256)
+        self.sample_rate_hz: int = model.config.sampling_rate
+        self.min_samples = round(ENCODEC_WINDOW_S * self.sample_rate_hz)
+        self._frames = self.min_samples // model.config.hop_length
+        self._encoder = model.encoder.to(self._device)
+
+    def embed(self, audio: np.ndarray) -> np.ndarray:
+        """Audio float32 [S] at `sample_rate_hz`, 1 s at least -> float32 [N, D], a row for each whole second."""
+        with self._torch.inference_mode():
+            values = self._torch.from_numpy(np.ascontiguousarray(audio, np.float32)).to(self._device)
+            latents = self._encoder(values[None, None])[0].T.cpu().numpy()  # [F, D]
+        num_windows = len(latents) // self._frames
+        return latents[: num_windows * self._frames].reshape(num_windows, self._frames, -1).mean(axis=1)
+
+
+def read_tensors(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a file that torch.save wrote, by name; no code of it is run (weights_only).
+
+    Raises InputError where it is no such file or holds anything else.
+    """
+    torch, _ = import_torch()
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError, OSError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path} cannot be read ({reason}); expected tensors by name: get it again") from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise InputError(f"{path} holds a {type(state).__name__}; expected tensors by name and nothing else")
+    return {name: value.numpy() for name, value in state.items()}
+
+
+def _check_weights(model: Any, source: str, expected: str | None) -> str:
+    """SHA-256 over the names and values of all weights. Raises InputError where it is not the `expected` one."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode() + np.ascontiguousarray(tensor.numpy()).tobytes())
+    found = digest.hexdigest()
+    if expected is not None and found != expected.lower():
+        raise InputError(
+            f"the weights of {source} have the SHA-256 {found}; expected {expected}: use the model it was taken from, "
+            "or correct the SHA-256"
+        )
+    return found

@@ -7,9 +7,12 @@ band of another song; the candidates C, vocals with the bands to be judged. With
     APA = 1/2 + (d(C, R') - d(C, R)) / (2 d(R, R')),  clipped to 0..1
 
 1 says that the candidates are to the mismatched mixes as the true ones are, 0 that they are as the mismatched ones.
-Whatever drives both distances to C up alike, such as poor sound, hides adherence: the score tends to 1/2 on neither
-side of it, so read it beside the score of true and of mismatched pairs that R does not hold. Small sets bring it nearer
-to 1/2, since d(R, R') comes out too large. The authors take CLAP embeddings of windows of 5 s.
+
+It can be fooled. The distance between matched and mismatched mixes is small, and where sound, not adherence, drives
+both distances to C far above it, their difference is chance and the score runs to 0 or 1: with `mel` embeddings a
+silent band scored 1.00. So `Adherence` gives the distances too: read the score only where `to_reference` is not many
+times `between`, and beside the scores of true and of mismatched pairs that R does not hold. The authors take CLAP
+embeddings of windows of 5 s.
 
 Axes: C clips, N embeddings, D dimensions.
 """
@@ -17,6 +20,7 @@ Axes: C clips, N embeddings, D dimensions.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,15 +29,30 @@ from hafm_jax.metrics.bootstrap import DRAWS, Interval, draw_clips, fit_draws, i
 from hafm_jax.metrics.frechet import Gaussian, fit_gaussian, frechet_distance
 
 
+class Adherence(NamedTuple):
+    """APA as `score`, and the Fréchet distances behind it: d(C, R), d(C, R') and d(R, R')."""
+
+    to_reference: float
+    to_mismatched: float
+    between: float
+
+    @property
+    def unclipped(self) -> float:
+        return 0.5 + (self.to_mismatched - self.to_reference) / (2 * self.between)
+
+    @property
+    def score(self) -> float:
+        return float(np.clip(self.unclipped, 0, 1))
+
+
 def adherence(
     candidates: Sequence[np.ndarray], reference: Sequence[np.ndarray], mismatched: Sequence[np.ndarray]
-) -> float:
+) -> Adherence:
     """APA of three sets of mixes, each a sequence of embeddings of a clip, float [N, D].
 
     Raises InputError where reference and mismatched mixes are equal, and as `frechet_distance`.
     """
-    sets = (fit_gaussian(np.concatenate(clips)) for clips in (candidates, reference, mismatched))
-    return float(np.clip(_unclipped(*sets), 0, 1))
+    return _of_gaussians(*(fit_gaussian(np.concatenate(clips)) for clips in (candidates, reference, mismatched)))
 
 
 def adherence_interval(
@@ -60,8 +79,8 @@ def adherence_interval(
         fit_draws(mismatched, together),
         strict=True,
     )
-    value = _unclipped(*(fit_gaussian(np.concatenate(clips)) for clips in (candidates, reference, mismatched)))
-    around = interval(value, np.array([_unclipped(*sets) for sets in drawn]))
+    value = adherence(candidates, reference, mismatched).unclipped
+    around = interval(value, np.array([_of_gaussians(*sets).unclipped for sets in drawn]))
     return Interval(*(float(np.clip(x, 0, 1)) for x in around))
 
 
@@ -83,11 +102,10 @@ def mismatch(songs: Sequence[str], seed: int = 0) -> np.ndarray:
     return out
 
 
-def _unclipped(candidates: Gaussian, reference: Gaussian, mismatched: Gaussian) -> float:
+def _of_gaussians(candidates: Gaussian, reference: Gaussian, mismatched: Gaussian) -> Adherence:
     between = frechet_distance(reference, mismatched)
     if between <= 1e-12 * np.square(reference.root).sum():  # rounding leaves that much between equal sets
         raise InputError(
             "reference and mismatched mixes are the same set; expected other pairs of vocals and bands: take more clips"
         )
-    nearer = frechet_distance(candidates, mismatched) - frechet_distance(candidates, reference)
-    return 0.5 + nearer / (2 * between)
+    return Adherence(frechet_distance(candidates, reference), frechet_distance(candidates, mismatched), between)

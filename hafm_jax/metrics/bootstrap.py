@@ -31,7 +31,7 @@ import numpy as np
 
 from hafm_jax.errors import InputError
 from hafm_jax.metrics.frechet import MIN_CLIPS, Gaussian, fit_gaussian, frechet_distance
-from hafm_jax.metrics.kernel_distance import clip_kernels
+from hafm_jax.metrics.kernel_distance import ClipKernels, clip_kernels
 
 DRAWS = 200  # enough for quantiles of 2.5 % to a tenth of the interval's width
 CONFIDENCE = 0.95
@@ -98,9 +98,7 @@ def drawn_kernel_distances(
 
     Raises InputError on fewer than MIN_CLIPS clips in a set, and as `kernel_distance`.
     """
-    draws = [draw_clips(len(some), num_draws, seed, which) for which, some in enumerate((reference, clips))]
-    kernels = clip_kernels(reference, clips)
-    return np.array([kernels.distance(p, q) for p, q in zip(*draws, strict=True)])
+    return _drawn(clip_kernels(reference, clips), num_draws, seed)
 
 
 def kernel_interval(
@@ -110,5 +108,11 @@ def kernel_interval(
 
     Raises InputError as `drawn_kernel_distances`.
     """
-    drawn = drawn_kernel_distances(reference, clips, num_draws, seed)
-    return interval(clip_kernels(reference, clips).distance(), drawn)
+    kernels = clip_kernels(reference, clips)
+    return interval(kernels.distance(), _drawn(kernels, num_draws, seed))
+
+
+def _drawn(kernels: ClipKernels, num_draws: int, seed: int) -> np.ndarray:
+    counts = (kernels.reference_counts, kernels.other_counts)
+    draws = (draw_clips(len(some), num_draws, seed, which) for which, some in enumerate(counts))
+    return np.array([kernels.distance(p, q) for p, q in zip(*draws, strict=True)])

@@ -56,6 +56,14 @@ def test_level_is_in_bels_of_full_scale():
     assert np.abs((loud - quiet)[2 * mel.MEL_BANDS :]).max() < 1.0
 
 
+def test_deviation_is_that_of_the_level_over_time():
+    time = np.arange(RATE_HZ) / RATE_HZ
+    loud_then_quiet = np.where(time < mel.MIN_SAMPLES / RATE_HZ / 2, 1.0, 0.1) * np.sin(2 * np.pi * 1000 * time)
+    row = MEL(loud_then_quiet.astype(np.float32), RATE_HZ)[0]
+    loudest = row[: mel.MEL_BANDS].argmax()
+    assert row[mel.MEL_BANDS + loudest] == pytest.approx(1.0, abs=0.05)  # half of the time 2 bels lower
+
+
 def test_silence_is_finite():
     silence = MEL(np.zeros(RATE_HZ * 2, np.float32), RATE_HZ)
     assert np.isfinite(silence).all()

@@ -12,9 +12,9 @@ Davison and Hinkley 1997, section 5.2, with the draws' shift taken off):
     low = value - (upper quantile - mean),   high = value - (lower quantile - mean)
 
 It is an interval for what sets of this size give on average. The bias of small sets stays in it; it is alike for
-systems with equally many clips, and `frechet_infinity` estimates it. With Gaussians in 8 to 128 dimensions and 60 clips
-a set, 95 % intervals held that average in 98 to 100 % of cases: they are up to twice as wide as need be. The kernel
-distance has no bias, so there it is an interval for the true distance.
+systems with equally many clips, and `frechet_infinity` estimates it. The kernel distance has no bias, so there it is an
+interval for the true distance. Of Gaussians in 8 to 128 dimensions, 60 clips a set, 95 % intervals held in 97 to 100 %
+of cases: they are about 1.5 times as wide as need be, Fréchet intervals of equal sets in 128 dimensions 3 times.
 
 The draws depend on the seed and the number of clips alone: systems on the same clips are drawn alike, and the interval
 of their difference is `interval(a - b, drawn_a - drawn_b)`.

@@ -1,0 +1,183 @@
+"""What can be heard in a clip of music: how loud it is, its onsets, beats, tempo, chroma and key. By librosa.
+
+librosa's defaults are made for whole songs at 22,050 Hz. Here they are set for clips of some seconds at 24,000 Hz:
+frames of 10 ms instead of 23 (beats are compared to 70 ms, onsets to 50), no beats trimmed at the ends, the clip's
+edges mirrored (before zeros, a clip that is cut from a song begins with the loudest onset of all), no tuning guessed
+from a single clip, and chroma not normalised frame by frame (a rest's faint noise would count like a chord).
+
+Axes: S samples, T frames of the onset envelope (10 ms), F frames of level and chroma (100 ms), P pitch classes (12).
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hafm_jax.audio.patterns import TONICS
+from hafm_jax.errors import InputError
+from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ as RATE_HZ
+
+# All constants but the profiles are ours.
+ONSET_HOP = RATE_HZ // 100
+ONSET_WINDOW = 4 * ONSET_HOP  # a whole even number of hops: librosa centres the envelope by window // (2 * hop) frames
+ONSET_RATE_HZ = RATE_HZ // ONSET_HOP
+MEL_BANDS = 64  # the window of 40 ms tells no more apart: with librosa's 128 the lowest are empty
+FRAME_RATE_HZ = 10  # of level and chroma
+FRAME = RATE_HZ // FRAME_RATE_HZ
+SHORTEST_S = 0.5  # nothing but the level is heard in less
+SOUNDING_DBFS = -50.0  # a frame with more RMS sounds: 30 dB below a band at its usual level
+LEAST_BEATS = 3  # for a tempo: two intervals
+
+# Krumhansl & Kessler 1982, as in Krumhansl, "Cognitive Foundations of Musical Pitch" (1990), table 2.1: how well each
+# pitch class fits a key, from its tonic up.
+KEY_PROFILES = {
+    "major": (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
+    "minor": (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17),
+}
+
+
+class Key(NamedTuple):
+    """`tonic` as pitch class, 0 is C; `mode` is major or minor."""
+
+    tonic: int
+    mode: str
+
+    @property
+    def name(self) -> str:
+        """As mir_eval writes it: "Db major"."""
+        return f"{TONICS[self.tonic]} {self.mode}"
+
+    def distance(self, other: Key) -> float:
+        """Steps between the keys' signatures on the circle of fifths, 0 to 6, and half a step where the modes differ.
+
+        A key and its relative (C major, A minor) have one signature and so are 0.5 apart.
+        """
+        fifths = [7 * (key.tonic + (3 if key.mode == "minor" else 0)) % 12 for key in (self, other)]
+        steps = abs(fifths[0] - fifths[1])
+        return min(steps, 12 - steps) + 0.5 * (self.mode != other.mode)
+
+
+def import_librosa() -> Any:
+    """The library. Raises InputError where it is not installed."""
+    try:
+        import librosa
+    except ImportError as error:
+        raise InputError(f'analysing music needs librosa ({error}): pip install "hafm_jax[evaluate]"') from error
+    return librosa
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Pearson's, over the last axis of two arrays [..., N] -> [...]; 0 where either is constant, as silence is."""
+    a, b = (x - x.mean(axis=-1, keepdims=True) for x in (np.asarray(a, np.float64), np.asarray(b, np.float64)))
+    norm = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
+    product = (a * b).sum(axis=-1)
+    return np.divide(product, norm, out=np.zeros_like(product), where=norm > 1e-12)
+
+
+class Analysis:
+    """What is heard in `audio`, float32 [S], mono, 24 kHz. Each thing is worked out when it is first asked for.
+
+    Times are seconds from the clip's start. Where nothing is heard (silence, less than SHORTEST_S) onsets and beats are
+    empty, the envelope and chroma 0, the tempo NaN and the key None; no audio raises an error. Raises ValueError on
+    anything but one finite channel.
+    """
+
+    def __init__(self, audio: np.ndarray):
+        audio = np.asarray(audio, np.float32)
+        if audio.ndim != 1 or not np.isfinite(audio).all():
+            raise ValueError(f"audio of shape {audio.shape}, finite: {np.isfinite(audio).all()}; expected [S], finite")
+        self.audio = audio
+
+    @cached_property
+    def level_dbfs(self) -> np.ndarray:
+        """RMS of frame f, 100 ms around f / FRAME_RATE_HZ seconds, float64 [F], F = S // FRAME + 1; -200 is silence."""
+        padded = np.pad(self.audio.astype(np.float64), (FRAME // 2, FRAME))
+        frames = padded[: (self.audio.size // FRAME + 1) * FRAME].reshape(-1, FRAME)
+        return 10 * np.log10(np.square(frames).mean(axis=1) + 1e-20)
+
+    @property
+    def sounds(self) -> np.ndarray:
+        """Whether a frame has more than SOUNDING_DBFS: bool [F]."""
+        return self.level_dbfs > SOUNDING_DBFS
+
+    @property
+    def _is_heard(self) -> bool:
+        return self.audio.size >= SHORTEST_S * RATE_HZ and bool(self.sounds.any())
+
+    @cached_property
+    def onset_envelope(self) -> np.ndarray:
+        """Onset strength, the mean rise in dB over mel bands, float32 [T] at ONSET_RATE_HZ, T = S // ONSET_HOP + 1."""
+        if not self._is_heard:
+            return np.zeros(self.audio.size // ONSET_HOP + 1, np.float32)
+        return import_librosa().onset.onset_strength(
+            y=self.audio,
+            sr=RATE_HZ,
+            n_fft=ONSET_WINDOW,
+            hop_length=ONSET_HOP,
+            n_mels=MEL_BANDS,
+            pad_mode="reflect",
+        )
+
+    @cached_property
+    def onsets_s(self) -> np.ndarray:
+        """Where notes and hits begin: float64 [N], rising."""
+        return import_librosa().onset.onset_detect(
+            onset_envelope=self.onset_envelope, sr=RATE_HZ, hop_length=ONSET_HOP, units="time"
+        )
+
+    @cached_property
+    def beats_s(self) -> np.ndarray:
+        """Beats by dynamic programming over the envelope (Ellis 2007), one tempo a clip: float64 [N], rising."""
+        _, beats_s = import_librosa().beat.beat_track(
+            onset_envelope=self.onset_envelope, sr=RATE_HZ, hop_length=ONSET_HOP, units="time", trim=False
+        )
+        return np.asarray(beats_s, np.float64)
+
+    @cached_property
+    def tempo_bpm(self) -> float:
+        """Of the straight line through the beats, finer than librosa's own; NaN for fewer than LEAST_BEATS."""
+        return tempo_of(self.beats_s)
+
+    @cached_property
+    def chroma(self) -> np.ndarray:
+        """Amplitude of the pitch classes, C first, in the frames of `level_dbfs`: float32 [F, P], not normalised."""
+        if not self._is_heard:
+            return np.zeros((len(self.level_dbfs), 12), np.float32)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="n_fft=.* is too large")  # the lowest octave's, in a short clip
+            chroma = import_librosa().feature.chroma_cqt(
+                y=self.audio, sr=RATE_HZ, hop_length=FRAME, norm=None, tuning=0.0, bins_per_octave=36
+            )
+        return np.ascontiguousarray(chroma.T[: len(self.level_dbfs)], np.float32)
+
+    @cached_property
+    def key(self) -> Key | None:
+        """The key whose profile is most like the clip's chroma (Krumhansl & Schmuckler); None where nothing sounds.
+
+        Noise and drums get a key too, by accident: the frames' chroma is never quite flat.
+        """
+        return key_of(self.chroma.sum(axis=0))
+
+
+def tempo_of(beats_s: np.ndarray) -> float:
+    """Beats [N] in seconds -> their tempo in BPM, the slope of the line through them; NaN for fewer than LEAST_BEATS.
+
+    A missing beat counts as one: intervals are measured in multiples of the median.
+    """
+    beats_s = np.asarray(beats_s, np.float64)
+    if len(beats_s) < LEAST_BEATS:
+        return float("nan")
+    steps = np.diff(beats_s)
+    numbers = np.concatenate([[0], np.cumsum(np.maximum(np.round(steps / np.median(steps)), 1))])
+    return float(60 / np.polyfit(numbers, beats_s, 1)[0])
+
+
+def key_of(chroma: np.ndarray) -> Key | None:
+    """Chroma [P], C first -> the key whose profile correlates best with it; None where it is flat or 0."""
+    keys = [Key(tonic, mode) for mode in KEY_PROFILES for tonic in range(12)]
+    profiles = np.array([np.roll(KEY_PROFILES[key.mode], key.tonic) for key in keys])  # [24, P]
+    scores = correlation(chroma, profiles)
+    return keys[int(np.argmax(scores))] if scores.any() else None

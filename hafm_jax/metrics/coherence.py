@@ -1,0 +1,290 @@
+"""Does this band go with this vocal? Clip by clip, in time, in pitch and in presence.
+
+Each measure alone is fooled by something that is no accompaniment; its docstring says by what, and which anchor (a
+system whose place is known: truth, another song's band, silence, a click track) shows it. Read them together and beside
+their anchors: a band of some worth has high values in all.
+
+    beat_f              0 to 1     its beats against the song's
+    tempo_error_percent 0 up       its tempo against the song's, octaves forgiven
+    onset_f             0 to 1     its onsets against the true band's
+    lag_ms              -250..250  how late it plays; nothing where lag_strength is low
+    lag_strength        -1 to 1    how alike the two rhythms are at that lag
+    chroma_melody       -1 to 1    its pitch classes against the vocal's
+    chroma_chords       -1 to 1    its pitch classes against the song's chords
+    key_score           0 to 1     its key against the song's
+    coverage            0 to 1     does it sound where the true band does
+
+NaN is where a measure is undefined for this clip, never where the band is bad; each docstring says when.
+
+Axes: S samples, T frames of the onset envelope (10 ms), F frames of level and chroma (100 ms), P pitch classes (12).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hafm_jax.audio.patterns import TONICS
+from hafm_jax.errors import InputError
+from hafm_jax.ledger import SONG_FILE
+from hafm_jax.metrics.analysis import (
+    FRAME_RATE_HZ,
+    ONSET_RATE_HZ,
+    Analysis,
+    Key,
+    correlation,
+)
+from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ as RATE_HZ
+
+BEAT_WINDOW_S = 0.07  # mir_eval's default, after Davies et al. 2009
+ONSET_WINDOW_S = 0.05  # mir_eval's default, as in MIREX
+TEMPO_FACTORS = (1 / 3, 1 / 2, 1, 2, 3)  # tempi that a listener may tap as well: "accuracy 2" of Gouyon et al. 2006
+MAX_LAG_S = 0.25  # ours: half a beat at 120 BPM; further away, another beat is nearer
+ENVELOPE_BLUR_S = 0.02  # ours: standard deviation of the blur under which hits 20 ms apart still meet
+HARMONY_FRAMES = 5  # ours: chroma is compared over half a second, about a beat
+
+
+class Chord(NamedTuple):
+    """`pitch_classes` sound from `start_s` to `end_s` of the clip; 0 is C."""
+
+    start_s: float
+    end_s: float
+    pitch_classes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is right for a clip. Times are seconds of the clip; float64 beats, NaN tempo and None where none is known.
+
+    `reference` is the true instrumental. It stands in for everything that is not known otherwise.
+    """
+
+    reference: Analysis
+    beats_s: np.ndarray
+    tempo_bpm: float
+    key: Key | None
+    chords: tuple[Chord, ...] | None
+
+    @classmethod
+    def of_clip(cls, reference: np.ndarray, song: Mapping[str, Any], start_s: float = 0.0) -> Truth:
+        """Of the clip whose true instrumental is `reference` (float32 [S], 24 kHz), from `start_s` of its song on.
+
+        `song` is what song.json says (see `read_song`): beats, tempo, key and chords are taken from there and cut to
+        the clip, and what it does not say from an analysis of `reference`, but for chords. Dorian counts as minor.
+        """
+        heard = Analysis(reference)
+        seconds = heard.audio.size / RATE_HZ
+        if "beats_s" in song:
+            beats_s = np.asarray(song["beats_s"], np.float64) - start_s
+            beats_s = beats_s[(beats_s >= 0) & (beats_s < seconds)]
+        else:
+            beats_s = heard.beats_s
+        tempo_bpm = float(song["tempo_bpm"]) if "tempo_bpm" in song else heard.tempo_bpm
+        if "key" in song and "mode" in song:
+            key = Key(TONICS.index(song["key"]), "major" if song["mode"] == "major" else "minor")
+        else:
+            key = heard.key
+        chords = None
+        if "chords" in song:
+            times = [(c["start_s"] - start_s, c["end_s"] - start_s, c["pitch_classes"]) for c in song["chords"]]
+            chords = tuple(
+                Chord(max(start, 0.0), min(end, seconds), tuple(tones))
+                for start, end, tones in times
+                if start < seconds and end > 0
+            )
+        return cls(heard, beats_s, tempo_bpm, key, chords)
+
+
+def read_song(folder: Path) -> dict[str, Any]:
+    """What the song.json of a song's folder says; {} where there is none. Raises InputError where it cannot be read."""
+    try:
+        return dict(json.loads((folder / SONG_FILE).read_text()))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{folder / SONG_FILE} cannot be read ({error}); expected a JSON object: make the song again"
+        ) from error
+
+
+def measure(vocal: np.ndarray, instrumental: np.ndarray, truth: Truth) -> dict[str, float]:
+    """All measures of one band for one vocal, by name; both float32 [S] at 24 kHz, as long as the truth's reference.
+
+    Raises ValueError where lengths differ or a sample is NaN or infinite; silence, noise and clicks are measured.
+    """
+    voice, band = Analysis(vocal), Analysis(instrumental)
+    if not voice.audio.size == band.audio.size == truth.reference.audio.size:
+        raise ValueError(
+            f"vocal, instrumental and reference have {voice.audio.size}, {band.audio.size} and "
+            f"{truth.reference.audio.size} samples; expected one length"
+        )
+    lag_ms, lag_strength = lag(band, truth)
+    return {
+        "beat_f": beat_f(band, truth),
+        "tempo_error_percent": tempo_error_percent(band, truth),
+        "onset_f": onset_f(band, truth),
+        "lag_ms": lag_ms,
+        "lag_strength": lag_strength,
+        "chroma_melody": chroma_melody(band, voice),
+        "chroma_chords": chroma_chords(band, truth),
+        "key_score": key_score(band, truth),
+        "coverage": coverage(band, truth),
+    }
+
+
+def _mir_eval() -> Any:
+    try:
+        import mir_eval
+    except ImportError as error:
+        raise InputError(
+            f'scoring beats and keys needs mir_eval ({error}): pip install "hafm_jax[evaluate]"'
+        ) from error
+    return mir_eval
+
+
+def beat_f(band: Analysis, truth: Truth) -> float:
+    """F-measure of the beats heard in the band against the song's, within 70 ms: 0 to 1. NaN where the song has none.
+
+    All beats of the clip count; mir_eval's usual trimming of the first 5 s is for whole songs. Half or double the tempo
+    gets 2/3 at most. Fooled by anything with the right pulse: a click track on the song's beats has 1. Chance is well
+    above 0, since there is a beat every half second: see the random band.
+    """
+    if not truth.beats_s.size:
+        return float("nan")
+    if not band.beats_s.size:
+        return 0.0
+    return float(_mir_eval().beat.f_measure(truth.beats_s, band.beats_s, BEAT_WINDOW_S))
+
+
+def tempo_error_percent(band: Analysis, truth: Truth) -> float:
+    """How far the band's tempo is from the song's or from its third, half, double or triple, whichever is nearest: in
+    percent of that, 0 up. NaN where either has no tempo: silence has none.
+
+    Fooled as `beat_f` is, and by a band of the right tempo in the wrong place, which `beat_f` and `lag` show. With five
+    tempi to meet, no band is far off: the random band shows what is nothing.
+    """
+    allowed = truth.tempo_bpm * np.array(TEMPO_FACTORS)
+    return float(100 * np.min(np.abs(band.tempo_bpm / allowed - 1)))
+
+
+def onset_f(band: Analysis, truth: Truth) -> float:
+    """F-measure of the band's onsets against the true band's, within 50 ms: 0 to 1. NaN where the true band has none.
+
+    It asks for the true band's own rhythm, of which there are many good ones: 1 is not to be expected of a new band.
+    Fooled by playing everywhere: ten onsets a second meet every true one, and noise does better than it should.
+    """
+    reference_s = truth.reference.onsets_s
+    if not reference_s.size:
+        return float("nan")
+    if not band.onsets_s.size:
+        return 0.0
+    return float(_mir_eval().onset.f_measure(reference_s, band.onsets_s, ONSET_WINDOW_S)[0])
+
+
+def lag(band: Analysis, truth: Truth) -> tuple[float, float]:
+    """(lag_ms, lag_strength): where the band's onset envelope is most like the true band's, and how like it is there.
+
+    lag_ms is above 0 where the band is late, within MAX_LAG_S either way, between frames by a parabola. lag_strength is
+    the correlation of the envelopes at that lag, 1 for equal rhythms. Both NaN where either has no onsets, or the clip
+    is shorter than four times MAX_LAG_S.
+    The lag of a band that plays something else is noise, evenly spread over the range: the random band shows how strong
+    the best of all lags is by chance, and what is not stronger says nothing. A click track has a lag of 0 and a
+    strength of its own, for the beats that the true band marks.
+    """
+    from scipy.ndimage import gaussian_filter1d  # here: an import that only a lag needs
+
+    reach = round(MAX_LAG_S * ONSET_RATE_HZ)
+    own, true = (
+        gaussian_filter1d(a.onset_envelope.astype(np.float64), ENVELOPE_BLUR_S * ONSET_RATE_HZ)  # [T]
+        for a in (band, truth.reference)
+    )
+    if len(true) < 4 * reach or not own.any() or not true.any():
+        return float("nan"), float("nan")
+    inner = true[reach : len(true) - reach]
+    windows = np.lib.stride_tricks.sliding_window_view(own, len(inner))  # [2 * reach + 1, len(inner)], earliest first
+    scores = correlation(windows, inner)
+    best = int(np.argmax(scores))
+    offset, peak = 0.0, scores[best]
+    if 0 < best < len(scores) - 1:
+        below, at, above = scores[best - 1 : best + 2]
+        curvature = below - 2 * at + above
+        if curvature < 0:
+            offset = 0.5 * (below - above) / curvature
+            peak = at - 0.25 * (below - above) * offset
+    return float(1000 * (best + offset - reach) / ONSET_RATE_HZ), float(peak)
+
+
+def chroma_melody(band: Analysis, voice: Analysis) -> float:
+    """Correlation over the pitch classes of the band's chroma and the vocal's, half a second at a time, mean over the
+    frames in which the vocal sounds: -1 to 1, 0 by chance. NaN where the vocal is silent; a silent band has 0.
+
+    Even the true band is far from 1: the voice sings one tone of the chord at a time, and tones that pass. Fooled by
+    doubling the vocal: the vocal itself as its band has 1. Any band in the right key gets something: the random band's
+    spread shows it.
+    """
+    sung = voice.sounds
+    if not sung.any() or not voice.chroma.any():
+        return float("nan")
+    return float(correlation(_harmony(band.chroma), _harmony(voice.chroma))[sung].mean())
+
+
+def chroma_chords(band: Analysis, truth: Truth) -> float:
+    """Correlation over the pitch classes of the band's chroma and the chord, mean over time: -1 to 1, 0 by chance.
+
+    Where the chords are known, each is compared with the band's mean chroma while it lasts. Where they are not, the
+    true band's chroma takes their place, half a second at a time, in frames where it sounds. The two are different
+    scales: do not mix them in one table. NaN without chords or a true band that sounds; a silent band has 0.
+    Fooled by one held note or chord of the key, which is often right: coverage and onsets do not show that, listening
+    does. Drums and clicks have about 0.
+    """
+    if truth.chords is None:
+        reference = truth.reference
+        if not reference.sounds.any():
+            return float("nan")
+        scores = correlation(_harmony(band.chroma), _harmony(reference.chroma))
+        return float(scores[reference.sounds].mean())
+    frames_s = np.arange(len(band.chroma)) / FRAME_RATE_HZ
+    scores, weights = [], []
+    for chord in truth.chords:
+        inside = (frames_s >= chord.start_s) & (frames_s < chord.end_s)
+        if inside.any():
+            tones = np.isin(np.arange(12), chord.pitch_classes)
+            scores.append(correlation(band.chroma[inside].mean(axis=0), tones))
+            weights.append(inside.sum())
+    return float(np.average(scores, weights=weights)) if scores else float("nan")
+
+
+def key_score(band: Analysis, truth: Truth) -> float:
+    """mir_eval's weighted score of the band's key: 1 the song's, 0.5 a fifth above, 0.3 its relative, 0.2 its parallel,
+    else 0, as for a silent band. NaN where the song's key is unknown.
+
+    Rough on a single clip, whose chords may suggest a neighbouring key (the truth itself is below 1), and everything
+    has a key by accident, drums and noise too: the click track shows what that is worth.
+    """
+    if truth.key is None:
+        return float("nan")
+    if band.key is None:
+        return 0.0
+    return float(_mir_eval().key.weighted_score(truth.key.name, band.key.name))
+
+
+def coverage(band: Analysis, truth: Truth) -> float:
+    """Share of the 100 ms frames in which the true band sounds (above SOUNDING_DBFS) where the band does too: 0 to 1.
+    NaN where the true band is silent.
+
+    Says nothing of what sounds: noise has 1. It is there to catch bands that stop, drop out or never begin.
+    """
+    needed = truth.reference.sounds
+    return float(band.sounds[needed].mean()) if needed.any() else float("nan")
+
+
+def _harmony(chroma: np.ndarray) -> np.ndarray:
+    """Running mean of chroma over HARMONY_FRAMES: [F, P] -> [F, P]. Louder frames count more."""
+    from scipy.ndimage import uniform_filter1d
+
+    return uniform_filter1d(chroma, HARMONY_FRAMES, axis=0, mode="constant")

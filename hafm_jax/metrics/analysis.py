@@ -6,6 +6,9 @@ cut, the edge itself is the loudest onset of all), nor moved half a window later
 late); no beats trimmed at the ends, nor squeezed to end with the clip; no tuning guessed from a single clip, a window
 for chroma that tells the bass's semitones apart, and no rest made as loud as a chord.
 
+The share of right answers that `Analysis` gives stands at each of them, on 64 clips of 10 s of synthesised songs, whose
+truth is known (benchmarks/coherence.py; what was chosen here was chosen on other songs).
+
 Axes: S samples, T frames of the onset envelope (10 ms), F frames of level and chroma (100 ms), P pitch classes (12).
 """
 
@@ -36,7 +39,7 @@ SOUNDING_DBFS = -50.0  # a frame with more RMS sounds: 30 dB below a band at its
 LEAST_BEATS = 3  # for a tempo: two intervals
 
 # Temperley, "Music and Probability" (2007), table 6.1, of the Kostka-Payne corpus: in what share of a key's passages a
-# pitch class occurs, from the tonic up. On our songs they name 81 % of keys, those of Krumhansl & Kessler (1982) 61 %.
+# pitch class occurs, from the tonic up. Krumhansl & Kessler's (1982) named 61 % of 64 songs' keys, these 81 %.
 KEY_PROFILES = {
     "major": (0.748, 0.060, 0.488, 0.082, 0.670, 0.460, 0.096, 0.715, 0.104, 0.366, 0.057, 0.400),
     "minor": (0.712, 0.084, 0.474, 0.618, 0.049, 0.460, 0.105, 0.747, 0.404, 0.067, 0.133, 0.330),
@@ -133,14 +136,19 @@ class Analysis:
 
     @cached_property
     def onsets_s(self) -> np.ndarray:
-        """Where notes and hits begin: float64 [N], rising."""
+        """Where notes and hits begin: float64 [N], rising. Peaks are relative to the clip's highest, so that a steady
+        sound has onsets too, wherever it ripples: a hundred in 10 s of noise.
+        """
         return import_librosa().onset.onset_detect(
             onset_envelope=self.onset_envelope, sr=RATE_HZ, hop_length=ONSET_HOP, units="time"
         )
 
     @cached_property
     def beats_s(self) -> np.ndarray:
-        """Beats by dynamic programming over the envelope (Ellis 2007), one tempo a clip: float64 [N], rising."""
+        """Beats by dynamic programming over the envelope (Ellis 2007), one tempo a clip: float64 [N], rising.
+
+        F-measure within 70 ms: 0.83 in true bands, 0.68 in vocals alone.
+        """
         if not self.onset_envelope.any():
             return np.zeros(0)
         librosa = import_librosa()
@@ -157,7 +165,10 @@ class Analysis:
 
     @cached_property
     def tempo_bpm(self) -> float:
-        """Of the straight line through the beats, finer than librosa's own; NaN for fewer than LEAST_BEATS."""
+        """Of the straight line through the beats, finer than librosa's own; NaN for fewer than LEAST_BEATS.
+
+        Within 4 % of the truth in 83 % of true bands and 61 % of vocals, in 89 % and 77 % if octaves are forgiven.
+        """
         return tempo_of(self.beats_s)
 
     @cached_property
@@ -188,7 +199,7 @@ class Analysis:
     def key(self) -> Key | None:
         """The key whose profile is most like the clip's chroma (Krumhansl & Schmuckler); None where nothing sounds.
 
-        Noise and drums get a key too, by accident: the frames' chroma is never quite flat.
+        Right for 75 % of true bands and 62 % of vocals. Noise and drums get a key too, by accident.
         """
         return key_of(self.chroma.sum(axis=0))
 

@@ -152,6 +152,13 @@ def test_the_vocal_as_its_own_band_fools_the_melody(songs, scores_of):
     np.testing.assert_allclose(scores_of([cut(song.vocals) for song in songs])["chroma_melody"], 1, atol=1e-3)
 
 
+def test_coverage_asks_nothing_where_the_true_band_rests(songs):
+    first_half = cut(songs[0].instrumental) * (np.arange(SAMPLES) < SAMPLES // 2)
+    truth = Truth.of_clip(first_half, songs[0].info, START_S)
+    for band in (first_half, cut(songs[0].instrumental)):
+        assert measure(cut(songs[0].vocals), band, truth)["coverage"] == 1
+
+
 def test_silence_scores_nothing(scores_of):
     scores = scores_of([silence(SAMPLES)] * SONGS)
     for name in ("beat_f", "onset_f", "chroma_melody", "chroma_chords", "key_score", "coverage"):

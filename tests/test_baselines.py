@@ -96,16 +96,13 @@ def test_a_song_is_stretched_so_that_its_clicks_are_heard_on_the_beats(click_lib
 
 @pytest.mark.parametrize("rate", [0.95, 1.0, 1.06])
 def test_all_beats_decide_about_the_start_not_the_first(rate):
-    """Beats of the song and the vocal that are each heard 20 ms early or late: the start is right to 10 ms."""
-    rng = np.random.default_rng(0)
-    for _ in range(5):
-        beats_s, vocal_s = grid(100.0 / rate, 0.37, 30.0), grid(100.0)
-        jittered, heard_s = (b + 0.02 * rng.choice((-1, 1), b.size) for b in (beats_s, vocal_s))
-        entry = Entry(Path("song"), 30.0, 100.0 / rate, jittered, None)
-        start_s = baselines._start_s(entry, rate, Given(heard_s, 100.0, None), 8.0)
-        played_s = (beats_s - start_s) / rate
-        off_s = np.abs(played_s[:, None] - vocal_s).min(axis=0)
-        assert off_s.max() < 0.015, off_s
+    """The vocal's first beat is heard 30 ms late, the others where they are: so the song's fall on the others."""
+    beats_s, vocal_s = grid(100.0 / rate, 0.37, 30.0), grid(100.0)
+    heard_s = vocal_s + 0.03 * (np.arange(vocal_s.size) == 0)
+    entry = Entry(Path("song"), 30.0, 100.0 / rate, beats_s, None)
+    start_s = baselines._start_s(entry, rate, Given(heard_s, 100.0, None), 8.0)
+    played_s = (beats_s - start_s) / rate
+    assert np.abs(played_s[:, None] - vocal_s).min(axis=0).max() < 1e-3
 
 
 def test_half_the_tempo_fits_every_second_beat(click_library):

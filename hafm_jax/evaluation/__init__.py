@@ -1,1 +1,1 @@
-"""What the evaluation is made of: systems, protocol, report, listening test."""
+"""Evaluation: the protocol, the systems that are compared, the report, the listening test."""

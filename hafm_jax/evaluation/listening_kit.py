@@ -27,6 +27,7 @@ import numpy as np
 from hafm_jax.atomic import write_bytes
 from hafm_jax.audio import files
 from hafm_jax.errors import InputError
+from hafm_jax.evaluation.clips import VOCAL, read_band
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ
 
 FORMAT_VERSION = 1  # of key.json and of the answers
@@ -101,7 +102,7 @@ def common_clips(report: Path, systems: Sequence[str]) -> tuple[list[str], dict[
         for folder in sorted((report / "clips").glob("*"))
         if folder.is_dir()
     }
-    vocals = stems.pop("vocal", set())
+    vocals = stems.pop(VOCAL, set())
     if not vocals:
         raise InputError(f"{report} holds no clips/vocal/ID.flac; expected a report folder: {MAKE_REPORT}")
     for system in systems:
@@ -114,24 +115,13 @@ def common_clips(report: Path, systems: Sequence[str]) -> tuple[list[str], dict[
     return [clip for clip, by in lacking.items() if not by], {clip: by for clip, by in lacking.items() if by}
 
 
-def read_clip(report: Path, folder: str, clip: str) -> np.ndarray:
-    """REPORT/clips/FOLDER/CLIP.flac as float32 [S]. Raises InputError unless it is mono at 24 kHz."""
-    path = report / "clips" / folder / f"{clip}.flac"
-    audio, rate_hz = files.read_audio(path)
-    if rate_hz != CODEC_SAMPLE_RATE_HZ or len(audio) != 1:
-        raise InputError(
-            f"{path} has {len(audio)} channels at {rate_hz} Hz; expected 1 at {CODEC_SAMPLE_RATE_HZ} Hz: {MAKE_REPORT}"
-        )
-    return audio[0]
-
-
 def mix_of(report: Path, system: str, clip: str) -> np.ndarray:
     """float32 [S]: the clip's vocal with the system's band, as `files.mix` balances them.
 
     Raises InputError where their lengths differ, or where nothing sounds.
     """
-    vocal = read_clip(report, "vocal", clip)
-    band = np.zeros_like(vocal) if system == VOCAL_ALONE else read_clip(report, system, clip)
+    vocal = read_band(report, VOCAL, clip)
+    band = np.zeros_like(vocal) if system == VOCAL_ALONE else read_band(report, system, clip)
     if band.size != vocal.size:
         raise InputError(
             f"clip {clip} has {band.size} samples of {system}; expected {vocal.size}, as its vocal has: {MAKE_REPORT}"

@@ -1,0 +1,62 @@
+"""A clip of a song, and where a report keeps what systems make for it.
+
+    REPORT/clips/SYSTEM/ID.flac   the band alone; SYSTEM `vocal` is the vocal
+
+Axes: S samples.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from hafm_jax.audio.files import read_audio, resample, stem_file, to_mono
+from hafm_jax.errors import InputError
+from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ
+
+CLIP_S = 10  # [paper]
+CLIP_SAMPLES = CLIP_S * CODEC_SAMPLE_RATE_HZ
+VOCAL = "vocal"
+
+
+class Clip(NamedTuple):
+    """The CLIP_S seconds of a song from `start_s` on."""
+
+    song: str
+    start_s: int
+
+    @property
+    def id(self) -> str:
+        return f"{self.song}-{self.start_s}s"
+
+
+def read_clip(songs: Path, split: str, clip: Clip, stem: str) -> np.ndarray:
+    """A stem of the clip, mono, at CODEC_SAMPLE_RATE_HZ, to the sample as long as every clip: float32 [S].
+
+    Raises InputError where the song is not there, cannot be read, or ends before the clip does.
+    """
+    folder = songs / split / clip.song
+    audio, rate_hz = read_audio(stem_file(folder, stem), clip.start_s + CLIP_S)
+    audio = to_mono(audio)[clip.start_s * rate_hz : (clip.start_s + CLIP_S) * rate_hz]
+    if len(audio) < CLIP_S * rate_hz:
+        raise InputError(f"{folder}'s {stem} ends before {clip.start_s + CLIP_S} s; expected the protocol's songs")
+    return resample(audio, rate_hz, CODEC_SAMPLE_RATE_HZ)
+
+
+def band_file(report: Path, system: str, clip_id: str) -> Path:
+    """Where a system's band for a clip is kept, or the vocal."""
+    return report / "clips" / system / f"{clip_id}.flac"
+
+
+def read_band(report: Path, system: str, clip_id: str) -> np.ndarray:
+    """float32 [S] at CODEC_SAMPLE_RATE_HZ. Raises InputError where it is not there, or of another rate or not mono."""
+    path = band_file(report, system, clip_id)
+    audio, rate_hz = read_audio(path)
+    if rate_hz != CODEC_SAMPLE_RATE_HZ or len(audio) != 1:
+        raise InputError(
+            f"{path} has {len(audio)} channels at {rate_hz} Hz; expected 1 at {CODEC_SAMPLE_RATE_HZ} Hz: make the "
+            "report again with python -m hafm_jax.evaluate"
+        )
+    return audio[0]

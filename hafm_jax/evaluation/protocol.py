@@ -1,0 +1,143 @@
+"""What an evaluation is made of, as data: the clips, the reference they are held against, seeds and embeddings.
+
+The protocol's fingerprint stands beside every figure. Figures with one fingerprint were measured alike; others cannot
+be compared. What it does not say is what is compared: models, and the sound of the songs themselves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hafm_jax.atomic import write_bytes
+from hafm_jax.audio.files import read_audio, song_folders, stem_file, to_mono
+from hafm_jax.errors import InputError
+from hafm_jax.evaluation.clips import CLIP_S, Clip
+from hafm_jax.screening import Limits, Unfit
+from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ
+
+FORMAT_VERSION = 1
+STEMS = ("vocals", "instrumental")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How clips are chosen. Clips do not overlap; both stems must sound, the vocal above the gate."""
+
+    split: str = "test"
+    num_clips: int | None = None  # None: all
+    reference_split: str = "train"
+    num_reference_clips: int = 256
+    vocal_gate_dbfs: float = Limits().vocal_gate_dbfs
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """`clips` are what the systems accompany, in order; `reference` is real music that they are held against."""
+
+    rule: Rule
+    clips: tuple[Clip, ...]
+    reference: tuple[Clip, ...]
+
+    def fingerprint(self, embedding: str | None = None, weights_sha256: str | None = None) -> str:
+        """12 hexadecimal digits: of clips, reference and seed, and of the embedding of sounds where that matters."""
+        facts = [_document(self), embedding, weights_sha256]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+
+    def seed_of(self, clip: Clip) -> int:
+        """In 0..2**31 - 1, whatever other clips there are."""
+        digest = hashlib.sha256(f"{self.rule.seed}/{clip.id}".encode()).digest()
+        return int.from_bytes(digest[:4], "big") >> 1
+
+
+def make_protocol(songs: Path, rule: Rule, progress: Callable[[str], None] = lambda song: None) -> Protocol:
+    """Choose clips by the rule: songs in an order drawn by the seed, of each song its first clip before any second one.
+
+    A song that cannot be read gives no clip. progress: called with each song that was read. Raises InputError where
+    there is no song, no clip, or a split to be evaluated is its own reference.
+    """
+    if rule.split == rule.reference_split:
+        raise InputError(f"{rule.split} is both evaluated and the reference; expected two splits")
+    return Protocol(
+        rule,
+        _choose(songs, rule.split, rule.num_clips, rule, progress),
+        _choose(songs, rule.reference_split, rule.num_reference_clips, rule, progress),
+    )
+
+
+def _choose(
+    songs: Path, split: str, number: int | None, rule: Rule, progress: Callable[[str], None]
+) -> tuple[Clip, ...]:
+    folders = song_folders(songs, split)
+    order = np.random.default_rng([rule.seed, len(folders)]).permutation(len(folders))[:number]
+    of_songs = []
+    for folder in (folders[i] for i in order):
+        of_songs.append(list(_clips_of(folder, rule)))
+        progress(f"{split}/{folder.name}")
+    clips = [clip for clip in chain.from_iterable(zip_longest(*of_songs)) if clip][:number]
+    if not clips:
+        raise InputError(
+            f"no {CLIP_S} s of a song in {songs / split} have vocals above {rule.vocal_gate_dbfs:g} dBFS and a band; "
+            "expected some: give longer songs, or a lower --vocal-gate-dbfs"
+        )
+    return tuple(clips)
+
+
+def _clips_of(folder: Path, rule: Rule) -> Iterator[Clip]:
+    try:
+        (vocals, vocals_hz), (band, band_hz) = (read_audio(stem_file(folder, stem)) for stem in STEMS)
+    except InputError:
+        return
+    limits = Limits(vocal_gate_dbfs=rule.vocal_gate_dbfs)
+    whole = min(vocals.shape[1] // vocals_hz, band.shape[1] // band_hz) // CLIP_S
+    for start_s in range(0, whole * CLIP_S, CLIP_S):
+        try:
+            limits.check_singing(to_mono(vocals[:, start_s * vocals_hz : (start_s + CLIP_S) * vocals_hz]))
+            limits.check_sound("instrumental", to_mono(band[:, start_s * band_hz : (start_s + CLIP_S) * band_hz]))
+        except Unfit:
+            continue
+        yield Clip(folder.name, start_s)
+
+
+def _document(protocol: Protocol) -> dict[str, Any]:
+    return {
+        "format_version": FORMAT_VERSION,
+        "clip_s": CLIP_S,
+        "sample_rate_hz": CODEC_SAMPLE_RATE_HZ,
+        "rule": asdict(protocol.rule),
+        "clips": [clip.id for clip in protocol.clips],
+        "reference": [clip.id for clip in protocol.reference],
+    }
+
+
+def write_protocol(path: Path, protocol: Protocol) -> None:
+    write_bytes(path, (json.dumps(_document(protocol), indent=1) + "\n").encode())
+
+
+def read_protocol(path: str | os.PathLike) -> Protocol:
+    """Raises InputError where the file is not there or is no protocol of this version."""
+    try:
+        document = json.loads(Path(path).read_text())
+        clips, reference = (tuple(map(_parse, document[name])) for name in ("clips", "reference"))
+        protocol = Protocol(Rule(**document["rule"]), clips, reference)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist; expected a protocol: leave --protocol out to make one") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is no protocol ({error}); expected one that hafm_jax.evaluate wrote") from error
+    if document != _document(protocol):
+        raise InputError(f"{path} is a protocol of another version; expected version {FORMAT_VERSION}: make it anew")
+    return protocol
+
+
+def _parse(text: str) -> Clip:
+    song, _, start = text.rpartition("-")
+    return Clip(song, int(start.removesuffix("s")))

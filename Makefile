@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest --quiet --durations=15 --numprocesses 2 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slurm lint format overfit demo-model clean
+.PHONY: demo test test-slurm lint format overfit evaluate demo-model clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m hafm_jax.sample --vocal examples/vocal.wav --out mix.wav
@@ -50,6 +50,13 @@ overfit: $(VENV)/.dev
 	$(BIN)/python tokenize/extract_tokens.py --songs $(OVERFIT)/songs --tokenizers hafm_jax/demo --vocal-noise 0 --out $(OVERFIT)/tokens
 	$(BIN)/python -m hafm_jax.train --config configs/overfit.py --data $(OVERFIT)/tokens --workdir $(OVERFIT)/coarse
 	@echo "the band as learnt and as it is: $(OVERFIT)/coarse/sounds/generated-0-200.wav and song-0-200.wav"
+
+# The demo model among anchors and baselines, on 32 clips of songs that it has never heard: a quarter of an hour.
+EVALUATION := build/evaluation
+evaluate: $(VENV)/.dev
+	$(BIN)/python tokenize/synthesize_songs.py --out $(EVALUATION)/songs --num-songs 256 --num-validation 0 --num-test 64 --seconds 20 --seed 0
+	$(BIN)/python -m hafm_jax.evaluate --songs $(EVALUATION)/songs --protocol configs/protocols/synthetic.json --clips 32 --guidance-scales 2 5 --out $(EVALUATION)/report
+	@echo "open $(EVALUATION)/report/index.html"
 
 # The demo model from nothing, in an hour and a half. Interrupted, the same command goes on where it was. The allocator
 # keeps what it has, since XLA's steps on a CPU ask for the same memory again and again.

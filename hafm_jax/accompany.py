@@ -235,9 +235,9 @@ class Accompanist:
         skip_fine: bool = False,
         progress: Progress = lambda stage, done, total: None,
     ) -> np.ndarray:
-        """`tokens` of several vocals, each with its seed, at once: int32 [N * B, 3 * cells, 8], a vocal's samples in a row.
+        """`tokens` of several vocals at once, each with its seed: the same as one by one, in less time.
 
-        The same tokens as one by one, in less time.
+        int32 [N * B, 3 * cells, 8 (4)], the samples of a vocal in a row.
         """
         wanted = self.stage_cells(cells, skip_fine)
         # Silence follows a vocal that is shorter than what the stages fill.

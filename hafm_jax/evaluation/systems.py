@@ -1,0 +1,171 @@
+"""What is compared: every system makes a band for a clip's vocal. What stands above and below the model in the table
+says what each measure is worth.
+
+The model's acoustic tokens, int32 [F, 8], are kept as REPORT/tokens/guidance_SCALE/ID.npy: several systems are decoded
+from them.
+
+Axes: F frames, K codebooks, S samples.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from hafm_jax.accompany import Accompanist
+from hafm_jax.atomic import write_bytes
+from hafm_jax.audio.files import write_audio
+from hafm_jax.errors import InputError
+from hafm_jax.evaluation.baselines import Library, click_track, random_instrumental, retrieval, silence
+from hafm_jax.evaluation.clips import CLIP_SAMPLES, VOCAL, Clip, band_file, read_clip
+from hafm_jax.evaluation.protocol import Protocol
+from hafm_jax.metrics.analysis import Analysis
+from hafm_jax.metrics.coherence import Truth, read_song
+from hafm_jax.sampling import Sampling
+from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ, STREAMS, num_cells
+
+COARSE_BOOKS = STREAMS["coarse"].codebooks
+GUIDANCE_SCALE = Sampling().guidance_scale
+
+# In the order of the table.
+ABOUT = {
+    "truth": "the song's own band",
+    "codec8": "the song's own band through the codec, all 8 codebooks: what the model could reach at best",
+    "codec4": "the same with the 4 coarse codebooks",
+    "model": "the model, as `sample` runs it",
+    "model_separated": "the model, given the vocal that a separator found in the mixture",
+    "no_fine": "the model's coarse codebooks alone (`sample --skip-fine`)",
+    "no_guidance": "the model without guidance (`sample --guidance-scale 1`)",
+    "wrong_vocal": "what the model makes for the vocal of another clip",
+    "retrieval_oracle": "the training band nearest in tempo and key, its beats put on the song's",
+    "retrieval": "the same by what can be heard in the vocal alone",
+    "random": "any training band",
+    "click": "a click on each beat",
+    "silence": "nothing",
+}
+CLIPS_AT_ONCE = 8  # that the model generates for: ours, a fourth of the time of one by one on two cores
+GUIDED = "guidance_"  # and the scale: the model with another one than sample's
+
+
+class Bands:
+    """The bands of one evaluation, made when asked for and kept in its report folder.
+
+    separated: a songs folder with the same songs, their vocals as a separator found them in the mixtures.
+    """
+
+    def __init__(
+        self,
+        report: Path,
+        songs: Path,
+        protocol: Protocol,
+        accompanist: Accompanist,
+        library: Library,
+        separated: Path | None = None,
+        guidance_scales: Sequence[float] = (),
+    ) -> None:
+        self._report, self._songs, self._protocol = report, songs, protocol
+        self._accompanist, self._library = accompanist, library
+        makers: dict[str, Callable[[Clip], np.ndarray]] = {
+            "truth": self._truth,
+            "codec8": partial(self._through_codec, books=None),
+            "codec4": partial(self._through_codec, books=COARSE_BOOKS),
+            "model": self._generated,
+            "model_separated": partial(self._generated, songs=separated),
+            "no_fine": partial(self._generated, books=COARSE_BOOKS),
+            "no_guidance": partial(self._generated, scale=1.0),
+            "wrong_vocal": self._of_another,
+            "retrieval_oracle": partial(self._retrieved, oracle=True),
+            "retrieval": partial(self._retrieved, oracle=False),
+            "random": lambda clip: random_instrumental(library, CLIP_SAMPLES, protocol.seed_of(clip)),
+            "click": lambda clip: click_track(self._truth_of(clip).beats_s, CLIP_SAMPLES),
+            "silence": lambda clip: silence(CLIP_SAMPLES),
+        }
+        if separated is None:
+            del makers["model_separated"]
+        self._makers = makers | {f"{GUIDED}{w:g}": partial(self._generated, scale=w) for w in guidance_scales}
+
+    @property
+    def systems(self) -> list[str]:
+        return list(self._makers)
+
+    def make(self, system: str, clip: Clip) -> None:
+        """Write the band of a system, or the vocal, unless it is there. Raises InputError where that cannot be done."""
+        path = band_file(self._report, system, clip.id)
+        if path.exists():
+            return
+        audio = self._vocal(self._songs, clip) if system == VOCAL else self._makers[system](clip)
+        if len(audio) != CLIP_SAMPLES:
+            raise ValueError(f"{system} made {len(audio)} samples for {clip.id}; expected {CLIP_SAMPLES}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_audio(path, audio, CODEC_SAMPLE_RATE_HZ)
+
+    def _truth_of(self, clip: Clip) -> Truth:
+        return Truth.of_clip(
+            self._truth(clip), read_song(self._songs / self._protocol.rule.split / clip.song), clip.start_s
+        )
+
+    def _truth(self, clip: Clip) -> np.ndarray:
+        return read_clip(self._songs, self._protocol.rule.split, clip, "instrumental")
+
+    def _vocal(self, songs: Path, clip: Clip) -> np.ndarray:
+        return read_clip(songs, self._protocol.rule.split, clip, "vocals")
+
+    def _through_codec(self, clip: Clip, books: int | None) -> np.ndarray:
+        codec = self._accompanist.codec
+        return codec.decode(codec.encode(self._truth(clip)[None])[..., :books])[0]
+
+    def _generated(
+        self, clip: Clip, scale: float = GUIDANCE_SCALE, books: int | None = None, songs: Path | None = None
+    ) -> np.ndarray:
+        tokens = self._tokens(clip, scale, songs or self._songs)
+        return self._accompanist.codec.decode(tokens[None, :, :books])[0]
+
+    def _tokens(self, clip: Clip, scale: float, songs: Path) -> np.ndarray:
+        """int32 [F, K]; where they have to be generated, together with those of the next clips, which is faster."""
+        folder = self._report / "tokens" / (f"{GUIDED}{scale:g}" + ("" if songs == self._songs else "_separated"))
+        if not _tokens_file(folder, clip).exists():
+            clips = self._protocol.clips[self._protocol.clips.index(clip) :]
+            vocals = {clip: self._vocal(songs, clip)[None]}
+            for other in [c for c in clips if not _tokens_file(folder, c).exists()][1:CLIPS_AT_ONCE]:
+                with suppress(InputError):  # its own turn will come, and fail
+                    vocals[other] = self._vocal(songs, other)[None]
+            tokens = self._accompanist.tokens_of_each(
+                list(vocals.values()),
+                CODEC_SAMPLE_RATE_HZ,
+                num_cells(CLIP_SAMPLES, CODEC_SAMPLE_RATE_HZ),
+                seeds=[self._protocol.seed_of(c) for c in vocals],
+                sampling=Sampling(guidance_scale=scale),
+            )
+            folder.mkdir(parents=True, exist_ok=True)
+            for of_clip, found in zip(vocals, tokens, strict=True):
+                file = io.BytesIO()
+                np.save(file, found, allow_pickle=False)
+                write_bytes(_tokens_file(folder, of_clip), file.getvalue())
+        return np.load(_tokens_file(folder, clip), allow_pickle=False)
+
+    def _of_another(self, clip: Clip) -> np.ndarray:
+        clips = self._protocol.clips
+        at = clips.index(clip)
+        other = next((c for c in clips[at + 1 :] + clips[:at] if c.song != clip.song), None)
+        if other is None:
+            raise InputError(
+                "all clips are of one song; expected two songs or more: the wrong vocal is that of another"
+            )
+        return self._generated(other)
+
+    def _retrieved(self, clip: Clip, oracle: bool) -> np.ndarray:
+        facts = self._truth_of(clip) if oracle else Analysis(self._vocal(self._songs, clip))
+        return retrieval(self._library, facts, CLIP_SAMPLES)
+
+
+def _tokens_file(folder: Path, clip: Clip) -> Path:
+    return folder / f"{clip.id}.npy"
+
+
+def about(system: str) -> str:
+    return ABOUT.get(system) or f"the model with guidance scale {system.removeprefix(GUIDED)}"

@@ -102,7 +102,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def choose_protocol(arguments: argparse.Namespace) -> Protocol:
-    """Of this report if it was begun before, else the one that is given, else by the rule."""
+    """The one that is given, else that of the report where it was begun by the same rule, else a choice by the rule."""
     begun = arguments.out / PROTOCOL_FILE
     if arguments.protocol:
         protocol = read_protocol(arguments.protocol)
@@ -181,11 +181,14 @@ def embed_sets(
             yield clip, read_band(arguments.out, VOCAL, clip.id), read_band(arguments.out, system, clip.id)
 
     enough = [system for system in systems if len({clip.song for clip in clips_of(system)}) >= MIN_CLIPS]
-    sets = {figures.REFERENCE: of_reference(protocol.reference), figures.MISMATCHED: of_reference(others)}
-    sets |= {system: of_system(system) for system in enough}
-    for name, mixes in tqdm(sets.items(), unit="set", desc=f"embed by {embedding.name}"):
+    sets = {
+        figures.REFERENCE: (protocol.reference, of_reference(protocol.reference)),
+        figures.MISMATCHED: (protocol.reference, of_reference(others)),
+    }
+    sets |= {system: (clips_of(system), of_system(system)) for system in enough}
+    for name, (clips, mixes) in tqdm(sets.items(), unit="set", desc=f"embed by {embedding.name}"):
         path = folder / f"{name}.npz"
-        if not path.exists():
+        if not figures.holds(path, clips):
             figures.embed(path, embedding, mixes)
     return enough
 
@@ -194,7 +197,7 @@ def measure_distances(
     arguments: argparse.Namespace, protocol: Protocol, systems: Sequence[str], embedding: Embedding
 ) -> dict[str, Any]:
     """What report.json says of one embedding."""
-    folder = arguments.out / "embeddings" / embedding.name
+    folder = arguments.out / "embeddings" / "-".join(filter(None, [embedding.name, (embedding.sha256 or "")[:12]]))
     enough = embed_sets(arguments, protocol, systems, embedding, folder)
     function = partial(figures.distances, folder, protocol.rule.seed)
     with closing(work.do_all(function, enough, arguments.workers)) as results:

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from hafm_jax.errors import InputError
@@ -60,10 +61,10 @@ def _in_processes(
     function: Callable[[Piece], Any], pieces: Sequence[Piece], workers: int, num_gpus: int
 ) -> Generator[tuple[Piece, Any]]:
     context = multiprocessing.get_context("spawn")  # what was forked under threads of JAX or torch may lock up
-    share = context.Value("i", 0), num_gpus, max(1, (os.cpu_count() or 1) // workers)
-    pool = ProcessPoolExecutor(workers, context, _start_worker, share)
+    pool = ProcessPoolExecutor(workers, context, _start_worker, (context.Value("i", 0), num_gpus))
     try:
-        running = {pool.submit(function, piece): piece for piece in pieces}
+        with _environment("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers))):
+            running = {pool.submit(function, piece): piece for piece in pieces}
         while running:
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 yield running.pop(future), future.result()
@@ -76,10 +77,22 @@ def _in_processes(
         pool.shutdown(wait=True, cancel_futures=True)  # after an error or Ctrl-C the rest is not begun
 
 
-def _start_worker(number: Any, num_gpus: int, threads: int) -> None:
+@contextmanager
+def _environment(name: str, value: str) -> Generator[None]:
+    """For processes that begin in it: a worker's libraries count threads when it imports them, before all else."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
+
+
+def _start_worker(number: Any, num_gpus: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent: it ends the workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # before torch is imported
     if num_gpus:
         with number.get_lock():
             os.environ["CUDA_VISIBLE_DEVICES"] = str(number.value % num_gpus)

@@ -119,7 +119,7 @@ def embed(path: Path, embedding: Embedding, mixes: Iterable[tuple[Clip, np.ndarr
         found["stem"].append(embedding(band, CODEC_SAMPLE_RATE_HZ))
         mixed = to_mono(mix(vocal, band, CODEC_SAMPLE_RATE_HZ).audio)
         found["mix"].append(embedding(mixed, CODEC_SAMPLE_RATE_HZ))
-    arrays["songs"] = np.array([clip.song for clip in clips])
+    arrays["clips"], arrays["songs"] = np.array([clip.id for clip in clips]), np.array([clip.song for clip in clips])
     for form in FORMS:
         arrays[form] = np.concatenate(found[form])
         arrays[f"{form}_counts"] = np.array([len(x) for x in found[form]])
@@ -127,6 +127,14 @@ def embed(path: Path, embedding: Embedding, mixes: Iterable[tuple[Clip, np.ndarr
     file = io.BytesIO()
     np.savez(file, **arrays)
     write_bytes(path, file.getvalue())
+
+
+def holds(path: Path, clips: Sequence[Clip]) -> bool:
+    """Whether the file is there, of these clips."""
+    if not path.exists():
+        return False
+    with np.load(path, allow_pickle=False) as arrays:
+        return arrays["clips"].tolist() == [clip.id for clip in clips]
 
 
 def read_embeddings(path: Path) -> Embeddings:

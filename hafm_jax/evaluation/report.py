@@ -58,8 +58,8 @@ ABOUT_DISTANCES = (
 LAGS_OF = ("codec8", "model", "wrong_vocal", "random")  # the histogram's systems
 SWEEP = ("beat_f", "chroma_chords", "chroma_melody", "lag_strength")  # what the guidance plot shows, and FAD
 STYLE = (
-    "td,th{padding:.2rem .5rem;font-size:.85rem;white-space:pre-line}.about td:nth-child(2){text-align:left}"
-    "figure{margin:0}figcaption{font-size:.85rem}"
+    "body{max-width:80rem}td,th{padding:.2rem .4rem;font-size:.8rem}.about td:nth-child(2){text-align:left}"
+    ".figures{overflow-x:auto}.figures td{white-space:pre}figure{margin:0}figcaption{font-size:.8rem}"
     ".clip{display:grid;grid-template-columns:repeat(auto-fill,minmax(15rem,1fr));gap:1rem}audio{width:14rem;height:2rem}"
 )
 
@@ -152,7 +152,8 @@ def _parts(report: Path, document: Mapping[str, Any], measures: Mapping[Clip, Me
 def _figure_table(found: Mapping[str, Mapping[str, Any]], headings: Mapping[str, tuple[str, str]]) -> str:
     present = [name for name in headings if any(name in figures for figures in found.values())]
     header = ["system", *(f"{headings[name][0]} {'↑' if headings[name][1] == 'more' else '↓'}" for name in present)]
-    return table(header, [[system, *(_cell(f.get(name)) for name in present)] for system, f in found.items()])
+    rows = [[system, *(_cell(f.get(name)) for name in present)] for system, f in found.items()]
+    return f"<div class=figures>{table(header, rows)}</div>"
 
 
 def _cell(figure: Mapping[str, float] | None) -> str:

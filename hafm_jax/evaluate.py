@@ -85,8 +85,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--embedding",
         nargs="+",
         default=["mel"],
-        metavar="KIND[=WEIGHTS]",
-        help="mel, vggish, clap, encodec (default: mel)",
+        metavar="KIND[=WEIGHTS[#SHA256]]",
+        help="mel, vggish, clap, encodec; SHA256 is what the weights must have (default: mel)",
     )
     add("--workers", type=int, default=os.cpu_count() or 1, help="processes that measure clips (default: all cores)")
     arguments = parser.parse_args(argv)
@@ -220,8 +220,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 def evaluate(arguments: argparse.Namespace) -> None:
     embeddings = []
     for text in arguments.embedding:
-        kind, _, weights = text.partition("=")
-        embeddings.append(load_embedding(kind, weights or None))
+        kind, _, source = text.partition("=")
+        weights, _, sha256 = source.partition("#")
+        embeddings.append(load_embedding(kind, weights or None, sha256 or None))
     use_compilation_cache()
     model = find_model(arguments.model or str(DEMO))
     accompanist = Accompanist.load(str(model))

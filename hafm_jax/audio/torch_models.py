@@ -1,4 +1,4 @@
-"""HuBERT and EnCodec, the paper's tokenizers, through transformers: with torch_weights the only torch in hafm_jax.
+"""HuBERT and EnCodec, the paper's tokenizers, through transformers.
 
 Both load a local folder or a Hugging Face Hub id, EnCodec its original checkpoint too. They run in eval mode, without
 gradients, on CUDA where there is one, and need no more memory for an hour than for a minute: long files go through in
@@ -9,7 +9,6 @@ Axes: B batch, S samples, F frames, K codebooks, D hidden size.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import math
 import os
@@ -27,6 +26,7 @@ from hafm_jax.audio.torch_weights import (
     is_local,
     load_original_encodec,
     load_pretrained,
+    sha256_of_weights,
 )
 from hafm_jax.errors import InputError
 from hafm_jax.streams import ACOUSTIC_CODEBOOKS, CODEC_SAMPLE_RATE_HZ, SEMANTIC_SAMPLE_RATE_HZ, STREAMS
@@ -252,7 +252,7 @@ class EncodecCodec:
                 raise InputError(
                     f"{source}: {name} is {found}; expected {expected}: use facebook/encodec_24khz or a model like it"
                 )
-        self._weights_sha256 = _sha256_of_weights(model)
+        self._weights_sha256 = sha256_of_weights(model)
         fold_weight_norm(torch, model)
         model = model.to(self._device)
         self._quantizer = model.quantizer
@@ -357,13 +357,6 @@ def _past_frames(config: Any) -> int:
         samples += hop * ratio  # a kernel of two strides
         hop *= ratio
     return -(-samples // hop)
-
-
-def _sha256_of_weights(model: Any) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode() + np.ascontiguousarray(tensor.numpy()).tobytes())
-    return digest.hexdigest()
 
 
 def _wants_normalized(transformers: Any, source: str | os.PathLike) -> bool:

@@ -6,11 +6,14 @@ EnCodec's original checkpoint, of whose pickle torch makes tensors and nothing e
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import re
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from hafm_jax.errors import InputError
 
@@ -23,7 +26,7 @@ def import_torch() -> tuple[Any, Any]:
         import torch
         import transformers
     except ImportError as error:
-        raise InputError(f"HuBERT and EnCodec need torch and transformers ({error}): {INSTALL}") from error
+        raise InputError(f"this needs torch and transformers ({error}): {INSTALL}") from error
     return torch, transformers
 
 
@@ -142,3 +145,11 @@ def is_local(source: str | os.PathLike) -> bool:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+
+
+def sha256_of_weights(model: Any) -> str:
+    """SHA-256 over the names and values of all weights, whichever file they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode() + np.ascontiguousarray(tensor.numpy()).tobytes())
+    return digest.hexdigest()

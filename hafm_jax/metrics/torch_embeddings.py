@@ -5,14 +5,20 @@ Axes: S samples, N embeddings, F frames, D dimensions.
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hafm_jax.audio.torch_weights import choose_device, import_torch, is_local, load_original_encodec, load_pretrained
+from hafm_jax.audio.torch_weights import (
+    choose_device,
+    import_torch,
+    is_local,
+    load_original_encodec,
+    load_pretrained,
+    sha256_of_weights,
+)
 from hafm_jax.errors import InputError
 
 ENCODEC_WINDOW_S = 1.0
@@ -107,10 +113,7 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
 
 def _check_weights(model: Any, source: str, expected: str | None) -> str:
     """SHA-256 over the names and values of all weights. Raises InputError where it is not the `expected` one."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode() + np.ascontiguousarray(tensor.numpy()).tobytes())
-    found = digest.hexdigest()
+    found = sha256_of_weights(model)
     if expected is not None and found != expected.lower():
         raise InputError(
             f"the weights of {source} have the SHA-256 {found}; expected {expected}: use the model it was taken from, "

@@ -1,0 +1,1 @@
+"""Scaling-law sweeps: what is run, and what is made of it."""

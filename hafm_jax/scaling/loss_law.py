@@ -1,0 +1,145 @@
+"""The law of a stage's loss, L(N, D) = E + A / N^alpha + B / D^beta, by the third method of Hoffmann et al. 2022.
+
+N parameters (without embeddings and heads), D target tokens trained on, L nats a token. R runs, S draws.
+
+The law is fitted to the logs of losses, with Huber's loss, so that an odd run counts little, by L-BFGS from the best of
+a grid of starts. Besiroglu et al. 2024 (arXiv 2404.10102) show that the original (arXiv 2203.15556) stopped too early,
+because it averaged a loss of tiny numbers against an absolute tolerance. Here residuals are in units of Huber's delta,
+terms are taken at the middle of the data, which makes the five unknowns nearly independent, gradients are exact, and
+the tolerance is far below what any draw moves.
+
+Intervals: runs are drawn anew with replacement, as many as there are, and the law is fitted to each draw from where
+the fit to all runs ended. tests/test_loss_law.py has how often such intervals hold the truth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize, nnls
+
+DELTA = 1e-3  # where Huber's loss turns from square to absolute, in log loss [Hoffmann et al.]
+MIN_RUNS = 6  # the law has 5 unknowns
+MIN_DISTINCT = 3  # sizes, and lengths: two would leave an exponent to the noise
+STARTS = 4  # of the grid, the best, from which the fit is tried
+EXPONENTS = np.geomspace(0.05, 2.0, 10)  # of the grid of starts; published ones are 0.05 to 0.7
+LARGEST_EXPONENT = 5.0  # beyond, a term is 0 at all but the smallest size, and its exponent means nothing
+SMALLEST_TERM = 1e-5  # of the smallest loss: less cannot be told from 0
+
+
+class NotEnough(Exception):
+    """The runs cannot tell what was asked of them. The message says what is missing."""
+
+
+@dataclass(frozen=True)
+class Law:
+    """Five numbers, or those of draws, five arrays [S, 1]: then losses at P points are [S, P]. float64.
+
+    `log_a` and `log_b` are natural logs of A and B: with steep exponents the numbers themselves leave all range.
+    """
+
+    e: np.ndarray  # nats a token that remain
+    log_a: np.ndarray
+    alpha: np.ndarray
+    log_b: np.ndarray
+    beta: np.ndarray
+
+    def loss(self, parameters: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """Nats a token."""
+        of_size = np.exp(self.log_a - self.alpha * np.log(parameters))
+        of_data = np.exp(self.log_b - self.beta * np.log(tokens))
+        return self.e + of_size + of_data
+
+    def numbers(self) -> dict[str, np.ndarray]:
+        """By their names in the formula."""
+        return {
+            "E": self.e,
+            "A": np.exp(self.log_a),
+            "alpha": self.alpha,
+            "B": np.exp(self.log_b),
+            "beta": self.beta,
+        }
+
+
+def fit_law(
+    parameters: np.ndarray, tokens: np.ndarray, loss: np.ndarray, counts: np.ndarray | None = None
+) -> tuple[Law, Law]:
+    """The law of runs, and those of draws of them.
+
+    Args: all float64 [R]; `counts` int64 [S, R], how often each run is in each draw.
+    Returns: the law, and a Law of arrays [S, 1]; S is 0 without `counts`.
+    Raises NotEnough where there are too few sizes or lengths.
+    """
+    for name, values in (("sizes", parameters), ("lengths in tokens", tokens)):
+        if (found := len(np.unique(values))) < MIN_DISTINCT:
+            raise NotEnough(f"it needs at least {MIN_DISTINCT} {name}, and the runs have {found}")
+    if len(loss) < MIN_RUNS:
+        raise NotEnough(f"it needs at least {MIN_RUNS} runs, and there are {len(loss)}")
+    problem = _Problem(parameters, tokens, loss)
+    even = np.ones(len(loss))
+    best = min((problem.solve(start, even) for start in problem.starts()), key=lambda found: found.fun)
+    draws = [problem.solve(best.x, of_draw).x for of_draw in ([] if counts is None else counts)]
+    return problem.law(best.x), problem.law(np.reshape(draws, (-1, 5)).T[..., None])
+
+
+class _Problem:
+    """Unknowns [5]: the logs of the three terms at the middle of the data, with the exponents between, in the order of
+    Law's fields."""
+
+    def __init__(self, parameters: np.ndarray, tokens: np.ndarray, loss: np.ndarray):
+        log_n, log_d, self.log_loss = np.log(parameters), np.log(tokens), np.log(loss)
+        self.middle = log_n.mean(), log_d.mean()
+        self.x, self.y = log_n - self.middle[0], log_d - self.middle[1]  # [R]
+        lowest = self.log_loss.min() + np.log(SMALLEST_TERM)
+        term, exponent = (lowest, self.log_loss.max() + 1), (0.0, LARGEST_EXPONENT)
+        self.bounds = [term, term, exponent, term, exponent]
+
+    def law(self, unknowns: np.ndarray) -> Law:
+        """Unknowns [5, ...] -> Law."""
+        e, a, alpha, b, beta = unknowns
+        return Law(np.exp(e), a + alpha * self.middle[0], alpha, b + beta * self.middle[1], beta)
+
+    def objective(self, unknowns: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
+        """Huber's loss of the residuals, in units of DELTA, its weighted mean; and the gradient [5]."""
+        e, a, alpha, b, beta = unknowns
+        of_size, of_data = np.exp(a - alpha * self.x), np.exp(b - beta * self.y)
+        total = np.exp(e) + of_size + of_data
+        residual = (np.log(total) - self.log_loss) / DELTA
+        slope = np.minimum(np.maximum(residual, -1.0), 1.0)
+        value = slope * (residual - 0.5 * slope)
+        pull = weights * slope / total
+        by_size, by_data = pull * of_size, pull * of_data
+        gradient = np.array(
+            [pull.sum() * np.exp(e), by_size.sum(), -by_size @ self.x, by_data.sum(), -by_data @ self.y]
+        )
+        scale = weights.sum()
+        return weights @ value / scale, gradient / (DELTA * scale)
+
+    def starts(self) -> list[np.ndarray]:
+        """The best of a grid of exponents. With these given the law is linear in E, A and B, which are therefore found
+        by least squares of relative errors (variable projection: Czech et al. 2026, arXiv 2603.22339), whatever the
+        units of N, D and L."""
+        loss = np.exp(self.log_loss)
+        found = []
+        for alpha in EXPONENTS:
+            for beta in EXPONENTS:
+                terms = np.stack([np.ones_like(loss), np.exp(-alpha * self.x), np.exp(-beta * self.y)], axis=1)
+                factors, _ = nnls(terms / loss[:, None], np.ones_like(loss))
+                e, a, b = np.log(np.maximum(factors, 1e-2 * loss.min()))  # away from 0, where gradients vanish
+                start = np.array([e, a, alpha, b, beta])
+                found.append((self.objective(start, np.ones_like(loss))[0], start))
+        found.sort(key=lambda pair: pair[0])
+        return [start for _, start in found[:STARTS]]
+
+    def solve(self, start: np.ndarray, weights: np.ndarray):
+        """SciPy's result; `x` are the unknowns."""
+        return minimize(
+            self.objective,
+            start,
+            args=(weights,),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=self.bounds,
+            options={"maxiter": 2000, "maxcor": 20, "ftol": 1e-11, "gtol": 1e-8},
+        )

@@ -90,9 +90,9 @@ def _why_left_out(run: Run) -> str:
 
 
 def beyond_text(beyond: Mapping[str, float]) -> str:
-    """How far a prediction is from the runs; empty where it lies among them."""
+    """How far a prediction is from the runs, as in "flops 10 x the largest"; empty where it lies among them."""
     return ", ".join(
-        f"{times:.2g} times the {'largest' if times > 1 else 'smallest'} {name}" for name, times in beyond.items()
+        f"{name} {times:.3g} x the {'largest' if times > 1 else 'smallest'}" for name, times in beyond.items()
     )
 
 

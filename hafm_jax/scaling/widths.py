@@ -31,8 +31,9 @@ class _Parabola(NamedTuple):
 def learning_rate_optima(runs: Sequence[Run], seed: int = 0) -> dict[str, Any]:
     """By stage, of those whose runs have several learning rates at one size and length:
 
-    - widths: size, d_model, rule (rate), best (rate; estimate), over_rule (best / rule; estimate), price (nats a token
-      that the rule costs against the best), or missing, which says why there is no best; diverged (names of runs)
+    - widths: size, d_model, rule (rate), runs (indices), diverged (names); best (rate; estimate), over_rule (best over
+      rule; estimate), lowest (nats a token at the best rate), price (how much more at the rule's); or missing, which
+      says why there is no best
     - slope: of log best over log width (estimate), rule_slope: the same of the rule, holds: whether it is within the
       interval; or missing
     """
@@ -59,6 +60,7 @@ def _of_stage(groups: list[list[Run]], random: np.random.Generator) -> dict[str,
     for group, parabola in zip(groups, parabolas, strict=True):
         rule = group[0].learning_rate / group[0].learning_rate_factor
         width = {"size": group[0].size, "d_model": group[0].d_model, "rule": rule}
+        width["runs"] = [run.index for run in group]
         if isinstance(parabola, str):
             width["missing"] = parabola
         else:
@@ -70,6 +72,7 @@ def _of_stage(groups: list[list[Run]], random: np.random.Generator) -> dict[str,
             best_draws.append(np.log(rule) + x_draws)
             width["best"] = estimate(rule * np.exp(x), rule * np.exp(x_draws))
             width["over_rule"] = estimate(np.exp(x), np.exp(x_draws))
+            width["lowest"] = float(parabola.factors[0] - parabola.factors[2] * x**2)
             width["price"] = float(parabola.factors[2] * x**2)  # of being at 0 and not at x
         width["diverged"] = [run.name for run in group if run.status == "diverged"]
         widths.append(width)

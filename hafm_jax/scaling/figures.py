@@ -1,0 +1,248 @@
+"""Drawings of a sweep: each function gives a matplotlib figure with a column for each stage that has something to show,
+or None. `fit` is what hafm_jax.scaling.laws.fit_sweep made of the runs.
+
+N parameters, D target tokens, C FLOPs of training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from hafm_jax.page import new_figure
+from hafm_jax.scaling.budgets import TokenCost
+from hafm_jax.scaling.loss_law import Law
+from hafm_jax.scaling.runs_file import Run
+
+WIDTH_IN, HEIGHT_IN = 5.2, 3.9
+METHODS = {"law": "tab:blue", "isoflop": "tab:orange", "envelope": "tab:green"}  # and their colours
+Fit = Mapping[str, Any]
+Draw = Callable[[Any, str], None]  # axes, stage
+
+
+def _columns(stages: Sequence[str], draw: Draw) -> Any:
+    if not stages:
+        return None
+    figure, every = new_figure(len(stages), WIDTH_IN, HEIGHT_IN)
+    for axes, stage in zip(every, stages, strict=True):
+        draw(axes, stage)
+        axes.set_title(stage)
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend(frameon=False, fontsize="x-small")
+    figure.tight_layout()
+    return figure
+
+
+def _shade(position: int, of: int) -> tuple:
+    from matplotlib import colormaps
+
+    return colormaps["viridis"](0.9 * position / max(1, of - 1))
+
+
+def _fitted(runs: Sequence[Run], fit: Fit, stage: str) -> list[Run]:
+    left_out = {row["index"] for row in fit["left_out"]}
+    return [run for run in runs if run.stage == stage and run.index not in left_out]
+
+
+def _law(fit: Fit, stage: str) -> tuple[Law, TokenCost] | None:
+    found = fit["stages"][stage]
+    if "missing" in found["losses"]["all"]["law"]:
+        return None
+    number = {name: row["value"] for name, row in found["losses"]["all"]["law"]["numbers"].items()}
+    law = Law(number["E"], np.log(number["A"]), number["alpha"], np.log(number["B"]), number["beta"])
+    return law, TokenCost(np.array(found["token_cost"]["factors"]))
+
+
+def _error_bar(estimate: Mapping[str, Any]) -> list[list[float]] | None:
+    """For matplotlib: how far the interval reaches below and above the value, [2, 1]."""
+    if estimate["interval"] is None:
+        return None
+    low, high = estimate["interval"]
+    return [[max(0.0, estimate["value"] - low)], [max(0.0, high - estimate["value"])]]
+
+
+def curves(runs: Sequence[Run], fit: Fit) -> Any:
+    """Validation loss along each training, by size; ends as dots."""
+
+    def draw(axes: Any, stage: str) -> None:
+        shown = _fitted(runs, fit, stage)
+        sizes = sorted({(run.parameters, run.size) for run in shown})
+        for position, (parameters, size) in enumerate(sizes):
+            colour = _shade(position, len(sizes))
+            of_size = [run for run in shown if (run.parameters, run.size) == (parameters, size)]
+            for run in of_size:
+                axes.plot(*np.reshape(run.curve, (-1, 2)).T, color=colour, linewidth=0.8, alpha=0.7)
+            ends = np.array([(run.tokens, run.loss) for run in of_size]).T
+            axes.plot(*ends, "o", color=colour, markersize=4, label=f"{size}: {si(parameters)}")
+        axes.set(xscale="log", xlabel="target tokens D", ylabel="validation loss, nats a token")
+        losses = [run.loss for run in shown]
+        room = 0.1 * (max(losses) - min(losses))
+        axes.set_ylim(min(losses) - room, max(losses) + 3 * room)  # the first steps are far above, and say little
+
+    return _columns(list(fit["stages"]), draw)
+
+
+def isoflop(runs: Sequence[Run], fit: Fit) -> Any:
+    """Loss over size at equal budgets, the parabola of each row, and its minimum."""
+
+    def draw(axes: Any, stage: str) -> None:
+        shown = _fitted(runs, fit, stage)
+        rows = fit["stages"][stage]["losses"]["all"]["rows"]
+        for position, row in enumerate(rows):
+            colour = _shade(position, len(rows))
+            points = np.array([(run.parameters, run.loss) for run in shown if run.isoflop == row["label"]]).T
+            note = f" ({row['missing']})" if "missing" in row else ""
+            axes.plot(*points, "o", color=colour, markersize=4, label=f"{flops_text(row['flops'])}{note}")
+            if "missing" not in row:
+                log_n = np.linspace(np.log(points[0].min()), np.log(points[0].max()), 100)
+                axes.plot(np.exp(log_n), np.polynomial.polynomial.polyval(log_n, row["parabola"]), color=colour)
+                axes.plot(row["parameters"], row["loss"], "*", color=colour, markersize=11, markeredgecolor="black")
+        axes.set(xscale="log", xlabel="parameters N", ylabel="validation loss, nats a token")
+
+    return _columns([s for s in fit["stages"] if fit["stages"][s]["losses"]["all"]["rows"]], draw)
+
+
+def frontier(runs: Sequence[Run], fit: Fit) -> Any:
+    """Loss over budget: runs, the lowest loss that any had reached, the law's best, and what it says of budgets
+    beyond; runs that were held out as they came out."""
+
+    def draw(axes: Any, stage: str) -> None:
+        shown = _fitted(runs, fit, stage)
+        axes.plot([r.flops for r in shown], [r.loss for r in shown], ".", color="gray", label="runs in the fit")
+        held_out = [run for run in runs if run.stage == stage and run.held_out and run.loss is not None]
+        if held_out:
+            axes.plot([r.flops for r in held_out], [r.loss for r in held_out], "rD", label="held out, measured")
+        found = fit["stages"][stage]["losses"]["all"]
+        ends = [run.loss for run in shown]
+        if "missing" not in found["envelope"]:
+            flops, lowest = (np.array(found["envelope"][name]) for name in ("flops", "loss"))
+            lowest = np.minimum.accumulate(lowest)  # reached with so much or less
+            inside = lowest <= max(ends)
+            axes.plot(flops[inside], lowest[inside], color=METHODS["envelope"], label="lowest along the trainings")
+        if law_and_cost := _law(fit, stage):
+            law, cost = law_and_cost
+            best = found["methods"]["law"]["best"]
+            reach = fit["stages"][stage]["range"]["flops"]
+            for (low, high), style, label in (
+                (reach, "-", "law, best N and D"),
+                ((reach[1], best[-1]["flops"]), "--", "law beyond the runs"),
+            ):
+                flops = np.geomspace(low, high, 100)
+                axes.plot(flops, law.loss(*cost.best(law, flops)), style, color=METHODS["law"], label=label)
+            for point in best:
+                axes.errorbar(
+                    point["flops"], point["loss"]["value"], _error_bar(point["loss"]), fmt="o", markersize=4,
+                    capsize=3, color=METHODS["law"],
+                )  # fmt: skip
+            axes.axhline(law.e, color="gray", linestyle=":", linewidth=1, label=f"E = {law.e:.3g}")
+        axes.set(xscale="log", xlabel="FLOPs of training C", ylabel="validation loss, nats a token")
+
+    return _columns(list(fit["stages"]), draw)
+
+
+def best_sizes(runs: Sequence[Run], fit: Fit) -> Any:
+    """The best size by budget after each method: what it rests on as marks, its power law as a line, dashed beyond the
+    runs."""
+
+    def draw(axes: Any, stage: str) -> None:
+        found = fit["stages"][stage]
+        methods = found["losses"]["all"]["methods"]
+        reach = found["range"]["flops"]
+        axes.plot(
+            [r.flops for r in _fitted(runs, fit, stage)],
+            [r.parameters for r in _fitted(runs, fit, stage)],
+            ".",
+            color="lightgray",
+            label="runs",
+        )
+        for row in found["losses"]["all"]["rows"]:
+            if "missing" not in row:
+                axes.plot(row["flops"], row["parameters"], "*", color=METHODS["isoflop"], markersize=10)
+        law_and_cost = _law(fit, stage)
+        for method, colour in METHODS.items():
+            if "missing" in methods[method]:
+                continue
+            best = methods[method]["best"]
+            for (low, high), style in ((reach, "-"), ((reach[1], best[-1]["flops"]), "--")):
+                flops = np.geomspace(low, high, 50)
+                if method == "law" and law_and_cost:
+                    sizes = law_and_cost[1].best(law_and_cost[0], flops)[0]
+                else:
+                    anchor, exponent = best[0], methods[method]["a"]["value"]
+                    sizes = anchor["parameters"]["value"] * (flops / anchor["flops"]) ** exponent
+                label = f"{method}: a = {estimate_text(methods[method]['a'])}" if style == "-" else None
+                axes.plot(flops, sizes, style, color=colour, label=label)
+            for point in best:
+                bar = _error_bar(point["parameters"])
+                axes.errorbar(point["flops"], point["parameters"]["value"], bar, fmt=".", capsize=3, color=colour)
+        axes.set(xscale="log", yscale="log", xlabel="FLOPs of training C", ylabel="best parameters N")
+
+    return _columns(list(fit["stages"]), draw)
+
+
+def residuals(runs: Sequence[Run], fit: Fit) -> Any:
+    """Measured over the law's loss, by tokens and size; held-out runs with the interval that was predicted."""
+
+    def draw(axes: Any, stage: str) -> None:
+        found = fit["stages"][stage]["losses"]["all"]
+        by_index = {run.index: run for run in runs}
+        points = [(by_index[index], 100 * residual) for index, residual in found["law"]["residuals"]]
+        sizes = sorted({run.parameters for run, _ in points})
+        for position, parameters in enumerate(sizes):
+            of_size = np.array([(run.tokens, r) for run, r in points if run.parameters == parameters]).T
+            axes.plot(*of_size, "o", color=_shade(position, len(sizes)), markersize=4, label=si(parameters))
+        for row in found["held_out"]:
+            run, predicted = by_index[row["index"]], row["predicted"]
+            low, high = (100 * np.log(np.array(predicted["interval"]) / predicted["value"])).tolist()
+            bar = [[max(0.0, -low)], [max(0.0, high)]]
+            axes.errorbar(run.tokens, 0, bar, color="red", capsize=4, label=f"held out: {si(run.parameters)}")
+            if row["measured"] is not None:
+                axes.plot(run.tokens, 100 * np.log(row["measured"] / predicted["value"]), "rD")
+        axes.axhline(0, color="gray", linewidth=1)
+        axes.set(xscale="log", xlabel="target tokens D", ylabel="measured over law, %")
+
+    return _columns([s for s in fit["stages"] if "missing" not in fit["stages"][s]["losses"]["all"]["law"]], draw)
+
+
+def learning_rates(runs: Sequence[Run], fit: Fit) -> Any:
+    """Loss over learning rate by width; the rule's rate as a line, the best with its interval as a star."""
+
+    def draw(axes: Any, stage: str) -> None:
+        widths = fit["learning_rates"][stage]["widths"]
+        for position, width in enumerate(widths):
+            colour = _shade(position, len(widths))
+            swept = [r for r in runs if r.index in width["runs"] and r.loss is not None]
+            points = np.array(sorted((r.learning_rate, r.loss) for r in swept)).reshape(-1, 2).T
+            axes.plot(*points, "o-", color=colour, markersize=4, linewidth=0.8, label=f"width {width['d_model']}")
+            axes.axvline(width["rule"], color=colour, linestyle="--", linewidth=1)
+            if "best" in width:
+                bar = _error_bar(width["best"])
+                axes.errorbar(
+                    width["best"]["value"], width["lowest"], xerr=bar, fmt="*", markersize=11, capsize=3, color=colour,
+                    markeredgecolor="black",
+                )  # fmt: skip
+        axes.set(xscale="log", xlabel="peak learning rate (dashed: the rule's)", ylabel="validation loss, nats a token")
+
+    return _columns(list(fit["learning_rates"]), draw)
+
+
+def si(value: float) -> str:
+    """185 k, 1.23 M."""
+    for factor, name in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= factor:
+            return f"{value / factor:.3g} {name}"
+    return f"{value:.3g}"
+
+
+def flops_text(value: float) -> str:
+    return f"{value:.3g} FLOPs".replace("e+", "e")
+
+
+def estimate_text(estimate: Mapping[str, Any], write: Callable[[float], str] = "{:.3g}".format) -> str:
+    """A value and its interval."""
+    if estimate["interval"] is None:
+        return f"{write(estimate['value'])} (no interval)"
+    low, high = map(write, estimate["interval"])
+    return f"{write(estimate['value'])} ({low} to {high})"

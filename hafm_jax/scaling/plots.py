@@ -152,8 +152,8 @@ def _costs(fit: Fit) -> list[str]:
         small, large = cost["flops_per_parameter_and_token"]
         lines.append(
             f"{stage}: C is not 6 N D. A target token costs {small:.3g} N FLOPs at the smallest size and {large:.3g} N "
-            "at the largest: condition tokens, attention and heads are in it. Budgets are shared out by a curve through "
-            f"the runs' analytic FLOPs, at most {100 * cost['largest_error']:.2g} % off."
+            "at the largest: condition tokens, attention and heads are in it. Budgets are shared out by a curve "
+            f"through the runs' analytic FLOPs, at most {100 * cost['largest_error']:.2g} % off."
         )
     return lines
 

@@ -83,7 +83,13 @@ def test_isoflop_intervals_hold_the_truth():
 def test_a_row_without_a_minimum_says_why(runs, said):
     (found,) = isoflop_rows(runs, losses(runs))
     assert said in found.missing and found.parabola is None and np.isnan(found.parameters)
-    with pytest.raises(NotEnough, match=r"2 rows of one budget with a minimum, and found 0 of 1; a: "):
+    with pytest.raises(NotEnough, match=r"at 2 budgets, and found 0 of 1 rows; a: "):
+        isoflop_power_laws(runs, losses(runs), 10, seed=0)
+
+
+def test_rows_of_one_budget_have_no_slope():
+    runs = row("a", 1e13, [2e4, 5e4, 1e5], 4e4) + row("b", 1e13, [2e4, 5e4, 1e5], 5e4, start=3)
+    with pytest.raises(NotEnough, match=r"at 2 budgets, and found 2 of 2 rows"):
         isoflop_power_laws(runs, losses(runs), 10, seed=0)
 
 

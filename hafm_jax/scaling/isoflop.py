@@ -70,13 +70,13 @@ def isoflop_power_laws(runs: Sequence[Run], loss: np.ndarray, num_draws: int, se
     A row has too few runs to be drawn anew. So in a draw every run keeps its place, and its loss is the parabola's plus
     a residual drawn from those of all rows, which are enlarged by what three unknowns a row have taken from them.
 
-    Raises NotEnough where fewer than two rows have a minimum.
+    Raises NotEnough where rows with a minimum are of fewer than two budgets.
     """
     rows = isoflop_rows(runs, loss)
     good = [row for row in rows if not row.missing]
-    if len(good) < 2:
+    if len(good) < 2 or good[-1].flops < 1.01 * good[0].flops:
         why = "".join(f"; {row.label}: {row.missing}" for row in rows if row.missing)
-        raise NotEnough(f"it needs 2 rows of one budget with a minimum, and found {len(good)} of {len(rows)}{why}")
+        raise NotEnough(f"it needs rows with a minimum at 2 budgets, and found {len(good)} of {len(rows)} rows{why}")
     drawn_from = [i for i, run in enumerate(runs) if run.isoflop in {row.label for row in good}]
     runs, loss = [runs[i] for i in drawn_from], loss[drawn_from]
     parabolas = {row.label: row.parabola for row in good}

@@ -9,7 +9,7 @@ terms are taken at the middle of the data, which makes the five unknowns nearly 
 the tolerance is far below what any draw moves.
 
 Intervals: runs are drawn anew with replacement, as many as there are, and the law is fitted to each draw from where
-the fit to all runs ended. tests/test_loss_law.py has how often such intervals hold the truth.
+the fit to all runs ended. benchmarks/law_intervals.py counts how often such intervals hold the truth.
 """
 
 from __future__ import annotations
@@ -141,5 +141,5 @@ class _Problem:
             jac=True,
             method="L-BFGS-B",
             bounds=self.bounds,
-            options={"maxiter": 2000, "maxcor": 20, "ftol": 1e-11, "gtol": 1e-8},
+            options={"maxiter": 2000, "ftol": 1e-11, "gtol": 1e-8},
         )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from made_runs import make_run
 
+from hafm_jax.scaling.draws import estimate
 from hafm_jax.scaling.envelope import Curves, envelope_power_laws
 from hafm_jax.scaling.isoflop import isoflop_power_laws, isoflop_rows
 from hafm_jax.scaling.loss_law import NotEnough
@@ -91,6 +92,13 @@ def test_rows_of_one_budget_have_no_slope():
     runs = row("a", 1e13, [2e4, 5e4, 1e5], 4e4) + row("b", 1e13, [2e4, 5e4, 1e5], 5e4, start=3)
     with pytest.raises(NotEnough, match=r"at 2 budgets, and found 2 of 2 rows"):
         isoflop_power_laws(runs, losses(runs), 10, seed=0)
+
+
+def test_rows_of_three_sizes_have_no_interval():
+    runs = row("a", 1e13, [2e4, 5e4, 1e5], 4e4) + row("b", 1e14, [4e4, 1e5, 2e5], 8e4, start=3)
+    laws, draws = isoflop_power_laws(runs, losses(runs), 10, seed=0)
+    assert laws.a == pytest.approx(np.log10(2), abs=1e-3) and np.isnan(draws.a).all()
+    assert estimate(laws.a, draws.a) == {"value": laws.a, "interval": None}
 
 
 def test_runs_without_a_row_are_in_none():

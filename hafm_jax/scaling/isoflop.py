@@ -82,10 +82,9 @@ def isoflop_power_laws(runs: Sequence[Run], loss: np.ndarray, num_draws: int, se
     parabolas = {row.label: row.parabola for row in good}
     fitted = np.array([parabolas[run.isoflop](np.log(run.parameters)) for run in runs])
     freedom = len(runs) - 3 * len(good)
-    if freedom > 0:
-        residual = (loss - fitted) * np.sqrt(len(runs) / freedom)
-    else:  # parabolas through all points: nothing is known of the scatter
-        residual = np.full(len(runs), np.nan)
+    if freedom == 0:  # parabolas through all points: nothing is known of the scatter
+        return _through(good), PowerLaws(*np.full((4, num_draws), np.nan))
+    residual = (loss - fitted) * np.sqrt(len(runs) / freedom)
     moved = np.random.default_rng(seed).choice(residual, size=(num_draws, len(runs)))  # [S, R]
     return _through(good), PowerLaws.stack([_through(isoflop_rows(runs, fitted + by)) for by in moved])
 

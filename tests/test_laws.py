@@ -9,7 +9,7 @@ import pytest
 from made_runs import LAWS, SIZES, known_loss, make_run, make_sweep
 
 from hafm_jax.errors import InputError
-from hafm_jax.scaling.laws import beyond_text, fit_sweep, write_fit
+from hafm_jax.scaling.laws import fit_sweep, write_fit
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +92,15 @@ def test_predictions_say_how_far_beyond_the_runs_they_are(fit):
     assert best[2]["beyond"]["tokens"] == pytest.approx(best[2]["tokens"]["value"] / largest)
     low, high = best[2]["loss"]["interval"]
     assert low < best[2]["loss"]["value"] < high
-    text = beyond_text({"flops": 100.0, "parameters": 0.5})
-    assert text == "flops 100 x the largest, parameters 0.5 x the smallest" and beyond_text({}) == ""
+
+
+def test_any_budget_can_be_asked_for(runs, fit):
+    semantic = [run for run in runs if run.stage == "semantic"]
+    best = fit_sweep(semantic, budgets_flops=[5e12])["stages"]["semantic"]["losses"]["all"]["methods"]["law"]["best"]
+    assert best[0]["flops"] == 5e12 and best[0]["beyond"] == {}
+    assert best[1:] == fit["stages"]["semantic"]["losses"]["all"]["methods"]["law"]["best"]
+    n, d = best[0]["parameters"]["value"], best[0]["tokens"]["value"]
+    assert best[0]["loss"]["value"] == pytest.approx(known_loss(LAWS["semantic"], n, d), rel=0.01)
 
 
 def test_the_methods_stand_side_by_side():

@@ -15,9 +15,9 @@ from made_runs import make_sweep
 
 from hafm_jax.errors import InputError
 from hafm_jax.scaling import figures
-from hafm_jax.scaling.figures import estimate_text, flops_text, si
 from hafm_jax.scaling.laws import fit_sweep
 from hafm_jax.scaling.plots import DRAWN, write_report
+from hafm_jax.scaling.texts import beyond_text, estimate_text, flops_text, headlines, si
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_the_page_says_what_the_fit_says(report, runs, fit):
     assert ["semantic", "law", *(estimate_text(found["methods"]["law"][k]) for k in "ab")] in rows
     far = found["methods"]["law"]["best"][2]
     (row,) = (r for r in rows if r[1:3] == [flops_text(far["flops"]), "law"])
-    assert row[3] == estimate_text(far["parameters"], si) and row[6] == "100 x largest"
+    assert row[3] == estimate_text(far["parameters"], si) and row[6].startswith("C 100 x, ")
     (held_out,) = (run for run in runs if run.held_out)
     (row,) = (r for r in rows if r[0] == held_out.name)
     assert row[2] == f"{held_out.loss:.4g}" and row[3].endswith("inside")
@@ -153,3 +153,16 @@ def test_numbers_for_people():
     assert flops_text(3.87e13) == "3.87e13 FLOPs"
     assert estimate_text({"value": 0.4513, "interval": [0.4, 0.5]}) == "0.451 (0.4 to 0.5)"
     assert estimate_text({"value": 0.4513, "interval": None}) == "0.451 (no interval)"
+    assert beyond_text({}) == ""
+    assert beyond_text({"tokens": 3.2, "flops": 100.0}) == "C 100 x, D 3.2 x the largest"
+    assert beyond_text({"parameters": 0.5, "flops": 10.0}) == "C 10 x the largest; N 0.5 x the smallest"
+
+
+def test_the_headlines_of_a_fit(runs, fit):
+    law, *best = headlines(fit)
+    alpha = fit["stages"]["semantic"]["losses"]["all"]["law"]["numbers"]["alpha"]
+    assert law.startswith("semantic, 35 runs: ") and f"alpha {estimate_text(alpha)}" in law
+    assert "(extrapolated: C 100 x, D " in best[2] and "C " not in best[0].split("extrapolated")[-1][:6]
+    assert best[3].startswith("  held out: run 35 ")
+    (diverged,) = (run for run in runs if run.status == "diverged")
+    assert f"left out, diverged: {diverged.name}" in best

@@ -15,10 +15,10 @@ from hafm_jax.page import new_figure
 from hafm_jax.scaling.budgets import TokenCost
 from hafm_jax.scaling.loss_law import Law
 from hafm_jax.scaling.runs_file import Run
+from hafm_jax.scaling.texts import Fit, estimate_text, flops_text, si
 
 WIDTH_IN, HEIGHT_IN = 5.2, 3.9
 METHODS = {"law": "tab:blue", "isoflop": "tab:orange", "envelope": "tab:green"}  # and their colours
-Fit = Mapping[str, Any]
 Draw = Callable[[Any, str], None]  # axes, stage
 
 
@@ -80,6 +80,7 @@ def curves(runs: Sequence[Run], fit: Fit) -> Any:
         losses = [run.loss for run in shown]
         room = 0.1 * (max(losses) - min(losses))
         axes.set_ylim(min(losses) - room, max(losses) + 3 * room)  # the first steps are far above, and say little
+        axes.set_xlim(left=min(run.tokens for run in shown) / 5)
 
     return _columns(list(fit["stages"]), draw)
 
@@ -226,23 +227,3 @@ def learning_rates(runs: Sequence[Run], fit: Fit) -> Any:
         axes.set(xscale="log", xlabel="peak learning rate (dashed: the rule's)", ylabel="validation loss, nats a token")
 
     return _columns(list(fit["learning_rates"]), draw)
-
-
-def si(value: float) -> str:
-    """185 k, 1.23 M."""
-    for factor, name in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= factor:
-            return f"{value / factor:.3g} {name}"
-    return f"{value:.3g}"
-
-
-def flops_text(value: float) -> str:
-    return f"{value:.3g} FLOPs".replace("e+", "e")
-
-
-def estimate_text(estimate: Mapping[str, Any], write: Callable[[float], str] = "{:.3g}".format) -> str:
-    """A value and its interval."""
-    if estimate["interval"] is None:
-        return f"{write(estimate['value'])} (no interval)"
-    low, high = map(write, estimate["interval"])
-    return f"{write(estimate['value'])} ({low} to {high})"

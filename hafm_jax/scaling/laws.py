@@ -45,8 +45,9 @@ UNKNOWNS = 5  # of the law: by so many the residuals are too few
 QUANTITIES = ("parameters", "tokens", "flops")
 
 
-def fit_sweep(runs: Sequence[Run], seed: int = 0) -> dict[str, Any]:
-    """All that this file's head names, JSON-able. `seed` is that of the bootstrap.
+def fit_sweep(runs: Sequence[Run], seed: int = 0, budgets_flops: Sequence[float] = ()) -> dict[str, Any]:
+    """All that this file's head names, JSON-able. `seed` is that of the bootstrap. The best size and length are told of
+    `budgets_flops`, and of 1, 10 and 100 times the largest budget of each stage's runs.
 
     Raises InputError where no run can be used.
     """
@@ -59,7 +60,7 @@ def fit_sweep(runs: Sequence[Run], seed: int = 0) -> dict[str, Any]:
     stages = {}
     for stage in dict.fromkeys(run.stage for run in kept):
         held_out = [run for run in runs if run.stage == stage and run.held_out]
-        stages[stage] = _fit_stage([run for run in kept if run.stage == stage], held_out, seed)
+        stages[stage] = _fit_stage([run for run in kept if run.stage == stage], held_out, seed, budgets_flops)
     return {
         "format_version": 1,
         "seed": seed,
@@ -89,13 +90,6 @@ def _why_left_out(run: Run) -> str:
     return ""
 
 
-def beyond_text(beyond: Mapping[str, float]) -> str:
-    """How far a prediction is from the runs, as in "flops 10 x the largest"; empty where it lies among them."""
-    return ", ".join(
-        f"{name} {times:.3g} x the {'largest' if times > 1 else 'smallest'}" for name, times in beyond.items()
-    )
-
-
 @dataclass(frozen=True)
 class _Stage:
     """The runs of a stage that laws are fitted to. `draws` int64 [S, R], the same for all methods and codebooks."""
@@ -107,6 +101,7 @@ class _Stage:
     tokens: np.ndarray
     flops: np.ndarray
     cost: TokenCost
+    budgets: list[float]  # to predict, FLOPs
     draws: np.ndarray
 
     @property
@@ -133,10 +128,12 @@ class _Stage:
         }
 
 
-def _fit_stage(runs: list[Run], held_out: list[Run], seed: int) -> dict[str, Any]:
+def _fit_stage(runs: list[Run], held_out: list[Run], seed: int, budgets_flops: Sequence[float]) -> dict[str, Any]:
     parameters, tokens, flops = (np.array([getattr(run, name) for run in runs], float) for name in QUANTITIES)
     cost, cost_error = fit_token_cost(parameters, tokens, flops)
-    stage = _Stage(runs, held_out, seed, parameters, tokens, flops, cost, bootstrap_counts(len(runs), seed))
+    budgets = sorted({*(times * float(flops.max()) for times in AHEAD), *map(float, budgets_flops)})
+    draws = bootstrap_counts(len(runs), seed)
+    stage = _Stage(runs, held_out, seed, parameters, tokens, flops, cost, budgets, draws)
     losses = {"all": _fit_loss(stage, None)}
     codebooks = len(runs[0].loss_per_codebook)
     if codebooks > 1:
@@ -162,7 +159,6 @@ def _fit_loss(stage: _Stage, codebook: int | None) -> dict[str, Any]:
 
     loss = np.array([of(run) for run in stage.runs])
     found: dict[str, Any] = {"held_out": [], "rows": [], "envelope": {}, "methods": {}}
-    budgets = [times * stage.flops.max() for times in AHEAD]
 
     try:
         law, drawn = fit_law(stage.parameters, stage.tokens, loss, stage.draws)
@@ -171,7 +167,7 @@ def _fit_loss(stage: _Stage, codebook: int | None) -> dict[str, Any]:
     else:
         residual = np.log(loss / law.loss(stage.parameters, stage.tokens))  # [R]
         found["law"] = _law_facts(law, drawn, residual, stage.runs)
-        found["methods"]["law"] = _by_law(stage, law, drawn, budgets)
+        found["methods"]["law"] = _by_law(stage, law, drawn)
         found["held_out"] = [_compare(stage, law, drawn, residual, run, of(run)) for run in stage.held_out]
 
     for row in isoflop_rows(stage.runs, loss):
@@ -182,7 +178,7 @@ def _fit_loss(stage: _Stage, codebook: int | None) -> dict[str, Any]:
             | ({"missing": row.missing} if row.missing else at_minimum | {"parabola": parabola})
         )
     found["methods"]["isoflop"] = _by_power_laws(
-        stage, budgets, lambda: isoflop_power_laws(stage.runs, loss, NUM_DRAWS, stage.seed)
+        stage, lambda: isoflop_power_laws(stage.runs, loss, NUM_DRAWS, stage.seed)
     )
 
     if codebook is not None:
@@ -190,7 +186,7 @@ def _fit_loss(stage: _Stage, codebook: int | None) -> dict[str, Any]:
             "missing": "losses along the training are means over codebooks"
         }
         return found
-    found["methods"]["envelope"] = _by_power_laws(stage, budgets, lambda: envelope_power_laws(stage.runs, stage.draws))
+    found["methods"]["envelope"] = _by_power_laws(stage, lambda: envelope_power_laws(stage.runs, stage.draws))
     try:
         envelope, _ = Curves(stage.runs).envelope(np.ones(len(loss), bool))
         found["envelope"] = {name: values.tolist() for name, values in vars(envelope).items()}
@@ -208,12 +204,12 @@ def _law_facts(law: Law, drawn: Law, residual: np.ndarray, runs: Sequence[Run]) 
     }
 
 
-def _by_law(stage: _Stage, law: Law, drawn: Law, budgets: Sequence[float]) -> dict[str, Any]:
+def _by_law(stage: _Stage, law: Law, drawn: Law) -> dict[str, Any]:
     """Exponents over the budgets of the runs: where cost is not proportional to N they change with the budget."""
     flops = np.geomspace(stage.flops.min(), stage.flops.max(), 9)
     laws, of_draws = (PowerLaws.through(flops, *stage.cost.best(either, flops)) for either in (law, drawn))
     predicted = []
-    for budget in budgets:
+    for budget in stage.budgets:
         n, d = stage.cost.best(law, budget)
         n_draws, d_draws = stage.cost.best(drawn, budget)  # [S, 1]
         losses = law.loss(n, d), drawn.loss(n_draws, d_draws)
@@ -221,14 +217,12 @@ def _by_law(stage: _Stage, law: Law, drawn: Law, budgets: Sequence[float]) -> di
     return {"a": estimate(laws.a, of_draws.a), "b": estimate(laws.b, of_draws.b), "best": predicted}
 
 
-def _by_power_laws(
-    stage: _Stage, budgets: Sequence[float], fit: Callable[[], tuple[PowerLaws, PowerLaws]]
-) -> dict[str, Any]:
+def _by_power_laws(stage: _Stage, fit: Callable[[], tuple[PowerLaws, PowerLaws]]) -> dict[str, Any]:
     try:
         laws, drawn = fit()
     except NotEnough as lack:
         return {"missing": str(lack)}
-    pairs = [(budget, laws.at(budget), drawn.at(budget)) for budget in budgets]
+    pairs = [(budget, laws.at(budget), drawn.at(budget)) for budget in stage.budgets]
     predicted = [stage.best(budget, (n, n_draws), (d, d_draws)) for budget, (n, d), (n_draws, d_draws) in pairs]
     return {"a": estimate(laws.a, drawn.a), "b": estimate(laws.b, drawn.b), "best": predicted}
 

@@ -12,9 +12,8 @@ from hafm_jax.atomic import write_bytes
 from hafm_jax.errors import InputError
 from hafm_jax.page import svg, table, write_page
 from hafm_jax.scaling import figures
-from hafm_jax.scaling.figures import Fit, estimate_text, flops_text, si
-from hafm_jax.scaling.laws import beyond_text
 from hafm_jax.scaling.runs_file import Run
+from hafm_jax.scaling.texts import Fit, beyond_text, estimate_text, flops_text, four_digits, si
 
 PAGE = "index.html"
 FOLDER = "plots"
@@ -128,21 +127,14 @@ def _predictions(fit: Fit) -> str:
             method,
             estimate_text(best["parameters"], si),
             estimate_text(best["tokens"], si),
-            estimate_text(best["loss"], "{:.4g}".format) if best["loss"] else "",
-            *(_times(best["beyond"].get(name)) for name in ("flops", "parameters", "tokens")),
+            estimate_text(best["loss"], four_digits) if best["loss"] else "",
+            beyond_text(best["beyond"]) or "no",
         ]
         for stage, found in fit["stages"].items()
         for method, of_method in found["losses"]["all"]["methods"].items()
         for best in of_method.get("best", [])
     ]
-    header = ["", "budget", "method", "best N", "best D", "loss", "C beyond the runs", "N beyond", "D beyond"]
-    return table(header, rows)
-
-
-def _times(beyond: float | None) -> str:
-    if beyond is None:
-        return ""
-    return f"{beyond:.3g} x largest" if beyond > 1 else f"{beyond:.3g} x smallest"
+    return table(["", "budget", "method", "best N", "best D", "loss", "beyond the runs"], rows)
 
 
 def _costs(fit: Fit) -> list[str]:
@@ -162,7 +154,7 @@ def _held_out(fit: Fit) -> str:
     rows = [
         [
             row["run"] + ("" if name in fit["stages"] else name[name.index(",") :]),
-            estimate_text(row["predicted"], "{:.4g}".format),
+            estimate_text(row["predicted"], four_digits),
             row["status"] if row["measured"] is None else f"{row['measured']:.4g}",
             _difference(row),
             beyond_text(row["beyond"]) or "no",

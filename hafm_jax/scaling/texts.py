@@ -1,0 +1,75 @@
+"""A fit in words and figures for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Fit = Mapping[str, Any]  # what hafm_jax.scaling.laws.fit_sweep gives
+
+
+def headlines(fit: Fit) -> list[str]:
+    """What a terminal shows of a fit: of each stage the law, the best next runs by it, what was held out."""
+    lines = []
+    for stage, found in fit["stages"].items():
+        of_loss = found["losses"]["all"]
+        if "missing" in of_loss["law"]:
+            lines.append(f"{stage}, {found['runs']} runs: no law: {of_loss['law']['missing']}")
+            continue
+        numbers = {name: estimate_text(number) for name, number in of_loss["law"]["numbers"].items()}
+        named = ", ".join(f"{name} {text}" for name, text in numbers.items())
+        lines.append(f"{stage}, {found['runs']} runs: L = E + A / N^alpha + B / D^beta, {named}")
+        for best in of_loss["methods"]["law"]["best"]:
+            size, length = (estimate_text(best[name], si) for name in ("parameters", "tokens"))
+            loss = estimate_text(best["loss"], four_digits)
+            lines.append(
+                f"  best at {flops_text(best['flops'])}: N {size}, D {length}, loss {loss}{extrapolated(best)}"
+            )
+        for row in of_loss["held_out"]:
+            predicted = estimate_text(row["predicted"], four_digits)
+            measured = row["status"] if row["measured"] is None else f"measured {row['measured']:.4g}"
+            lines.append(f"  held out: {row['run']}: predicted {predicted}, {measured}{extrapolated(row)}")
+    for reason in dict.fromkeys(row["reason"] for row in fit["left_out"]):
+        lines.append(f"left out, {reason}: {', '.join(r['run'] for r in fit['left_out'] if r['reason'] == reason)}")
+    return lines
+
+
+def extrapolated(prediction: Mapping[str, Any]) -> str:
+    far = beyond_text(prediction["beyond"])
+    return f" (extrapolated: {far})" if far else ""
+
+
+def beyond_text(beyond: Mapping[str, float]) -> str:
+    """How far a prediction is from the runs, as in "C 10 x, D 3.8 x the largest"; empty where it lies among them."""
+    letters = {"flops": "C", "parameters": "N", "tokens": "D"}
+    sides = {
+        side: ", ".join(
+            f"{letters[name]} {beyond[name]:.3g} x" for name in letters if name in beyond and of(beyond[name])
+        )
+        for side, of in (("largest", lambda times: times > 1), ("smallest", lambda times: times < 1))
+    }
+    return "; ".join(f"{factors} the {side}" for side, factors in sides.items() if factors)
+
+
+def four_digits(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def si(value: float) -> str:
+    """185 k, 1.23 M."""
+    for factor, name in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= factor:
+            return f"{value / factor:.3g} {name}"
+    return f"{value:.3g}"
+
+
+def flops_text(value: float) -> str:
+    return f"{value:.3g} FLOPs".replace("e+", "e")
+
+
+def estimate_text(estimate: Mapping[str, Any], write: Callable[[float], str] = "{:.3g}".format) -> str:
+    """A value and its interval."""
+    if estimate["interval"] is None:
+        return f"{write(estimate['value'])} (no interval)"
+    low, high = map(write, estimate["interval"])
+    return f"{write(estimate['value'])} ({low} to {high})"

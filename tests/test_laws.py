@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,8 @@ from made_runs import LAWS, SIZES, known_loss, make_run, make_sweep
 
 from hafm_jax.errors import InputError
 from hafm_jax.scaling.laws import fit_sweep, write_fit
+from hafm_jax.scaling.plots import write_report
+from hafm_jax.scaling.texts import headlines
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +126,21 @@ def test_a_method_that_lacks_runs_says_so_and_the_others_go_on():
     without_rows = [replace(run, isoflop=None) for run in make_sweep(noise=0.001, stages=("semantic",))]
     losses = fit_sweep(without_rows)["stages"]["semantic"]["losses"]["all"]
     assert "found 0 of 0" in losses["methods"]["isoflop"]["missing"] and "numbers" in losses["law"]
+
+
+def test_a_loss_that_does_not_fall_has_no_best_size(tmp_path):
+    """It rises with data, as where songs are learnt by heart."""
+    rising = [
+        replace(run, loss=3 + 100 * run.parameters**-0.5 + 0.1 * math.log(run.tokens), loss_per_codebook=[2.0])
+        for run in make_sweep(noise=0.0, stages=("semantic",))
+        if run.status == "finished"
+    ]
+    losses = fit_sweep(rising)["stages"]["semantic"]["losses"]["all"]
+    assert losses["law"]["numbers"]["beta"]["value"] < 0.01
+    assert losses["methods"]["law"] == {"missing": "the law's loss does not fall with data: no budget has a best size"}
+    assert "does not fall with data" in headlines(fit_sweep(rising))[1]
+    write_report(tmp_path, rising, fit_sweep(rising))
+    assert "does not fall with data" in (tmp_path / "index.html").read_text()
 
 
 def test_nothing_to_fit():

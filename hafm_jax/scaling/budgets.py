@@ -36,7 +36,7 @@ class TokenCost:
         return np.power.outer(parameters, POWERS) @ (self.factors * POWERS) / self(parameters)
 
     def best(self, law: Law, flops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """N and D of the lowest loss that `flops` can buy; [X] as law and `flops` broadcast.
+        """N and D of the lowest loss that `flops` can buy: [X] as law and `flops` broadcast, nan where no law falls.
 
         Along N cost(N) D = C the loss stops falling where alpha A / N^alpha = beta B / D^beta times the elasticity. The
         difference of the logs falls with log N throughout, so halving an interval finds the one place.
@@ -57,7 +57,7 @@ class TokenCost:
                 middle = (low + high) / 2
                 larger = too_small(middle)
                 low, high = np.where(larger, middle, low), np.where(larger, high, middle)
-        parameters = np.exp((low + high) / 2)
+        parameters = np.where(law.falls, np.exp((low + high) / 2), np.nan)
         return parameters, flops / self(parameters)
 
 

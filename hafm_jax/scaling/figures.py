@@ -47,8 +47,9 @@ def _fitted(runs: Sequence[Run], fit: Fit, stage: str) -> list[Run]:
 
 
 def _law(fit: Fit, stage: str) -> tuple[Law, TokenCost] | None:
+    """None where there is no law, or none that has best sizes."""
     found = fit["stages"][stage]
-    if "missing" in found["losses"]["all"]["law"]:
+    if "missing" in found["losses"]["all"]["methods"]["law"]:
         return None
     number = {name: row["value"] for name, row in found["losses"]["all"]["law"]["numbers"].items()}
     law = Law(number["E"], np.log(number["A"]), number["alpha"], np.log(number["B"]), number["beta"])
@@ -78,7 +79,7 @@ def curves(runs: Sequence[Run], fit: Fit) -> Any:
             axes.plot(*ends, "o", color=colour, markersize=4, label=f"{size}: {si(parameters)}")
         axes.set(xscale="log", xlabel="target tokens D", ylabel="validation loss, nats a token")
         losses = [run.loss for run in shown]
-        room = 0.1 * (max(losses) - min(losses))
+        room = 0.1 * (max(losses) - min(losses)) or 0.1
         axes.set_ylim(min(losses) - room, max(losses) + 3 * room)  # the first steps are far above, and say little
         axes.set_xlim(left=min(run.tokens for run in shown) / 5)
 

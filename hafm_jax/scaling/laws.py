@@ -206,6 +206,9 @@ def _law_facts(law: Law, drawn: Law, residual: np.ndarray, runs: Sequence[Run]) 
 
 def _by_law(stage: _Stage, law: Law, drawn: Law) -> dict[str, Any]:
     """Exponents over the budgets of the runs: where cost is not proportional to N they change with the budget."""
+    if not law.falls:
+        flat = "size" if law.alpha < law.beta else "data"
+        return {"missing": f"the law's loss does not fall with {flat}: no budget has a best size"}
     flops = np.geomspace(stage.flops.min(), stage.flops.max(), 9)
     laws, of_draws = (PowerLaws.through(flops, *stage.cost.best(either, flops)) for either in (law, drawn))
     predicted = []

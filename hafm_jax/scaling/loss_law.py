@@ -25,6 +25,7 @@ MIN_DISTINCT = 3  # sizes, and lengths: two would leave an exponent to the noise
 STARTS = 4  # of the grid, the best, from which the fit is tried
 EXPONENTS = np.geomspace(0.05, 2.0, 10)  # of the grid of starts; published ones are 0.05 to 0.7
 LARGEST_EXPONENT = 5.0  # beyond, a term is 0 at all but the smallest size, and its exponent means nothing
+SMALLEST_EXPONENT = 0.01  # below, a hundredfold changes the term by less than a twentieth: the loss does not fall
 SMALLEST_TERM = 1e-5  # of the smallest loss: less cannot be told from 0
 
 
@@ -50,6 +51,11 @@ class Law:
         of_size = np.exp(self.log_a - self.alpha * np.log(parameters))
         of_data = np.exp(self.log_b - self.beta * np.log(tokens))
         return self.e + of_size + of_data
+
+    @property
+    def falls(self) -> np.ndarray:
+        """Whether size and data both lower the loss: only then has a budget a best size."""
+        return (self.alpha > SMALLEST_EXPONENT) & (self.beta > SMALLEST_EXPONENT)
 
     def numbers(self) -> dict[str, np.ndarray]:
         """By their names in the formula."""

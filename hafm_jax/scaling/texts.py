@@ -19,7 +19,10 @@ def headlines(fit: Fit) -> list[str]:
         numbers = {name: estimate_text(number) for name, number in of_loss["law"]["numbers"].items()}
         named = ", ".join(f"{name} {text}" for name, text in numbers.items())
         lines.append(f"{stage}, {found['runs']} runs: L = E + A / N^alpha + B / D^beta, {named}")
-        for best in of_loss["methods"]["law"]["best"]:
+        by_law = of_loss["methods"]["law"]
+        if "missing" in by_law:
+            lines.append(f"  {by_law['missing']}")
+        for best in by_law.get("best", []):
             size, length = (estimate_text(best[name], si) for name in ("parameters", "tokens"))
             loss = estimate_text(best["loss"], four_digits)
             lines.append(

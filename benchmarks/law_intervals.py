@@ -3,7 +3,7 @@
     python benchmarks/law_intervals.py --out benchmarks/results/law_intervals.json
 
 Each sweep has sizes x lengths runs, spread evenly in logs over two decades of N and one and a half of D; log losses
-scatter normally. Six minutes on one CPU core.
+scatter normally. Five minutes on one CPU core.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ EXTRAS = {
     "tokenize": ["optax", "orbax-checkpoint", "scikit-learn", "tensorflow-datasets", "google-crc32c", "matplotlib"],
     "ray": ["ray"],
     "evaluate": ["librosa", "mir_eval", "matplotlib"],
+    "sweep": ["matplotlib"],
     "train": ["optax", "orbax-checkpoint", "grain", "ml-collections", "protobuf", "google-crc32c", "tensorboardX"],
 }
 EXTRAS["dev"] = sorted(
@@ -27,7 +28,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     # Listed, not found: tokenize/ and configs/ hold scripts and must never be installed as packages.
-    packages=["hafm_jax", "hafm_jax.audio", "hafm_jax.evaluation", "hafm_jax.metrics"],
+    packages=["hafm_jax", "hafm_jax.audio", "hafm_jax.evaluation", "hafm_jax.metrics", "hafm_jax.scaling"],
     package_data={"hafm_jax": ["kernels.cc", "demo/*", "demo/*/*", "evaluation/*.html"]},
     install_requires=CORE,
     extras_require=EXTRAS,

@@ -15,31 +15,16 @@ With --verify it reads all of the data, says what is damaged, and trains nothing
 
 from __future__ import annotations
 
-import json
-import math
-import os
-import platform
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
-import jax
-import numpy as np
 from absl import flags
-from ml_collections import ConfigDict, config_flags
-from tqdm import tqdm
+from ml_collections import config_flags
 
-from hafm_jax import __version__, data, hosts, provenance, sharding
-from hafm_jax.atomic import write_bytes
-from hafm_jax.audition import Audition
-from hafm_jax.checkpoint import Checkpoints
+from hafm_jax import hosts
 from hafm_jax.compiled import use_compilation_cache
 from hafm_jax.errors import InputError, run_command
-from hafm_jax.records import TokenRecords
-from hafm_jax.runlog import RunLog
-from hafm_jax.sizes import num_parameters, train_flops
-from hafm_jax.step import Programs, State
+from hafm_jax.training import Preempted, token_sets, train
 from hafm_jax.verify import verify_tokens
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/base.py", "A file of configs/; its fields are flags too.")
@@ -49,203 +34,6 @@ VERIFY = flags.DEFINE_bool("verify", False, "Only read all of --data and say wha
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where no launcher tells.")
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With --coordinator: how many processes there are.")
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --coordinator: which of them this is, from 0.")
-
-TokenSets = list[tuple[Path, float]]  # folders and their weights
-
-
-# Field -> the least that it may be, and what it must stay below.
-RANGES: dict[str, tuple[float, float]] = {
-    **dict.fromkeys(("steps", "batch_size", "accumulate_steps"), (1, math.inf)),
-    **dict.fromkeys(("log_every", "eval_every", "eval_batches", "checkpoint_every", "keep_checkpoints"), (1, math.inf)),
-    **dict.fromkeys(("keep_every", "sample_every", "profile_first_step", "profile_steps"), (0, math.inf)),
-    **dict.fromkeys(("warmup_steps", "weight_decay", "z_loss"), (0, math.inf)),
-    **dict.fromkeys(("learning_rate", "clip_norm"), (1e-12, math.inf)),  # 0 would train nothing
-    **dict.fromkeys(("condition_dropout", "beta1", "beta2"), (0, 1)),
-    "seed": (0, 2**31),
-}
-
-
-def check_config(config: ConfigDict) -> None:
-    """Raises InputError where a number is outside its range: before anything is read or compiled."""
-    for name, (least, below) in RANGES.items():
-        if not least <= config[name] < below:
-            most = f" and below {below}" if below < math.inf else ""
-            raise InputError(f"--config.{name} is {config[name]}; expected at least {least}{most}")
-
-
-class Preempted(Exception):
-    """The machine goes away; the message says what was saved."""
-
-
-def token_sets(arguments: list[str]) -> TokenSets:
-    """What --data says: DIR or DIR=WEIGHT."""
-    sets = []
-    for argument in arguments:
-        directory, equals, weight = argument.rpartition("=")
-        try:
-            sets.append((Path(directory), float(weight)) if equals else (Path(argument), 1.0))
-        except ValueError as error:
-            raise InputError(f"--data {argument}: {weight!r} is no weight; expected TOKENS or TOKENS=NUMBER") from error
-    return sets
-
-
-def describe(config: ConfigDict, mixture: data.Mixture) -> dict[str, Any]:
-    """What config.json holds: the configuration, the data, the versions and the machine."""
-    return {
-        "config": config.to_dict(),
-        "data": provenance.describe_data(mixture),
-        "versions": {"hafm_jax": __version__, "jax": jax.__version__, "python": platform.python_version()},
-        "devices": sorted({d.device_kind for d in jax.devices()}),
-        "device_count": jax.device_count(),
-        "cores": os.cpu_count(),
-    }
-
-
-# What may change when a run goes on: how the work is laid out, how often it is written, but nothing that is computed.
-FREE = ("mesh", "remat", "log_every", "eval_every", "checkpoint_every", "keep_checkpoints", "keep_every")
-FREE += ("sample_every", "tokenizers", "profile_first_step", "profile_steps")
-
-
-def start_workdir(workdir: Path, description: dict[str, Any], resumed: bool) -> None:
-    """Write config.json; on resume every process checks first that it is the same run that goes on."""
-    path = workdir / "config.json"
-    if resumed:
-        before = json.loads(path.read_text())
-        now = description["config"]
-        changed = [k for k, v in now.items() if k not in FREE and before["config"].get(k, v) != v]
-        if any(description["data"].get(k) != v for k, v in before["data"].items()):
-            changed.append("data")
-        if changed:
-            raise InputError(
-                f"{workdir} holds a run with another {', '.join(changed)}: give a new --workdir, or the same settings"
-            )
-    if hosts.is_first():
-        write_bytes(path, json.dumps(description, indent=2).encode() + b"\n")
-
-
-def _check_finite(loss: jax.Array, step: int, programs: Programs, batches: Any, workdir: Path) -> None:
-    """Raises InputError where the loss of `step` is no number, and keeps this process's rows of its batch."""
-    if np.isfinite(loss):
-        return
-    path = workdir / f"not-finite-{step}-{jax.process_index()}.npz"
-    np.savez(path, **batches[step - 1])
-    raise InputError(
-        f"the loss is not finite at step {step}; its batch is kept in {path}, the last good checkpoint in {workdir}: "
-        "lower --config.learning_rate or look at the batch, and run again"
-    )
-
-
-def train(config: ConfigDict, token_sets: TokenSets, workdir: Path) -> State:
-    """Train to `config.steps` and return the last state.
-
-    Raises InputError where config or data cannot be used or the loss is not finite, Preempted after SIGTERM,
-    KeyboardInterrupt after Ctrl-C; the message of the last two says what was saved.
-    """
-    check_config(config)
-    mesh = sharding.make_mesh(**config.mesh)
-    programs = Programs(config, mesh)
-    stage = programs.config
-    mixture, held_out = (
-        [(TokenRecords(directory, split), weight) for directory, weight in token_sets]
-        for split in ("train", "validation")
-    )
-    description = describe(config, mixture)
-    hosts.check_equal(description["data"]["fingerprint"], "the token set")
-    index, count = sharding.rows_of_process(mesh, config.batch_size)
-    windows = (stage.streams, stage.window_cells, config.batch_size)
-    rows = {"process_index": index, "process_count": count}
-    batches = data.train_batches(mixture, *windows, config.seed, **rows)
-    validation = data.eval_batches(held_out, *windows, config.eval_batches, **rows)
-    validation = [programs.place(batch) for batch in data.stream(validation, 0)]
-    audition = Audition(stage, config, held_out[0][0]) if config.sample_every else None
-
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write {workdir}: {error.strerror}; choose another --workdir") from error
-    checkpoints = Checkpoints(workdir, config.keep_checkpoints, config.keep_every)
-    start_workdir(workdir, description, resumed=checkpoints.latest() is not None)
-    found = checkpoints.restore_latest(programs.state_shapes)
-    first_step, state = found if found else (0, programs.init())
-
-    tokens_per_step = config.batch_size * stage.streams.num_tokens(stage.window_cells)
-    flops_per_step = config.batch_size * train_flops(stage, stage.window_cells)
-    started_s = time.monotonic()
-    step_fn = programs.compile(config.batch_size)
-    if hosts.is_first():
-        plan = step_fn.memory_analysis()
-        planned = plan.argument_size_in_bytes + plan.temp_size_in_bytes if plan else float("nan")
-        print(
-            f"{config.stage} stage: {num_parameters(stage) / 1e6:.1f} M parameters, {tokens_per_step} tokens and "
-            f"{flops_per_step / 1e9:.0f} GFLOP a step, {description['data']['records']} training records, from step "
-            f"{first_step}\nmesh {' x '.join(f'{k} {v}' for k, v in mesh.shape.items())} on {jax.device_count()} x "
-            f"{jax.devices()[0].device_kind}: {planned / 1e9:.2f} GB a device, compiled in "
-            f"{time.monotonic() - started_s:.0f} s",
-            flush=True,
-        )
-    log = RunLog(workdir, first_step, tokens_per_step, flops_per_step, writes=hosts.is_first())
-    notice = hosts.EndNotice()
-    reading = data.stream(batches, first_step)
-    progress = tqdm(
-        total=config.steps, initial=first_step, desc=config.stage, unit="step", disable=not hosts.is_first()
-    )
-    held = None  # (step, metrics): looked at when the next step is already under way, so that no device waits
-    # From `profile_first_step`, or from where a resumed run begins if that is later, but never past the end.
-    first_profiled = max(first_step, config.profile_first_step)
-    profiling = range(first_profiled, min(first_profiled + config.profile_steps, config.steps))
-
-    def look(log_it: bool) -> None:
-        nonlocal held
-        if held is not None:
-            (step, values), held = held, None
-            _check_finite(values["loss"], step, programs, batches, workdir)
-            if log_it or step % config.log_every == 0:
-                log.log(step, values)
-                progress.set_postfix(loss=f"{float(values['loss']):.3f}")
-
-    try:
-        for step in range(first_step, config.steps):
-            if profiling and step == profiling.start:
-                jax.profiler.start_trace(workdir / "profile")
-            asked_s = time.monotonic()
-            batch = programs.place(next(reading))
-            log.waited(time.monotonic() - asked_s)
-            with jax.profiler.StepTraceAnnotation("train", step_num=step):
-                state, values = step_fn(state, batch)
-            look(False)
-            done = step + 1
-            held = (done, values)
-            progress.update()
-            last, end = done == config.steps, notice.reached(done)
-            if step in profiling and (done == profiling.stop or end):
-                jax.block_until_ready(state)
-                jax.profiler.stop_trace()
-            evaluates = done % config.eval_every == 0 or last
-            saves = done % config.checkpoint_every == 0 or last or end
-            samples = audition and (done % config.sample_every == 0 or last)
-            if not (evaluates or saves or samples):
-                continue
-            look(last)
-            aside_s = time.monotonic()
-            if evaluates and not end:
-                by_codebook = programs.evaluate(state["params"], validation)
-                log.write(done, {"validation_loss": by_codebook.mean(), "validation_loss_per_codebook": by_codebook})
-            if samples and not end:
-                for name, sound in audition.sounds(state["params"]).items():
-                    log.audio(done, name, sound, audition.rate_hz)
-            if saves:
-                checkpoints.save(done, state)
-            log.aside(time.monotonic() - aside_s)
-            if end and not last:
-                ended = KeyboardInterrupt if notice.interrupted else Preempted
-                raise ended(f"step {done} of {config.steps} is saved in {workdir}; run the same command again")
-    finally:
-        reading.close()
-        progress.close()
-        log.close()
-        checkpoints.close()  # what is being saved is saved to its end
-        notice.close()
-    return state
 
 
 def main() -> None:

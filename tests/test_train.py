@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from configs import demo, overfit
 from configs.base import get_config
-from hafm_jax import data, decode, records, train
+from hafm_jax import data, decode, records, training
 from hafm_jax.errors import InputError
 from hafm_jax.optim import optimizer
 from hafm_jax.sharding import make_mesh
@@ -77,7 +77,7 @@ def test_a_few_crops_are_learnt_by_heart_and_generated_back(stage, tiny):
 
 
 def test_a_run_writes_what_it_did_and_goes_on_bit_for_bit(tiny, token_set, tmp_path, monkeypatch):
-    whole = train.train(tiny, [(token_set, 1.0)], tmp_path / "whole")
+    whole = training.train(tiny, [(token_set, 1.0)], tmp_path / "whole")
     lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     assert [x["step"] for x in lines if "loss" in x] == [2, 4, 6]
     assert [x["step"] for x in lines if "validation_loss" in x] == [3, 6]
@@ -88,7 +88,7 @@ def test_a_run_writes_what_it_did_and_goes_on_bit_for_bit(tiny, token_set, tmp_p
     class Stopped(Exception):
         pass
 
-    save = train.Checkpoints.save
+    save = training.Checkpoints.save
 
     def save_and_stop(self, step, state):
         save(self, step, state)
@@ -96,18 +96,18 @@ def test_a_run_writes_what_it_did_and_goes_on_bit_for_bit(tiny, token_set, tmp_p
         raise Stopped
 
     with monkeypatch.context() as patch, pytest.raises(Stopped):
-        patch.setattr(train.Checkpoints, "save", save_and_stop)
-        train.train(tiny, [(token_set, 1.0)], tmp_path / "cut")
-    resumed = train.train(tiny, [(token_set, 1.0)], tmp_path / "cut")
+        patch.setattr(training.Checkpoints, "save", save_and_stop)
+        training.train(tiny, [(token_set, 1.0)], tmp_path / "cut")
+    resumed = training.train(tiny, [(token_set, 1.0)], tmp_path / "cut")
     jax.tree.map(np.testing.assert_array_equal, whole["params"], resumed["params"])
 
 
 def test_another_configuration_or_data_does_not_go_on(tiny, token_set, tmp_path):
     tiny.update(steps=3)
-    train.train(tiny, [(token_set, 1.0)], tmp_path / "run")
+    training.train(tiny, [(token_set, 1.0)], tmp_path / "run")
     tiny.update(learning_rate=1e-3)
     with pytest.raises(InputError, match="learning_rate"):
-        train.train(tiny, [(token_set, 1.0)], tmp_path / "run")
+        training.train(tiny, [(token_set, 1.0)], tmp_path / "run")
 
 
 def test_bad_configurations_say_what_is_expected(tiny, token_set, tmp_path):
@@ -121,7 +121,7 @@ def test_bad_configurations_say_what_is_expected(tiny, token_set, tmp_path):
     ):
         config = ConfigDict(tiny.to_dict() | {field: value})
         with pytest.raises(InputError, match=says):
-            train.train(config, [(token_set, 1.0)], tmp_path / "run")
+            training.train(config, [(token_set, 1.0)], tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -156,7 +156,7 @@ def test_the_full_size_makes_one_training_step_and_a_short_decode():
 def test_configurations_have_the_fields_of_base(config):
     base = get_config()
     assert {name: type(value) for name, value in config.items()} == {name: type(value) for name, value in base.items()}
-    train.check_config(config)
+    training.check_config(config)
     stage_config(config)
 
 

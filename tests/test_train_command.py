@@ -17,7 +17,7 @@ import pytest
 from conftest import CACHE, random_record
 
 from configs.base import get_config
-from hafm_jax import records, train
+from hafm_jax import records, training
 from hafm_jax.errors import InputError
 from hafm_jax.export import load_run
 from hafm_jax.sizes import SIZES, Size, num_parameters
@@ -176,5 +176,5 @@ def test_values_out_of_range_are_refused_before_anything_is_read(field, value, t
     config = get_config()
     config[field] = value
     with pytest.raises(InputError, match=rf"{field} is .*; expected"):
-        train.train(config, [(tmp_path / "nothing", 1.0)], tmp_path / "run")
+        training.train(config, [(tmp_path / "nothing", 1.0)], tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -13,7 +13,7 @@ def get_config() -> ConfigDict:
 
     # The model (hafm_jax/sizes.py)
     config.stage = "semantic"  # semantic, coarse or fine [paper]
-    config.size = "base"  # a row of SIZES [inferred from the authors' checkpoints]
+    config.size = "base"  # a row of SIZES [inferred from the authors' checkpoints], or WIDTHxLAYERSxHEADS
     config.position = "clock"  # clock (ours) or index (the paper's)
     config.window_cells = 250  # trained length, cells of 40 ms: 10 s [paper]
     config.compute_dtype = "bfloat16"  # of matrix products; the rest is float32 [ours]

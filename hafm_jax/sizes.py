@@ -5,6 +5,7 @@ Symbols: D model width, H heads, L layers, F feed-forward width, V vocabulary, K
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 
 from hafm_jax.position import num_tables, table_buckets
@@ -25,6 +26,15 @@ SIZES = {
     "large": Size(1024, 24, 16),  # ours, for scaling
     "xl": Size(2048, 24, 32),  # ours, for scaling
 }
+
+
+def find_size(name: str) -> Size:
+    """A row of SIZES, or any other as WIDTHxLAYERSxHEADS: 96x3x6. Raises ValueError where it is neither."""
+    if name in SIZES:
+        return SIZES[name]
+    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){2}", name):
+        raise ValueError(f"size is {name!r}; expected one of {', '.join(SIZES)}, or WIDTHxLAYERSxHEADS as in 96x3x6")
+    return Size(*map(int, name.split("x")))
 
 
 @dataclass(frozen=True)
@@ -58,9 +68,7 @@ class StageConfig:
 
     @classmethod
     def of_size(cls, stage: str, size: str, **fields) -> StageConfig:
-        if size not in SIZES:
-            raise ValueError(f"size is {size!r}; expected one of {', '.join(SIZES)}")
-        return cls(stage=stage, **(asdict(SIZES[size]) | fields))
+        return cls(stage=stage, **(asdict(find_size(size)) | fields))
 
     @property
     def streams(self) -> Stage:
@@ -76,8 +84,9 @@ class StageConfig:
         return -(-8 * self.d_model // (3 * 128)) * 128
 
 
-def _matmul_parameters_per_layer(config: StageConfig) -> int:
-    return 4 * config.d_model**2 + 3 * config.d_model * config.ffn_dim
+def num_layer_parameters(config: StageConfig) -> int:
+    """Weights of the layers' products: without embeddings, heads, norms and bias tables. The N of scaling laws."""
+    return config.num_layers * (4 * config.d_model**2 + 3 * config.d_model * config.ffn_dim)
 
 
 def num_parameters(config: StageConfig) -> int:
@@ -89,14 +98,14 @@ def num_parameters(config: StageConfig) -> int:
     heads = stage.target.codebooks * stage.target.vocabulary
     norms = config.num_layers * (2 * d + 2 * config.head_dim) + d
     tables = num_tables(stage, config.position) * table_buckets(config.position) * config.num_heads
-    return d * (embeddings + heads) + norms + config.num_layers * _matmul_parameters_per_layer(config) + tables
+    return d * (embeddings + heads) + norms + num_layer_parameters(config) + tables
 
 
 def forward_flops(config: StageConfig, num_cells: int) -> int:
     """FLOPs of one forward pass over a crop of `num_cells`: matrix products and causal attention (half the square)."""
     tokens = config.streams.num_tokens(num_cells)
     target = config.streams.target
-    layers = 2 * tokens * config.num_layers * _matmul_parameters_per_layer(config)
+    layers = 2 * tokens * num_layer_parameters(config)
     attention = (
         2 * config.num_layers * tokens * (tokens + 1) * config.d_model
     )  # scores and values, half the square each

@@ -92,14 +92,14 @@ def _environment(name: str, value: str) -> Generator[None]:
 
 def _start_worker(number: Any, num_gpus: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent: it ends the workers
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     if num_gpus:
         with number.get_lock():
             os.environ["CUDA_VISIBLE_DEVICES"] = str(number.value % num_gpus)
             number.value += 1
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """A parent that is killed tells nobody, and its workers would wait for ever."""
     multiprocessing.parent_process().join()
     os._exit(1)

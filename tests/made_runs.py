@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from hafm_jax.scaling.runs_file import Run
-from hafm_jax.sizes import StageConfig, train_flops
+from hafm_jax.sizes import StageConfig, num_layer_parameters, train_flops
 from hafm_jax.streams import STAGES
 
 LAWS = {"semantic": (1.0, 60.0, 0.45, 300.0, 0.42), "coarse": (5.4, 30.0, 0.40, 150.0, 0.38)}  # E, A, alpha, B, beta
@@ -41,7 +41,7 @@ def make_sweep(noise: float, seed: int = 0, stages=tuple(LAWS)) -> list[Run]:
         width, layers, heads = size
         config = StageConfig(stage, width, layers, heads, CELLS)
         target = STAGES[stage].target
-        parameters = layers * (4 * width**2 + 3 * width * config.ffn_dim)
+        parameters = num_layer_parameters(config)
         cost = train_flops(config, CELLS) / (CELLS * target.tokens_per_cell)
         tokens = int(tokens(cost) if callable(tokens) else tokens)
         at = np.geomspace(tokens / 20, tokens, 12).tolist()

@@ -80,6 +80,15 @@ def write_fit(workdir: Path, fit: Mapping[str, Any]) -> None:
     write_bytes(workdir / "fit.json", (json.dumps(fit, indent=1, allow_nan=False) + "\n").encode())
 
 
+def read_fit(workdir: Path) -> dict[str, Any]:
+    """Raises InputError where WORKDIR/fit.json is missing or damaged."""
+    path = workdir / "fit.json"
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path} ({error}); expected what `sweep fit` writes: fit first") from error
+
+
 def _why_left_out(run: Run) -> str:
     if run.held_out:
         return f"held out, {run.status}"

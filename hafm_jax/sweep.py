@@ -1,0 +1,258 @@
+"""Scaling laws of a stage: plan runs, make them, fit laws to their losses, draw the report.
+
+    python -m hafm_jax.sweep plan --config configs/scaling.py --data TOKENS --workdir SWEEP --device cpu
+    python -m hafm_jax.sweep run --workdir SWEEP --all
+    python -m hafm_jax.sweep fit --workdir SWEEP
+    python -m hafm_jax.sweep plot --workdir SWEEP
+
+A sweep's folder holds plan.json, runs/NAME/ (a work directory of hafm_jax.train each), runs.jsonl (a line a run: what
+was asked and what came out), fit.json, plots/ and index.html. Each command has its own --help.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import multiprocessing
+import os
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from hafm_jax import hosts, work
+from hafm_jax.compiled import use_compilation_cache
+from hafm_jax.errors import InputError, run_command
+from hafm_jax.scaling import running
+from hafm_jax.scaling.laws import fit_sweep, read_fit, write_fit
+from hafm_jax.scaling.plan import PLAN_FILE, Plan, plan_rows
+from hafm_jax.scaling.plots import PAGE, write_report
+from hafm_jax.scaling.runs_file import Run, read_runs
+from hafm_jax.scaling.texts import headlines
+from hafm_jax.training import Preempted, token_sets
+
+POLL_S = 1.0  # how often the bar looks at the runs
+GPU_SHARE = 0.9  # of a GPU's memory, that all workers together take
+BAR = "{desc} {percentage:3.0f}%|{bar}| {n:.1f} of {total:.1f} TFLOP, {elapsed} gone, {remaining} left"
+
+
+def parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    p = argparse.ArgumentParser(prog="python -m hafm_jax.sweep", description=__doc__, formatter_class=raw)
+    commands = p.add_subparsers(dest="command", required=True)
+
+    def command(name: str, help: str, description: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=help, description=description, formatter_class=raw)
+        added.add_argument("--workdir", type=Path, required=True, metavar="SWEEP", help="the sweep's folder")
+        return added
+
+    plan = command(
+        "plan",
+        "write down the runs, and say what they cost",
+        "Makes plan.json and runs.jsonl of a configuration, and prints every run: N parameters (without embeddings\n"
+        "and heads), D target tokens, FLOPs, and what they should cost on a device. Planned again with more runs, a\n"
+        "sweep keeps those that are done; a run that was begun cannot be changed.",
+    )
+    plan.add_argument("--config", type=Path, default=Path("configs/scaling.py"), help="(default: %(default)s)")
+    plan.add_argument("--data", nargs="+", required=True, metavar="TOKENS", help="token sets, as of hafm_jax.train")
+    plan.add_argument("--device", help="one of the configuration's devices, for time and cost (default: its own)")
+
+    run = command(
+        "run",
+        "make runs",
+        "Trains what plan wrote down. A run that is done is not made again, one that was stopped or killed goes on\n"
+        "from its last checkpoint, and no two processes make one run: start this as often, and on as many machines\n"
+        "that share the folder, as you like (NFS and Lustre lock files; gcsfuse does not). Ctrl-C and SIGTERM save\n"
+        "first. --index is for the tasks of a job array: launch/README.md.",
+    )
+    which = run.add_mutually_exclusive_group(required=True)
+    which.add_argument("--index", type=int, help="the number of a run, on all devices that there are")
+    which.add_argument("--all", action="store_true", help="all runs that nobody else makes, the longest first")
+    run.add_argument("--workers", type=int, default=1, help="with --all: runs at a time, sharing the devices")
+    run.add_argument("--ray", action="store_true", help="with --all: each run a task of the cluster of RAY_ADDRESS")
+    run.add_argument("--ray-gpus", type=float, default=1.0, help="GPUs of a run on Ray, 0.25 for four at once")
+    run.add_argument("--coordinator", help="with --index: HOST:PORT of process 0, where no launcher tells")
+    run.add_argument("--num_processes", type=int, help="with --coordinator: how many processes make the run")
+    run.add_argument("--process_id", type=int, help="with --coordinator: which of them this is, from 0")
+
+    fit = command(
+        "fit",
+        "fit laws to the runs that are done",
+        "Writes runs.jsonl as the runs stand, and fit.json: L(N, D) = E + A / N^alpha + B / D^beta, best sizes by\n"
+        "three methods, predictions with 95 % intervals. Diverged, unfinished and held-out runs are left out, by name.",
+    )
+    fit.add_argument("--budgets", type=float, nargs="+", default=[], metavar="FLOPS", help="to predict as well")
+    fit.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: %(default)s)")
+
+    command(
+        "plot",
+        "draw the report of the last fit",
+        "Writes plots/*.png, plots/*.svg and index.html from runs.jsonl and fit.json.",
+    )
+    return p
+
+
+def read_config(path: Path) -> ConfigDict:
+    """What the file's get_config() returns. Raises InputError where there is none."""
+    spec = importlib.util.spec_from_file_location("sweep_config", path)
+    try:
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module.get_config()
+    except (AttributeError, OSError, ImportError) as error:
+        raise InputError(
+            f"--config {path} cannot be used ({error}); expected a file like configs/scaling.py"
+        ) from error
+
+
+def plan(arguments: argparse.Namespace) -> None:
+    data = [str(Path(argument).absolute()) for argument in arguments.data]
+    for folder, _ in token_sets(data):
+        if not folder.is_dir():
+            raise InputError(f"--data {folder} is no folder; expected a token set of tokenize/extract_tokens.py")
+    planned = Plan(read_config(arguments.config), data)
+    device = arguments.device or planned.config.device
+    if device not in planned.config.devices:
+        raise InputError(
+            f"--device {device}; expected one of {', '.join(planned.config.devices)}: or add it to the configuration"
+        )
+    rows = plan_rows(planned, planned.runs(), device)
+    running.check_same_runs(arguments.workdir, planned)
+    try:
+        arguments.workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make {arguments.workdir} ({error.strerror}); choose another --workdir") from error
+    planned.write(arguments.workdir)
+    running.collect(arguments.workdir, planned)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.rjust(width) for cell, width in zip(row[:-1], widths[:-1], strict=True)) + f"  {row[-1]}")
+    print(f"on one {device}, an estimate; {arguments.workdir / PLAN_FILE} is written")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    workdir = arguments.workdir.absolute()
+    planned = Plan.read(workdir)
+    if arguments.workers < 1:
+        raise InputError(f"--workers {arguments.workers}; expected at least 1")
+    if arguments.all:
+        make_all(workdir, planned, arguments)
+        return
+    runs = planned.runs()
+    if not 0 <= arguments.index < len(runs):
+        raise InputError(f"--index {arguments.index}; expected 0 to {len(runs) - 1}, the runs of {workdir / PLAN_FILE}")
+    use_compilation_cache()
+    hosts.join(arguments.coordinator, arguments.num_processes, arguments.process_id)
+    chosen = runs[arguments.index]
+    status = running.make_run(workdir, planned, chosen)
+    if hosts.is_first():
+        print(f"{chosen.name}: {'somebody else makes it' if status == running.TAKEN else status}")
+
+
+def make_all(workdir: Path, planned: Plan, arguments: argparse.Namespace) -> None:
+    """Have all runs made, and show how far they are together."""
+    runs = planned.runs()
+
+    def done_tflops() -> float:
+        return sum(run.flops * running.share_done(workdir, planned, run) for run in runs) / 1e12
+
+    total = sum(run.flops for run in runs) / 1e12
+    with tqdm(total=total, initial=done_tflops(), desc=f"{len(runs)} runs", unit="TFLOP", bar_format=BAR) as bar:
+
+        def show() -> None:
+            bar.n = done_tflops()
+            bar.refresh()
+
+        if arguments.ray:
+            on_ray = {"on_ray": True, "ray_gpus": arguments.ray_gpus}
+            with closing(work.do_all(partial(_make_one, workdir), longest_first(runs), 1, **on_ray)) as results:
+                for _ in results:
+                    show()
+        else:
+            _in_processes(workdir, arguments.workers, show)
+        show()
+    counts = Counter(run.status for run in running.collect(workdir, planned))
+    print(", ".join(f"{number} {status}" for status, number in counts.items()))
+
+
+def longest_first(runs: Sequence[Run]) -> list[int]:
+    """Indices: so several workers end at about the same time."""
+    return [run.index for run in sorted(runs, key=lambda run: -run.flops)]
+
+
+def _make_one(workdir: Path, index: int) -> str:
+    planned = Plan.read(workdir)
+    use_compilation_cache()
+    return running.make_run(workdir, planned, planned.runs()[index], quiet=True)
+
+
+def _in_processes(workdir: Path, workers: int, show: Callable[[], None]) -> None:
+    """Workers of their own, so that this process has nothing to do but to show how far they are."""
+    context = multiprocessing.get_context("spawn")
+    children = [context.Process(target=_worker, args=(workdir, workers)) for _ in range(workers)]
+    try:
+        for child in children:
+            child.start()
+        while any(child.is_alive() for child in children):
+            time.sleep(POLL_S)
+            show()
+    except KeyboardInterrupt:
+        for child in children:
+            child.terminate()  # they save after the step that they are at
+        for child in children:
+            child.join()
+        raise
+    if failed := [child.exitcode for child in children if child.exitcode]:
+        sys.exit(max(failed) if max(failed) > 0 else 1)
+
+
+def _worker(workdir: Path, workers: int) -> None:
+    """Makes runs until there are none that nobody has taken."""
+    threading.Thread(target=work.end_with_parent, daemon=True).start()
+    if workers > 1:  # before JAX looks for its devices
+        os.environ["NPROC"] = str(max(1, (os.cpu_count() or 1) // workers))
+        os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{GPU_SHARE / workers:.3f}"
+
+    def make() -> None:
+        for index in longest_first(Plan.read(workdir).runs()):
+            _make_one(workdir, index)
+
+    run_command(partial(restartable, make))
+
+
+def fit(arguments: argparse.Namespace) -> None:
+    runs = running.collect(arguments.workdir, Plan.read(arguments.workdir))
+    fitted = fit_sweep(runs, arguments.seed, arguments.budgets)
+    write_fit(arguments.workdir, fitted)
+    print("\n".join(headlines(fitted)))
+
+
+def plot(arguments: argparse.Namespace) -> None:
+    write_report(arguments.workdir, read_runs(arguments.workdir / running.RUNS_FILE), read_fit(arguments.workdir))
+    print(arguments.workdir / PAGE)
+
+
+def restartable(main: Callable[[], None]) -> None:
+    """Of a training that was told to stop and has saved, the exit code by which launchers start it again."""
+    try:
+        main()
+    except Preempted as saved:
+        print(f"preempted: {saved}", file=sys.stderr)
+        sys.exit(hosts.RESTART_EXIT_CODE)
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = parser().parse_args(argv)
+    command = {"plan": plan, "run": run, "fit": fit, "plot": plot}[arguments.command]
+    restartable(partial(command, arguments))
+
+
+if __name__ == "__main__":
+    run_command(main)

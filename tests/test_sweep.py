@@ -1,0 +1,196 @@
+"""The sweep's command: runs that are made once, whoever is at them and whatever is killed. Sizes are tiny."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from conftest import CACHE, random_record
+
+from hafm_jax import records, sweep, training
+from hafm_jax.errors import InputError
+from hafm_jax.scaling import running
+from hafm_jax.scaling.plan import Plan
+from hafm_jax.scaling.runs_file import read_runs
+
+REPOSITORY = Path(__file__).parents[1]
+CONFIG = """
+from configs.scaling import get_config as miniature
+
+def get_config():
+    config = miniature()
+    config.stages = {"semantic": {"window_cells": 4, "budgets_flops": (), "tokens": (4_000, 8_000)}}
+    config.sizes = ("16x1x1",)
+    config.rates.sizes = ()
+    config.held_out.update(size="16x3x1", budget_flops=1e9)
+    config.update(evaluations=4, validation_windows=16)
+    return config
+"""
+
+
+@pytest.fixture(scope="module")
+def token_set(tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("tokens")
+    summaries = [
+        records.write_split(directory, split, [{"id": f"{split}{i}"} | random_record(16, i) for i in range(n)], 1)
+        for split, n in (("train", 4), ("validation", 4))
+    ]
+    records.write_metadata(directory, summaries, {"test": True})
+    return directory
+
+
+def planned(token_set: Path, workdir: Path, config: str = CONFIG) -> Plan:
+    workdir.mkdir(exist_ok=True)
+    (workdir / "config.py").write_text(config)
+    sweep.main(["plan", "--config", f"{workdir}/config.py", "--data", str(token_set), "--workdir", str(workdir)])
+    return Plan.read(workdir)
+
+
+def start_all(workdir: Path, *arguments: str) -> subprocess.Popen:
+    environment = {
+        "PYTHONPATH": str(REPOSITORY),
+        "JAX_COMPILATION_CACHE_DIR": str(CACHE / "jax"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "hafm_jax.sweep", "run", "--workdir", str(workdir), "--all", *arguments],
+        cwd=REPOSITORY,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def steps_logged(directory: Path) -> list[int]:
+    """In the order in which they were made."""
+    lines = (directory / "metrics.jsonl").read_text().splitlines()
+    return [line["step"] for line in map(json.loads, lines) if "loss" in line]
+
+
+@pytest.fixture(scope="module")
+def made(token_set, tmp_path_factory) -> Path:
+    """A sweep that two processes made side by side."""
+    workdir = tmp_path_factory.mktemp("made")
+    planned(token_set, workdir)
+    processes = [start_all(workdir, "--workers", "1") for _ in range(2)]
+    said = [process.communicate(timeout=240)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n\n".join(said)
+    return workdir
+
+
+def test_two_processes_make_every_run_once(made, capsys):
+    plan = Plan.read(made)
+    for run in plan.runs():
+        steps = steps_logged(running.run_directory(made, run))
+        assert steps == sorted(set(steps)) and steps[-1] == plan.training(run).steps
+    runs = running.collect(made, plan)
+    assert {run.status for run in runs} == {"finished"} and read_runs(made / "runs.jsonl") == runs
+    for run in runs:
+        assert run.curve[-1] == [run.tokens, run.loss] and len(run.curve) == plan.config.evaluations
+        assert running.share_done(made, plan, run) == 1
+
+    sweep.main(["fit", "--workdir", str(made), "--budgets", "1e12"])
+    assert "no law: it needs at least 3 sizes" in capsys.readouterr().out
+    sweep.main(["plot", "--workdir", str(made)])
+    assert (made / "index.html").exists() and (made / "plots" / "curves.png").exists()
+
+
+def test_a_run_that_is_done_is_not_made_again(made, monkeypatch, capsys):
+    monkeypatch.setattr(running, "train", lambda *_: pytest.fail("it was trained again"))
+    sweep.main(["run", "--workdir", str(made), "--index", "0"])
+    assert "finished" in capsys.readouterr().out
+
+
+def test_after_a_kill_a_checkpoint_interval_is_lost_at_most(made, token_set, tmp_path):
+    plan = planned(token_set, tmp_path)
+    process = start_all(tmp_path)
+    killed = None
+    while killed is None:
+        assert process.poll() is None, process.communicate()[0]
+        begun = [r for r in plan.runs() if list(running.run_directory(tmp_path, r).glob("checkpoints/[0-9]*[0-9]"))]
+        killed = next((run for run in begun if running.share_done(tmp_path, plan, run) < 1), None)
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+    again = start_all(tmp_path)
+    assert again.wait(timeout=240) == 0, again.communicate()[0]
+    for run, undisturbed in zip(running.collect(tmp_path, plan), read_runs(made / "runs.jsonl"), strict=True):
+        assert run == undisturbed  # bit for bit
+        steps = steps_logged(running.run_directory(tmp_path, run))
+        lost = sum(a >= b for a, b in pairwise(steps))
+        made_twice = len(steps) - len(set(steps))
+        assert lost <= 1 and made_twice <= plan.training(run).checkpoint_every
+
+
+def test_a_run_that_somebody_makes_is_left_to_them(token_set, tmp_path, monkeypatch):
+    plan = planned(token_set, tmp_path)
+    monkeypatch.setattr(running, "train", lambda *_: pytest.fail("it was taken"))
+    run = plan.runs()[0]
+    directory = running.run_directory(tmp_path, run)
+    directory.mkdir(parents=True)
+    with (directory / "claim").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert running.make_run(tmp_path, plan, run) == running.TAKEN
+    assert not (directory / "result.json").exists()
+
+
+@pytest.mark.parametrize("how", ["not finite", "worse than chance"])
+def test_a_diverged_run_is_done_and_named(token_set, tmp_path, monkeypatch, how):
+    plan = planned(token_set, tmp_path)
+    run = plan.runs()[0]
+    steps = plan.training(run).steps
+
+    def train(config, sets, workdir, quiet):
+        losses = {"step": steps, "validation_loss": 6.3, "validation_loss_per_codebook": [6.3]}  # ln 500 = 6.2
+        (workdir / "metrics.jsonl").write_text(json.dumps(losses) + "\n")
+        if how == "not finite":
+            raise training.NotFinite("at step 3")
+
+    monkeypatch.setattr(running, "train", train)
+    assert running.make_run(tmp_path, plan, run) == "diverged"
+    first, *others = running.collect(tmp_path, plan)
+    assert first.status == "diverged" and first.loss is None and first.curve == [[run.tokens, 6.3]]
+    assert {run.status for run in others} == {"unfinished"}
+
+
+def test_a_sweep_can_be_extended_but_not_changed(made, token_set, tmp_path, capsys):
+    os.symlink(made / "runs", tmp_path / "runs")
+    plan = planned(token_set, tmp_path, CONFIG.replace("(4_000, 8_000)", "(2_000, 4_000, 8_000)"))
+    assert [run.status for run in running.collect(tmp_path, plan)].count("unfinished") == 1
+    assert "on one cpu" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"another clip_norm.*new --workdir"):
+        planned(
+            token_set, tmp_path, CONFIG.replace("return config", "config.training.clip_norm = 2.0\n    return config")
+        )
+
+
+def test_bad_arguments_say_what_is_expected(token_set, tmp_path):
+    arguments = ["--data", str(token_set), "--workdir", str(tmp_path)]
+    for command, says in (
+        (["plan", "--config", "none.py", *arguments], "none.py cannot be used"),
+        (["plan", "--data", "nowhere", "--workdir", str(tmp_path)], "nowhere is no folder"),
+        (["plan", "--device", "abacus", *arguments], "expected one of cpu"),
+        (["run", "--index", "0", "--workdir", str(tmp_path)], "plan first"),
+        (["fit", "--workdir", str(tmp_path)], "plan first"),
+    ):
+        with pytest.raises(InputError, match=says):
+            sweep.main(command)
+    planned(token_set, tmp_path)
+    for command, says in (
+        (["run", "--index", "99"], "expected 0 to 2"),
+        (["run", "--all", "--workers", "0"], "at least 1"),
+        (["plot"], "fit first"),
+    ):
+        with pytest.raises(InputError, match=says):
+            sweep.main([*command, "--workdir", str(tmp_path)])

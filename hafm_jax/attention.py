@@ -82,13 +82,14 @@ def plain(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array) -> jax.Arra
     return jnp.einsum("bhqt,bhte->bhqe", jax.nn.softmax(scores, axis=-1).astype(v.dtype), v)
 
 
-def blocked_bias(
-    tables: dict[str, jax.Array], stage: Stage, num_cells: int, position: str, num_tokens: int | None = None
-) -> BlockedBias:
-    """The bias of the first `num_tokens` (None: all) of a sequence of `num_cells`; tables: name -> float32 [S, N, H].
+def _loops(
+    stage: Stage, num_cells: int, position: str, num_tokens: int | None = None
+) -> tuple[tuple[Loop, ...], list[tuple[int, int, int]]]:
+    """The loops over the first `num_tokens` (None: all) of a sequence of `num_cells`, and of each segment which rows
+    its blocks share: arguments of PositionBias.rows.
 
-    The rows that a segment's blocks share are those of its last block in a sequence of twice the length: earlier
-    blocks read them further right, past the end of the earlier segments.
+    These rows are those of its last block in a sequence of twice the length: earlier blocks read them further right,
+    past the end of the earlier segments.
     """
     parts, twice = (segments(stage, n, position) for n in (num_cells, 2 * num_cells))
     loops, spans, offset = [], [], 0
@@ -112,12 +113,28 @@ def blocked_bias(
                 key_start, column = key_start + key.length, column + wide_key.length
             loops.append(Loop(offset + start, tokens, (stop - start) // tokens, number, tuple(keys)))
         offset += query.length
+    return tuple(loops), spans
+
+
+def num_computed_pairs(stage: Stage, num_cells: int, position: str) -> int:
+    """Pairs of a query and a key whose scores are computed: some are hidden by the mask."""
+    return sum(
+        loop.num_blocks * loop.block_tokens * sum(keys.stop - keys.start for keys in loop.keys)
+        for loop in _loops(stage, num_cells, position)[0]
+    )
+
+
+def blocked_bias(
+    tables: dict[str, jax.Array], stage: Stage, num_cells: int, position: str, num_tokens: int | None = None
+) -> BlockedBias:
+    """Of the first `num_tokens` (None: all) of a sequence of `num_cells`; tables: name -> float32 [S, N, H]."""
+    loops, spans = _loops(stage, num_cells, position, num_tokens)
 
     def shared_rows(tables: dict[str, jax.Array]) -> tuple[jax.Array, ...]:
         bias = PositionBias(tables, stage, 2 * num_cells, position)
         return tuple(bias.rows(segment, *span) for segment, span in zip(bias.segments, spans, strict=True))
 
-    return BlockedBias(tuple(loops), jax.vmap(shared_rows)(tables))
+    return BlockedBias(loops, jax.vmap(shared_rows)(tables))
 
 
 def causal_attention(q: jax.Array, k: jax.Array, v: jax.Array, bias: BlockedBias) -> jax.Array:

@@ -16,11 +16,12 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from hafm_jax import model, sharding
+from hafm_jax.attention import num_computed_pairs
 from hafm_jax.data import Batch
 from hafm_jax.errors import InputError
 from hafm_jax.loss import stage_loss
 from hafm_jax.optim import learning_rate, optimizer
-from hafm_jax.sizes import StageConfig
+from hafm_jax.sizes import StageConfig, train_flops
 
 State = dict[str, Any]  # params, opt_state, step
 MOMENT_DTYPES = ("float32", "bfloat16")
@@ -43,6 +44,16 @@ def stage_config(config: ConfigDict) -> StageConfig:
 def split_batch(config: StageConfig, batch: Batch) -> tuple[list[jax.Array], jax.Array]:
     """(condition tokens in the stage's order, target tokens), each [B, F, K]."""
     return [batch[s.name] for s in config.streams.conditions], batch[config.streams.target.name]
+
+
+def step_flops(config: StageConfig, batch_size: int) -> int:
+    """FLOPs of the products that a step computes without remat: the model's (sizes.train_flops), and what attention in
+    blocks adds to them, pairs that the mask hides and scores that the backward pass forms again."""
+    tokens = config.streams.num_tokens(config.window_cells)
+    pairs = num_computed_pairs(config.streams, config.window_cells, config.position)
+    # Of each pair, in each layer, a product of 2 D FLOPs: two forward and five backward, of which the model has four.
+    added = 2 * config.d_model * config.num_layers * (7 * pairs - 6 * tokens * (tokens + 1) // 2)
+    return batch_size * (train_flops(config, config.window_cells) + added)
 
 
 def init_state(config: StageConfig, optimizer: optax.GradientTransformation, key: jax.Array) -> State:

@@ -15,6 +15,7 @@ import argparse
 import importlib.util
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
@@ -208,7 +209,9 @@ def _in_processes(workdir: Path, workers: int, show: Callable[[], None]) -> None
             child.terminate()  # they save after the step that they are at
         for child in children:
             child.join()
-        raise
+        if all(child.exitcode == 128 + signal.SIGINT for child in children):  # Ctrl-C is heard by all of a terminal
+            raise
+        raise Preempted("what was begun is saved; run the same command again") from None
     if failed := [child.exitcode for child in children if child.exitcode]:
         sys.exit(max(failed) if max(failed) > 0 else 1)
 

@@ -8,7 +8,7 @@ import pytest
 from conftest import random_params, random_tokens, tiny_config
 
 from hafm_jax import attention, model
-from hafm_jax.sizes import SIZES, StageConfig, forward_flops, num_parameters
+from hafm_jax.sizes import SIZES, StageConfig, num_parameters
 from hafm_jax.streams import STAGES
 
 forward = jax.jit(model.forward, static_argnums=0)
@@ -26,23 +26,6 @@ def test_analytic_parameters_are_the_real_ones(stage, size, position):
 def test_base_has_the_size_of_the_authors_checkpoints():
     total = sum(num_parameters(StageConfig.of_size(s, "base", window_cells=250)) for s in STAGES)
     assert 245e6 < total < 260e6
-
-
-def test_analytic_flops_agree_with_the_compiler():
-    config = tiny_config("semantic", window_cells=32)
-    params = random_params(config)
-    conditions, target = random_tokens("semantic", 1, 32)
-    # One block of queries: the compiler then counts the whole square of attention, we the half that is used.
-    compiled = jax.jit(model.forward, static_argnums=0).lower(config, params, conditions, target).compile()
-    tokens = STAGES["semantic"].num_tokens(32)
-    unused = 2 * config.num_layers * tokens * (tokens - 1) * config.d_model
-    assert tokens // 2 <= attention.BLOCK_TOKENS  # a segment a block
-    counted = compiled.cost_analysis()["flops"]
-    # The scan's body is counted once, so compare one layer's work; elementwise work is the compiler's surplus.
-    analytic = forward_flops(config, 32)
-    heads = 2 * 64 * config.d_model * 500
-    one_layer = (analytic - heads) / config.num_layers + heads
-    assert one_layer < counted + unused < 2.5 * one_layer + unused
 
 
 @pytest.mark.parametrize("kept", ["attention", "layer"])

@@ -81,7 +81,7 @@ def test_time_and_cost_are_those_of_the_device(plan):
     plan.config.devices = {"one": {"flops_per_s": 1e12, "least_step_s": 0.5, "start_s": 7.0, "usd_per_hour": 36.0}}
     run = plan.runs()[0]
     training = plan.training(run)
-    assert run.flops / training.steps < 0.5e12  # every step takes the least time
+    assert run.flops / training.steps < 0.1e12  # every step takes the least time
     evaluated = math.ceil(training.steps / training.eval_every) * plan.config.validation_windows
     config = StageConfig.of_size(run.stage, run.size, window_cells=training.window_cells)
     expected_s = 7.0 + 0.5 * training.steps + evaluated * train_flops(config, training.window_cells) / 3 / 1e12

@@ -17,6 +17,7 @@ from conftest import CACHE, random_record
 
 from hafm_jax import records, sweep, training
 from hafm_jax.errors import InputError
+from hafm_jax.hosts import RESTART_EXIT_CODE
 from hafm_jax.scaling import running
 from hafm_jax.scaling.plan import Plan
 from hafm_jax.scaling.runs_file import read_runs
@@ -111,15 +112,29 @@ def test_a_run_that_is_done_is_not_made_again(made, monkeypatch, capsys):
     assert "finished" in capsys.readouterr().out
 
 
+def wait_for_a_step(process: subprocess.Popen, workdir: Path, plan: Plan) -> None:
+    """Until a run has made one since its last checkpoint, and is not done."""
+
+    def under_way(run) -> bool:
+        directory = running.run_directory(workdir, run)
+        saved = [int(path.name) for path in directory.glob("checkpoints/[0-9]*[0-9]")]
+        share = running.share_done(workdir, plan, run)
+        return bool(saved) and max(saved) / plan.training(run).steps < share < 1
+
+    while not any(map(under_way, plan.runs())):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+
+
 def test_after_a_kill_a_checkpoint_interval_is_lost_at_most(made, token_set, tmp_path):
     plan = planned(token_set, tmp_path)
     process = start_all(tmp_path)
-    killed = None
-    while killed is None:
-        assert process.poll() is None, process.communicate()[0]
-        begun = [r for r in plan.runs() if list(running.run_directory(tmp_path, r).glob("checkpoints/[0-9]*[0-9]"))]
-        killed = next((run for run in begun if running.share_done(tmp_path, plan, run) < 1), None)
-        time.sleep(0.01)
+    wait_for_a_step(process, tmp_path, plan)
+    process.terminate()  # the parent alone: it tells its workers
+    assert process.wait(timeout=60) == RESTART_EXIT_CODE, process.communicate()[0]
+
+    process = start_all(tmp_path)
+    wait_for_a_step(process, tmp_path, plan)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
 

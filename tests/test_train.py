@@ -18,7 +18,7 @@ from hafm_jax.errors import InputError
 from hafm_jax.optim import optimizer
 from hafm_jax.sharding import make_mesh
 from hafm_jax.sizes import SIZES, Size, num_parameters
-from hafm_jax.step import Programs, eval_step, init_state, split_batch, stage_config, train_step
+from hafm_jax.step import Programs, eval_step, init_state, split_batch, stage_config, step_flops, train_step
 from hafm_jax.streams import STAGES
 
 
@@ -175,3 +175,12 @@ def test_parts_of_a_batch_make_the_same_step(tiny):
     whole = metrics_of(1)
     for parts in (2, 4):
         np.testing.assert_allclose(metrics_of(parts), whole, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("stage", "window_cells"), [("semantic", 64), ("coarse", 16), ("fine", 16)])
+def test_analytic_flops_are_those_that_the_compiler_counts(stage, window_cells, tiny):
+    """Every loop has one iteration here, as the compiler counts them. benchmarks/flops.py has all sizes."""
+    tiny.update(stage=stage, size="96x1x6", window_cells=window_cells)
+    programs = Programs(tiny, make_mesh(1, 1, 1))
+    counted = programs.compile(tiny.batch_size).cost_analysis()["flops"]
+    assert counted == pytest.approx(step_flops(programs.config, tiny.batch_size), rel=0.05)

@@ -18,7 +18,8 @@ from hafm_jax.errors import InputError
 from hafm_jax.scaling.rules import WARMUP_SHARE, batch_windows, learning_rate
 from hafm_jax.scaling.runs_file import Run
 from hafm_jax.scaling.texts import si
-from hafm_jax.sizes import StageConfig, forward_flops, num_layer_parameters, num_parameters, train_flops
+from hafm_jax.sizes import forward_flops, num_layer_parameters, num_parameters, train_flops
+from hafm_jax.step import stage_config, step_flops
 from hafm_jax.streams import STAGES
 from hafm_jax.training import check_config
 
@@ -69,23 +70,15 @@ class Plan:
         """How long a run should take on a device of the configuration, evaluations included."""
         d = self.config.devices[device]
         training = self.training(run)
-        stage = _stage_config(training)
+        stage = stage_config(training)
         evaluations = math.ceil(training.steps / training.eval_every) * self.config.validation_windows
         evaluations *= forward_flops(stage, stage.window_cells)
-        of_steps = training.steps * max(d.least_step_s, run.flops / training.steps / d.flops_per_s)
+        of_steps = training.steps * max(d.least_step_s, step_flops(stage, run.batch_size) / d.flops_per_s)
         return d.start_s + of_steps + evaluations / d.flops_per_s
 
 
 def target_tokens(stage: str, window_cells: int) -> int:
     return window_cells * STAGES[stage].target.tokens_per_cell
-
-
-def _stage_config(training: ConfigDict) -> StageConfig:
-    fields = {name: training[name] for name in ("window_cells", "position", "compute_dtype")}
-    try:
-        return StageConfig.of_size(training.stage, training.size, **fields)
-    except ValueError as error:
-        raise InputError(str(error)) from error
 
 
 class _Runs:
@@ -118,7 +111,7 @@ class _Runs:
         of_stage = self._config.stages[stage]
         training = ConfigDict(self._config.training)
         training.update(stage=stage, size=size, window_cells=of_stage.window_cells)
-        config = _stage_config(training)
+        config = stage_config(training)
         per_window = target_tokens(stage, config.window_cells)
         flops_per_window = train_flops(config, config.window_cells)
         tokens = tokens or flops * per_window / flops_per_window

@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     )
     which = run.add_mutually_exclusive_group(required=True)
     which.add_argument("--index", type=int, help="the number of a run, on all devices that there are")
-    which.add_argument("--all", action="store_true", help="all runs that nobody else makes, the longest first")
+    which.add_argument("--all", action="store_true", help="all runs that nobody else makes, the longest first, held out ones last")
     run.add_argument("--workers", type=int, default=1, help="with --all: runs at a time, sharing the devices")
     run.add_argument("--ray", action="store_true", help="with --all: each run a task of the cluster of RAY_ADDRESS")
     run.add_argument("--ray-gpus", type=float, default=1.0, help="GPUs of a run on Ray, 0.25 for four at once")
@@ -184,8 +184,9 @@ def make_all(workdir: Path, planned: Plan, arguments: argparse.Namespace) -> Non
 
 
 def longest_first(runs: Sequence[Run]) -> list[int]:
-    """Indices: so several workers end at about the same time."""
-    return [run.index for run in sorted(runs, key=lambda run: -run.flops)]
+    """Indices: so several workers end at about the same time. Runs that are held out come last: `fit` can predict them
+    while they are made."""
+    return [run.index for run in sorted(runs, key=lambda run: (run.held_out, -run.flops))]
 
 
 def _make_one(workdir: Path, index: int) -> str:

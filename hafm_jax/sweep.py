@@ -75,7 +75,9 @@ def parser() -> argparse.ArgumentParser:
     )
     which = run.add_mutually_exclusive_group(required=True)
     which.add_argument("--index", type=int, help="the number of a run, on all devices that there are")
-    which.add_argument("--all", action="store_true", help="all runs that nobody else makes, the longest first, held out ones last")
+    which.add_argument(
+        "--all", action="store_true", help="all runs that nobody else makes, the longest first, held out ones last"
+    )
     run.add_argument("--workers", type=int, default=1, help="with --all: runs at a time, sharing the devices")
     run.add_argument("--ray", action="store_true", help="with --all: each run a task of the cluster of RAY_ADDRESS")
     run.add_argument("--ray-gpus", type=float, default=1.0, help="GPUs of a run on Ray, 0.25 for four at once")
@@ -232,9 +234,9 @@ def _worker(workdir: Path, workers: int) -> None:
 
 
 def fit(arguments: argparse.Namespace) -> None:
-    runs = running.collect(arguments.workdir, Plan.read(arguments.workdir))
-    fitted = fit_sweep(runs, arguments.seed, arguments.budgets)
-    write_fit(arguments.workdir, fitted)
+    planned = Plan.read(arguments.workdir)
+    fitted = fit_sweep(running.collect(arguments.workdir, planned), arguments.seed, arguments.budgets)
+    write_fit(arguments.workdir, fitted | {"machines": running.machines(arguments.workdir, planned)})
     print("\n".join(headlines(fitted)))
 
 

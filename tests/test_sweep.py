@@ -12,6 +12,7 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
+import jax
 import pytest
 from conftest import CACHE, random_record
 
@@ -102,6 +103,8 @@ def test_two_processes_make_every_run_once(made, capsys):
 
     sweep.main(["fit", "--workdir", str(made), "--budgets", "1e12"])
     assert "no law: it needs at least 3 sizes" in capsys.readouterr().out
+    (machine,) = json.loads((made / "fit.json").read_text())["machines"]
+    assert machine["versions"]["jax"] == jax.__version__ and machine["devices"] == ["cpu"]
     sweep.main(["plot", "--workdir", str(made)])
     assert (made / "index.html").exists() and (made / "plots" / "curves.png").exists()
 

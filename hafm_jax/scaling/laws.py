@@ -12,6 +12,7 @@
                     the best parameters, tokens and, from the law, loss (estimates), and what of it is `beyond` the runs
         held_out    runs kept from the fit: predicted (estimate; its interval has a run's scatter in it), measured
     learning_rates  stage -> optima by width (hafm_jax/scaling/widths.py)
+    machines        what the runs were made on and with, where the sweep's command wrote the file
 
 An estimate is a value and its 95 % interval over bootstrap draws of the runs (for the IsoFLOP rows: of residuals), None
 where too few draws have an answer. What is `missing` says why, in words.

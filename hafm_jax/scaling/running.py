@@ -136,6 +136,18 @@ def collect(workdir: Path, plan: Plan) -> list[Run]:
     return runs
 
 
+def machines(workdir: Path, plan: Plan) -> list[dict[str, Any]]:
+    """What the runs were made on and with, each kind once: versions, devices, device_count, cores."""
+    found: list[dict[str, Any]] = []
+    for run in plan.runs():
+        path = run_directory(workdir, run) / "config.json"
+        if path.exists():
+            said = json.loads(path.read_text())
+            machine = {name: said[name] for name in ("versions", "devices", "device_count", "cores")}
+            found += [machine] if machine not in found else []
+    return found
+
+
 def share_done(workdir: Path, plan: Plan, run: Run) -> float:
     """How much of a run has been made, 0 to 1, by its last logged step."""
     directory = run_directory(workdir, run)

@@ -37,7 +37,12 @@ def get_config() -> ConfigDict:
 
     # Does the rule's learning rate stay the best when the width changes? Runs alike but for the rate, at equal tokens
     config.rates = ConfigDict(
-        {"sizes": ("48x2x3", "96x2x6", "144x2x9"), "factors": (0.25, 0.5, 1.0, 2.0, 4.0), "tokens": 200_000}
+        {
+            "stages": ("semantic",),
+            "sizes": ("48x2x3", "96x2x6", "144x2x9"),
+            "factors": (0.25, 0.5, 1.0, 2.0, 4.0),
+            "tokens": 200_000,
+        }
     )
 
     # Predicted first, measured after, in no fit

@@ -99,9 +99,10 @@ class _Runs:
                 for tokens in of_stage.tokens:
                     for size in self._config.sizes:
                         self._add(stage, size, seed, tokens=tokens)
-            for size in self._config.rates.sizes:
-                for factor in self._config.rates.factors:
-                    self._add(stage, size, self._config.seeds[0], tokens=self._config.rates.tokens, factor=factor)
+            rates = self._config.rates
+            for size in rates.sizes if stage in rates.stages else ():
+                for factor in rates.factors:
+                    self._add(stage, size, self._config.seeds[0], tokens=rates.tokens, factor=factor)
             held_out = self._config.held_out
             self._add(stage, held_out.size, self._config.seeds[0], flops=held_out.budget_flops, held_out=True)
         return list(self._found.values())

@@ -5,8 +5,8 @@
     python -m hafm_jax.sweep fit --workdir SWEEP
     python -m hafm_jax.sweep plot --workdir SWEEP
 
-A sweep's folder holds plan.json, runs/NAME/ (a work directory of hafm_jax.train each), runs.jsonl (a line a run: what
-was asked and what came out), fit.json, plots/ and index.html. Each command has its own --help.
+A sweep's folder holds plan.json and plan.txt, runs/NAME/ (a work directory of hafm_jax.train each), runs.jsonl (a line
+a run: what was asked and what came out), fit.json, plots/ and index.html. Each command has its own --help.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from hafm_jax import hosts, work
+from hafm_jax.atomic import write_bytes
 from hafm_jax.compiled import use_compilation_cache
 from hafm_jax.errors import InputError, run_command
 from hafm_jax.scaling import running
@@ -39,6 +40,7 @@ from hafm_jax.scaling.runs_file import Run, read_runs
 from hafm_jax.scaling.texts import headlines
 from hafm_jax.training import Preempted, token_sets
 
+TABLE_FILE = "plan.txt"
 POLL_S = 1.0  # how often the bar looks at the runs
 GPU_SHARE = 0.9  # of a GPU's memory, that all workers together take
 BAR = "{desc} {percentage:3.0f}%|{bar}| {n:.1f} of {total:.1f} TFLOP, {elapsed} gone, {remaining} left"
@@ -57,9 +59,9 @@ def parser() -> argparse.ArgumentParser:
     plan = command(
         "plan",
         "write down the runs, and say what they cost",
-        "Makes plan.json and runs.jsonl of a configuration, and prints every run: N parameters (without embeddings\n"
-        "and heads), D target tokens, FLOPs, and what they should cost on a device. Planned again with more runs, a\n"
-        "sweep keeps those that are done; a run that was begun cannot be changed.",
+        "Makes plan.json, plan.txt and runs.jsonl of a configuration, and prints every run: N parameters (without\n"
+        "embeddings and heads), D target tokens, FLOPs, and what they should cost on a device. Planned anew with more\n"
+        "runs, a sweep keeps those that are done; a run that was begun cannot be changed.",
     )
     plan.add_argument("--config", type=Path, default=Path("configs/scaling.py"), help="(default: %(default)s)")
     plan.add_argument("--data", nargs="+", required=True, metavar="TOKENS", help="token sets, as of hafm_jax.train")
@@ -135,9 +137,11 @@ def plan(arguments: argparse.Namespace) -> None:
     planned.write(arguments.workdir)
     running.collect(arguments.workdir, planned)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.rjust(width) for cell, width in zip(row[:-1], widths[:-1], strict=True)) + f"  {row[-1]}")
-    print(f"on one {device}, an estimate; {arguments.workdir / PLAN_FILE} is written")
+    hourly = planned.config.devices[device].usd_per_hour
+    lines = ["  ".join(map(str.rjust, row[:-1], widths[:-1])) + f"  {row[-1]}" for row in rows]
+    text = "\n".join([*lines, f"Time and cost: an estimate, on one {device} at {hourly:g} USD an hour"])
+    write_bytes(arguments.workdir / TABLE_FILE, f"{text}\n".encode())
+    print(f"{text}\n{arguments.workdir / TABLE_FILE} has this table, {PLAN_FILE} what run needs")
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -16,7 +16,7 @@ import jax
 import pytest
 from conftest import CACHE, random_record
 
-from hafm_jax import records, sweep, training
+from hafm_jax import records, sweep, training, work
 from hafm_jax.errors import InputError
 from hafm_jax.hosts import RESTART_EXIT_CODE
 from hafm_jax.scaling import running
@@ -182,11 +182,28 @@ def test_a_diverged_run_is_done_and_named(token_set, tmp_path, monkeypatch, how)
     assert {run.status for run in others} == {"unfinished"}
 
 
+def test_on_ray_every_run_is_a_task(token_set, tmp_path, monkeypatch, capsys):
+    planned(token_set, tmp_path)
+    made = []
+
+    def do_all(function, indices, workers, *, on_ray, ray_gpus):
+        assert on_ray and ray_gpus == 0.25
+        for index in indices:
+            yield index, function(index)
+
+    monkeypatch.setattr(work, "do_all", do_all)
+    monkeypatch.setattr(running, "make_run", lambda workdir, plan, run, quiet: made.append((workdir, run.index, quiet)))
+    sweep.main(["run", "--workdir", str(tmp_path), "--all", "--ray", "--ray-gpus", "0.25"])
+    assert made == [(tmp_path, 1, True), (tmp_path, 0, True), (tmp_path, 2, True)]  # the longest first, held out last
+    assert "3 unfinished" in capsys.readouterr().out
+
+
 def test_a_sweep_can_be_extended_but_not_changed(made, token_set, tmp_path, capsys):
     os.symlink(made / "runs", tmp_path / "runs")
     plan = planned(token_set, tmp_path, CONFIG.replace("(4_000, 8_000)", "(2_000, 4_000, 8_000)"))
     assert [run.status for run in running.collect(tmp_path, plan)].count("unfinished") == 1
-    assert "on one cpu" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "on one cpu" in said and said.startswith((tmp_path / "plan.txt").read_text())
     with pytest.raises(InputError, match=r"another clip_norm.*new --workdir"):
         planned(
             token_set, tmp_path, CONFIG.replace("return config", "config.training.clip_norm = 2.0\n    return config")
@@ -198,7 +215,7 @@ def test_bad_arguments_say_what_is_expected(token_set, tmp_path):
     for command, says in (
         (["plan", "--config", "none.py", *arguments], "none.py cannot be used"),
         (["plan", "--data", "nowhere", "--workdir", str(tmp_path)], "nowhere is no folder"),
-        (["plan", "--device", "abacus", *arguments], "expected one of cpu"),
+        (["plan", "--device", "abacus", *arguments], "abacus; expected one of .*cpu"),
         (["run", "--index", "0", "--workdir", str(tmp_path)], "plan first"),
         (["fit", "--workdir", str(tmp_path)], "plan first"),
     ):

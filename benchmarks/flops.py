@@ -77,7 +77,7 @@ def measure(stage: str, size: str) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     sweep = get_sweep()
-    sizes = dict.fromkeys([*SIZES, *sweep.sizes, *sweep.rates.sizes, sweep.held_out.size])
+    sizes = dict.fromkeys([*SIZES, *sweep.sizes, *sweep.rates.sizes, *sweep.held_out.sizes])
     parser.add_argument("--sizes", nargs="+", default=list(sizes), help="(default: all)")
     parser.add_argument("--out", type=Path, help="where to write JSON")
     arguments = parser.parse_args()

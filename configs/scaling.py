@@ -32,7 +32,14 @@ def get_config() -> ConfigDict:
             "coarse": {"window_cells": 32, "budgets_flops": (2.5e11, 6.25e11, 1.56e12, 3.9e12), "tokens": ()},
         }
     )
-    config.sizes = ("16x1x1", "32x1x2", "48x2x3", "64x2x4", "96x3x6", "144x3x9")  # width x layers x heads, or rows of SIZES
+    config.sizes = (
+        "16x1x1",
+        "32x1x2",
+        "48x2x3",
+        "64x2x4",
+        "96x3x6",
+        "144x3x9",
+    )  # width x layers x heads, or rows of SIZES
     config.seeds = (0,)
 
     # Does the rule's learning rate stay the best when the width changes? Runs alike but for the rate, at equal tokens
@@ -46,7 +53,7 @@ def get_config() -> ConfigDict:
     )
 
     # Predicted first, measured after, in no fit
-    config.held_out = ConfigDict({"size": "192x4x12", "budget_flops": 1e13})
+    config.held_out = ConfigDict({"sizes": ("48x2x3", "192x4x12"), "budget_flops": 1e13})
 
     # How a run is looked at
     config.evaluations = 6  # a run, evenly spaced, with a checkpoint at each

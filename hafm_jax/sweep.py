@@ -34,7 +34,7 @@ from hafm_jax.compiled import use_compilation_cache
 from hafm_jax.errors import InputError, run_command
 from hafm_jax.scaling import running
 from hafm_jax.scaling.laws import fit_sweep, read_fit, write_fit
-from hafm_jax.scaling.plan import PLAN_FILE, Plan, plan_rows
+from hafm_jax.scaling.plan import PLAN_FILE, Plan, folder, plan_rows
 from hafm_jax.scaling.plots import PAGE, write_report
 from hafm_jax.scaling.runs_file import Run, read_runs
 from hafm_jax.scaling.texts import headlines
@@ -119,9 +119,9 @@ def read_config(path: Path) -> ConfigDict:
 
 def plan(arguments: argparse.Namespace) -> None:
     data = [str(Path(argument).absolute()) for argument in arguments.data]
-    for folder, _ in token_sets(data):
-        if not folder.is_dir():
-            raise InputError(f"--data {folder} is no folder; expected a token set of tokenize/extract_tokens.py")
+    for directory, _ in token_sets(data):
+        if not directory.is_dir():
+            raise InputError(f"--data {directory} is no folder; expected a token set of tokenize/extract_tokens.py")
     planned = Plan(read_config(arguments.config), data)
     device = arguments.device or planned.config.device
     if device not in planned.config.devices:
@@ -179,7 +179,8 @@ def make_all(workdir: Path, planned: Plan, arguments: argparse.Namespace) -> Non
 
         if arguments.ray:
             on_ray = {"on_ray": True, "ray_gpus": arguments.ray_gpus}
-            with closing(work.do_all(partial(_make_one, workdir), longest_first(runs), 1, **on_ray)) as results:
+            names = [folder(run) for run in longest_first(runs)]
+            with closing(work.do_all(partial(_make_named, workdir), names, 1, **on_ray)) as results:
                 for _ in results:
                     show()
         else:
@@ -189,16 +190,17 @@ def make_all(workdir: Path, planned: Plan, arguments: argparse.Namespace) -> Non
     print(", ".join(f"{number} {status}" for status, number in counts.items()))
 
 
-def longest_first(runs: Sequence[Run]) -> list[int]:
-    """Indices: so several workers end at about the same time. Runs that are held out come last: `fit` can predict them
-    while they are made."""
-    return [run.index for run in sorted(runs, key=lambda run: (run.held_out, -run.flops))]
+def longest_first(runs: Sequence[Run]) -> list[Run]:
+    """So several workers end at about the same time. Runs that are held out come last: `fit` can predict them while
+    they are made."""
+    return sorted(runs, key=lambda run: (run.held_out, -run.flops))
 
 
-def _make_one(workdir: Path, index: int) -> str:
+def _make_named(workdir: Path, name: str) -> str:
     planned = Plan.read(workdir)
+    (chosen,) = (run for run in planned.runs() if folder(run) == name)
     use_compilation_cache()
-    return running.make_run(workdir, planned, planned.runs()[index], quiet=True)
+    return running.make_run(workdir, planned, chosen, quiet=True)
 
 
 def _in_processes(workdir: Path, workers: int, show: Callable[[], None]) -> None:
@@ -231,8 +233,10 @@ def _worker(workdir: Path, workers: int) -> None:
         os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{GPU_SHARE / workers:.3f}"
 
     def make() -> None:
-        for index in longest_first(Plan.read(workdir).runs()):
-            _make_one(workdir, index)
+        planned = Plan.read(workdir)
+        use_compilation_cache()
+        for chosen in longest_first(planned.runs()):
+            running.make_run(workdir, planned, chosen, quiet=True)
 
     run_command(partial(restartable, make))
 

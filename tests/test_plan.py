@@ -38,8 +38,10 @@ def test_every_size_meets_every_budget(plan):
                 (size, factor) for size in config.rates.sizes for factor in config.rates.factors
             }
             assert len({run.tokens for run in swept}) == 1
-        (held_out,) = (r for r in runs if r.stage == stage and r.held_out)
-        assert held_out.flops > 1.5 * max(r.flops for r in runs if r.stage == stage and not r.held_out)
+        held_out = [r for r in runs if r.stage == stage and r.held_out]
+        assert [run.size for run in held_out] == list(config.held_out.sizes)
+        largest = max(r.flops for r in runs if r.stage == stage and not r.held_out)
+        assert all(run.flops > 1.5 * largest for run in held_out)
 
 
 def test_a_run_is_what_its_training_makes(plan):

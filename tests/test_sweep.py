@@ -32,7 +32,7 @@ def get_config():
     config.stages = {"semantic": {"window_cells": 4, "budgets_flops": (), "tokens": (4_000, 8_000)}}
     config.sizes = ("16x1x1",)
     config.rates.sizes = ()
-    config.held_out.update(size="16x3x1", budget_flops=1e9)
+    config.held_out.update(sizes=("16x3x1",), budget_flops=1e9)
     config.update(evaluations=4, validation_windows=16)
     return config
 """

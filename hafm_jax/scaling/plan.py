@@ -104,7 +104,8 @@ class _Runs:
                 for factor in rates.factors:
                     self._add(stage, size, self._config.seeds[0], tokens=rates.tokens, factor=factor)
             held_out = self._config.held_out
-            self._add(stage, held_out.size, self._config.seeds[0], flops=held_out.budget_flops, held_out=True)
+            for size in held_out.sizes:
+                self._add(stage, size, self._config.seeds[0], flops=held_out.budget_flops, held_out=True)
         return list(self._found.values())
 
     def _add(self, stage, size, seed, *, tokens=0.0, flops=0.0, factor=1.0, isoflop=None, held_out=False) -> None:

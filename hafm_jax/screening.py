@@ -23,6 +23,7 @@ class Reason(StrEnum):
     NO_SINGING = "no singing"
     DUPLICATE = "duplicate"
     NOT_IN_METADATA = "not in the metadata"
+    TWO_LENGTHS = "stems of two lengths"
 
 
 class Reject(NamedTuple):

@@ -7,12 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import CACHE
+from conftest import CACHE, random_record
 
 from hafm_jax import extraction, records
 from hafm_jax.audio.codecs import load_codec
@@ -87,7 +90,7 @@ def test_records_are_what_the_tokenizers_make_of_each_song(whole, songs, tokeniz
 
 def test_what_the_set_holds_is_counted(whole):
     statistics = records.read_tokens_json(whole)["made_by"]["statistics"]
-    assert statistics["train"]["songs"] == 7 and statistics["train"]["rejected"] == 1
+    assert statistics["train"]["songs"] == 7 and statistics["train"]["rejected_by_reason"] == {"damaged": 1}
     assert statistics["train"]["licences"] == {"CC BY 4.0": 4, "not stated": 3}
     source = records.TokenRecords(whole, "train")
     for name, form in records.FIELDS.items():
@@ -99,6 +102,38 @@ def test_what_the_set_holds_is_counted(whole):
             assert row["entropy_bits"] == pytest.approx(-(share * np.log2(share)).sum(), abs=1e-4)
     page = (whole / "card.html").read_text()
     assert "CC BY 4.0" in page and page.count("<svg") == 2 and "vocal_semantic" in page
+
+
+@pytest.mark.parametrize("song_s", [0.1, 1.0])
+def test_songs_in_memory_are_bounded_in_seconds(monkeypatch, tmp_path, song_s):
+    """Many short ones and a few long ones: what is read ahead and heard together, and a song more at each place."""
+    held_s = peak_s = 0.0
+    lock = threading.Lock()
+
+    def change(seconds: float) -> None:
+        nonlocal held_s, peak_s
+        with lock:
+            held_s += seconds
+            peak_s = max(peak_s, held_s)
+
+    def hear(folder, *_):
+        change(song_s)
+        acoustic = np.zeros(round(24_000 * song_s), np.float32)
+        weakref.finalize(acoustic, change, -song_s)
+        return extraction.Heard(folder.name, np.zeros(round(16_000 * song_s)), None, acoustic, "")
+
+    def tokenize(songs, *_):
+        time.sleep(0.002)  # the readers are ahead of it
+        return [random_record(1)] * len(songs)
+
+    for name, value in {"hear": hear, "tokenize": tokenize, "AHEAD_S": 2.0, "AT_ONCE_S": 1.0}.items():
+        monkeypatch.setattr(extraction, name, value)
+    monkeypatch.setattr(extraction, "song_s", lambda folder, max_s: song_s)
+    unit = extraction.Unit(tmp_path, tmp_path, tmp_path, "train", 0, 1, tuple(map(str, range(200))), 0, 0, max_s=9)
+    rejects = []
+    codec = SimpleNamespace(sample_rate_hz=24_000)
+    assert len(list(extraction._records(unit, None, codec, rejects))) == 200 and not rejects
+    assert 2.0 <= peak_s <= 2.0 + 1.0 + 3 * song_s + 1e-6
 
 
 def test_killed_it_goes_on_and_makes_the_same_bytes(whole, songs, tokenizers, tmp_path):

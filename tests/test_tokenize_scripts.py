@@ -233,20 +233,34 @@ def test_tokens_do_not_depend_on_workers_and_follow_the_seed(monkeypatch, tokens
 
 def test_songs_that_do_not_fit_are_left_out_with_the_reason(monkeypatch, songs, tokenizers, tmp_path, capsys):
     mixed = tmp_path / "songs"
-    for name, vocal_s, instrumental_s in [("good", 0.4, 0.41), ("long", 0.4, 0.5), ("broken", 0.4, 0.4)]:
+    seconds = {"good": (0.4, 0.41), "uneven": (0.4, 0.5), "broken": (0.4, 0.4), "long": (0.6, 0.6), "longer": (9, 9)}
+    for name, (vocal_s, instrumental_s) in seconds.items():
         (mixed / "test" / name).mkdir(parents=True)
         files.write_audio(mixed / "test" / name / "vocals.wav", tune(vocal_s, 1), RATE_HZ)
         files.write_audio(mixed / "test" / name / "instrumental.wav", tune(instrumental_s, 2), RATE_HZ)
     (mixed / "test" / "broken" / "instrumental.wav").write_text("no audio")
+    (mixed / "test" / "short").mkdir()
+    for stem in ("vocals", "instrumental"):  # a third of a sample at 16 kHz
+        files.write_audio(mixed / "test" / "short" / f"{stem}.wav", np.full(1, 0.5), 44_100)
+    (mixed / "report.json").write_text(json.dumps({"rejected_by_reason": {"damaged": 3, "silent": 1, "duplicate": 0}}))
     out = tmp_path / "tokens"
-    run(monkeypatch, "extract_tokens", "--songs", mixed, "--tokenizers", tokenizers, "--out", out)
+    arguments = ["--songs", mixed, "--tokenizers", tokenizers, "--max-seconds", 0.58, "--num-shards", 1]
+    run(monkeypatch, "extract_tokens", *arguments, "--out", out)
     source = records.TokenRecords(out, "test")
-    assert [source[k]["id"] for k in range(len(source))] == ["good"]
+    assert [source[k]["id"] for k in range(len(source))] == ["good", "long"]  # what is less than a cell is forgiven
     assert source[0]["acoustic"].shape == (30, 8)  # 0.4 s and 0.41 s: the 10 cells that both have
-    skipped = records.read_tokens_json(out)["made_by"]["skipped"]
-    assert set(skipped) == {"test/long", "test/broken"}
-    assert "0.400 s" in skipped["test/long"] and "cannot be read" in skipped["test/broken"]
-    assert "2 left out" in capsys.readouterr().out
+    made_by = records.read_tokens_json(out)["made_by"]
+    assert {name.removeprefix("test/"): detail.split(",")[0] for name, detail in made_by["skipped"].items()} == {
+        "uneven": "stems of two lengths",
+        "broken": "damaged",
+        "longer": "too long",
+        "short": "too short",
+    }
+    assert "0.400 s" in made_by["skipped"]["test/uneven"] and "cannot be read" in made_by["skipped"]["test/broken"]
+    reasons = {"stems of two lengths": 1, "damaged": 1, "too long": 1, "too short": 1}
+    assert made_by["statistics"]["test"]["rejected_by_reason"] == reasons and made_by["max_s"] == 0.58
+    assert made_by["rejected_by_reason"] == {**reasons, "damaged": 1 + 3, "silent": 1}
+    assert "4 left out" in capsys.readouterr().out
 
     with pytest.raises(InputError, match="already holds test"):
         run(monkeypatch, "extract_tokens", "--songs", songs, "--tokenizers", tokenizers, "--out", out)

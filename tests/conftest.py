@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 # Tests compile far more than they compute: half the compiler's effort, before JAX reads the flags.
@@ -15,6 +18,7 @@ import pytest
 from hypothesis import settings
 
 from hafm_jax import model
+from hafm_jax.atomic import replacing
 from hafm_jax.records import FIELDS, cells_of
 from hafm_jax.sizes import StageConfig
 from hafm_jax.streams import STAGES, STREAMS
@@ -31,6 +35,19 @@ CACHE = Path(__file__).parents[1] / ".pytest_cache"
 os.environ["XDG_CACHE_HOME"] = str(CACHE)
 jax.config.update("jax_compilation_cache_dir", str(CACHE / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+# Where no ffmpeg is installed, the one of the wheel imageio-ffmpeg is found by that name, in this process and others.
+if shutil.which("ffmpeg") is None and importlib.util.find_spec("imageio_ffmpeg"):
+    import imageio_ffmpeg
+
+    with suppress(RuntimeError):  # it has none for this machine
+        program = Path(imageio_ffmpeg.get_ffmpeg_exe())
+        link = CACHE / "bin" / "ffmpeg"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(link) as temporary:
+            temporary.symlink_to(program)
+        os.environ["PATH"] = f"{link.parent}{os.pathsep}{os.environ['PATH']}"
 
 
 # Files of a few long tests, which would else come last and leave one worker alone with them.

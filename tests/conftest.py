@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -127,6 +128,22 @@ class Songs(list):
 def no_network(monkeypatch):
     """Weights are made by the tests; nothing may be fetched."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[str]:
+    """A Ray cluster on this machine, for RAY_ADDRESS: to start it takes longer than to join it, as each test does."""
+    pytest.importorskip("ray", reason="needs the extra hafm_jax[ray]")
+    from ray.cluster_utils import Cluster
+
+    here = Path(__file__).parent  # its workers import what the drivers call, by name
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        paths = [str(here), str(here.parent), os.environ.get("PYTHONPATH", "")]
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(CACHE / "jax"))
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    yield cluster.address
+    cluster.shutdown()
 
 
 WINDOW_CELLS = {"semantic": 30, "coarse": 20, "fine": 10}

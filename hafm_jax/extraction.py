@@ -2,11 +2,12 @@
 
 Which song is in which unit follows from the songs' names alone, and a unit's bytes from its songs and the options, so
 it does not matter how many workers, on how many machines, share the units, or how often they were stopped. A unit is
-done when its receipt is there, which is written after its shard:
+done when its shard and its receipt are there:
 
     TOKENS/.units/run.json               what this extraction is: a run that would make something else is refused
     TOKENS/.units/SPLIT-00003-of-00008   a shard, not yet under its final name
     TOKENS/.units/SPLIT-00003-of-00008.json   its receipt: lengths, rejects, licences, how often each id stands in it
+    TOKENS/.units/publishing             all units are done, and shards may have their final names already
 
 Axes: C channels, S samples, N cells, K codebooks, V vocabulary.
 """
@@ -14,7 +15,6 @@ Axes: C channels, S samples, N cells, K codebooks, V vocabulary.
 from __future__ import annotations
 
 import fcntl
-import functools
 import hashlib
 import json
 import shutil
@@ -28,17 +28,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hafm_jax.atomic import replacing, write_bytes
-from hafm_jax.audio.codecs import Codec, load_codec
+from hafm_jax.audio.codecs import Codec
 from hafm_jax.audio.files import header_s, pad_to_cells, read_audio, resample, stem_file, to_mono
-from hafm_jax.audio.semantic import SemanticTokenizer, load_semantic, semantic_audio
-from hafm_jax.compiled import use_compilation_cache
+from hafm_jax.audio.semantic import SemanticTokenizer, semantic_audio
+from hafm_jax.audio.tokenizers import check_planned, load_tokenizers
 from hafm_jax.errors import InputError
 from hafm_jax.ledger import RUN_FILE, SONG_FILE, check_same_run
 from hafm_jax.records import FIELDS, Shard, ShardWriter, SplitSummary, publish_split
-from hafm_jax.screening import Reason, Reject, Unfit
+from hafm_jax.screening import HOPELESS_SONGS, Reason, Reject, Unfit
 from hafm_jax.streams import CELLS_PER_S, SEMANTIC_SAMPLE_RATE_HZ
+from hafm_jax.tfrecord import framed_size
+from hafm_jax.work import on_device
 
 UNITS = ".units"
+PUBLISHING = "publishing"
 STEMS = ("vocals", "instrumental")
 READERS = 2  # threads of a worker that read and resample the next songs while it computes
 # Ours, in seconds of songs, each passed by less than one song: a second takes 0.2 MB, be it of many songs or of one.
@@ -59,6 +62,8 @@ class Unit(NamedTuple):
     noise_sigma: float
     seed: int
     max_s: float  # longer songs are left out: what a worker holds must not grow with them
+    dtype: str | None  # HuBERT's; None: by the device
+    facts: dict[str, Any]  # of the tokenizers as the run was planned with them (Tokenizers)
 
     @property
     def shard(self) -> Path:
@@ -92,12 +97,13 @@ def extract_unit(unit: Unit) -> dict[str, Any]:
     """Write the unit's shard and its receipt, unless they are there; returns the receipt.
 
     A song that cannot be used is left out, and the reason is in the receipt. Raises InputError where the tokenizers
-    cannot be loaded or the shard cannot be written.
+    cannot be loaded, or are on this machine not those of the plan, and where the shard cannot be written.
     """
     done = read_receipt(unit)
     if done is not None:
         return done
-    semantic, codec = load_tokenizers(unit.tokenizers)
+    semantic, codec, facts = load_tokenizers(unit.tokenizers, unit.dtype)
+    check_planned(facts, unit.facts)
     rejects: list[Reject] = []
     licences: Counter[str] = Counter()
     use = {name: np.zeros((form.codebooks, form.vocabulary), np.int64) for name, form in FIELDS.items()}  # [K, V]
@@ -124,17 +130,23 @@ def extract_unit(unit: Unit) -> dict[str, Any]:
 
 
 def read_receipt(unit: Unit) -> dict[str, Any] | None:
-    """What the unit's receipt says; None where the unit has yet to be done."""
+    """What the unit's receipt says; None where the unit has yet to be done, since it or the whole shard is missing."""
     try:
-        return json.loads(unit.receipt.read_text())
+        receipt = json.loads(unit.receipt.read_text())
+        if not (unit.out / UNITS / PUBLISHING).exists():
+            framing = framed_size(0) * len(receipt["cells"])
+            if unit.shard.stat().st_size != receipt["num_bytes"] + framing:
+                return None
+        return receipt
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{unit.receipt} cannot be read ({error}): delete it, the unit will be done again") from error
 
 
-def tokenize(songs: Sequence[Heard], semantic: SemanticTokenizer, codec: Codec) -> list[dict[str, Any]]:
-    """A record of each song: id, vocal_semantic int32 [2N], instrumental_semantic int32 [2N], acoustic int32 [3N, 8].
+def tokenize(songs: Sequence[Heard], semantic: SemanticTokenizer, codec: Codec) -> list[dict[str, Any] | Unfit]:
+    """A record of each song: id, vocal_semantic int32 [2N], instrumental_semantic int32 [2N], acoustic int32 [3N, 8];
+    or why there is none.
 
     Clips of one length are heard together; what else is in the batch changes no token.
     """
@@ -145,8 +157,11 @@ def tokenize(songs: Sequence[Heard], semantic: SemanticTokenizer, codec: Codec) 
         rows = [i for i, found in enumerate(lengths) if found == length]
         for row, of_song in zip(rows, codec.encode(np.stack([songs[i].acoustic for i in rows])), strict=True):
             codes[row] = of_song
-    records = []
+    records: list[dict[str, Any] | Unfit] = []
     for i, song in enumerate(songs):
+        if tokens[2 * i] is None or tokens[2 * i + 1] is None:
+            records.append(Unfit(Reason.NOT_FINITE, str(semantic.extractor.not_finite())))
+            continue
         record = {"vocal_semantic": tokens[2 * i], "instrumental_semantic": tokens[2 * i + 1], "acoustic": codes[i]}
         # Stems that differ by less than a cell may still lie on two sides of a cell's end: keep the cells of both.
         cells = min(len(record[name]) // form.frames_per_cell for name, form in FIELDS.items())
@@ -209,13 +224,27 @@ def _licence(folder: Path) -> str:
 def _records(
     unit: Unit, semantic: SemanticTokenizer, codec: Codec, rejects: list[Reject]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(licence, record) of the unit's songs in order; the others go into `rejects`."""
+    """(licence, record) of the unit's songs in order; the others go into `rejects`.
+
+    Raises InputError where no song has features: a dtype that spoils all of them must not look like bad songs.
+    """
     together: list[Heard] = []
+    num_usable = 0
 
     def flush() -> Iterator[tuple[str, dict[str, Any]]]:
-        for song, record in zip(together, tokenize(together, semantic, codec), strict=True):
-            yield song.licence, record
+        nonlocal num_usable
+        with on_device("tokenizing"):
+            found = tokenize(together, semantic, codec)
+        for song, record in zip(together, found, strict=True):
+            if isinstance(record, Unfit):
+                rejects.append(Reject(song.name, unit.split, record.reason, record.detail))
+            else:
+                num_usable += 1
+                yield song.licence, record
         together.clear()  # before the next songs come
+        spoilt = [reject for reject in rejects if reject.reason == Reason.NOT_FINITE]
+        if len(spoilt) >= HOPELESS_SONGS and not num_usable:
+            raise InputError(f"none of {len(spoilt)} songs of {unit.split} has features: {spoilt[-1].detail}")
 
     for song in _hear_all(unit, codec.sample_rate_hz, rejects):
         together.append(song)
@@ -248,13 +277,6 @@ def _hear_all(unit: Unit, codec_rate_hz: int, rejects: list[Reject]) -> Iterator
                     continue
                 del song  # it keeps its result
                 yield heard
-
-
-@functools.lru_cache(maxsize=1)
-def load_tokenizers(folder: Path) -> tuple[SemanticTokenizer, Codec]:
-    """Of a tokenizers folder; once in each process."""
-    use_compilation_cache()
-    return load_semantic(folder / "semantic"), load_codec(folder / "codec")
 
 
 def units_sha256(units: Sequence[Unit]) -> str:
@@ -293,6 +315,7 @@ def completing(out: Path) -> Iterator[bool]:
 
 def publish(units: Sequence[Unit]) -> list[SplitSummary]:
     """The splits' shards under their final names. All units must be done."""
+    (units[0].out / UNITS / PUBLISHING).touch()
     summaries = []
     for split in dict.fromkeys(unit.split for unit in units):
         receipts = [(unit, read_receipt(unit)) for unit in units if unit.split == split]

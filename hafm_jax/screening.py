@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+# Songs without features, and none with: then it is no longer the songs, and the run is stopped.
+HOPELESS_SONGS = 8
+
 
 class Reason(StrEnum):
     """Why a track makes no song."""
@@ -23,6 +26,8 @@ class Reason(StrEnum):
     NO_SINGING = "no singing"
     DUPLICATE = "duplicate"
     NOT_IN_METADATA = "not in the metadata"
+    TWO_LENGTHS = "stems of two lengths"
+    NOT_FINITE = "features not finite"
 
 
 class Reject(NamedTuple):

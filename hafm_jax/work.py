@@ -20,6 +20,7 @@ from hafm_jax.errors import InputError
 
 Piece = TypeVar("Piece")
 RAY_RETRIES = 3  # of a piece whose worker, or whose machine, went away
+RAY_GPUS = "1 where the cluster has GPUs"
 
 
 def do_all(
@@ -29,23 +30,39 @@ def do_all(
     *,
     num_gpus: int = 0,
     on_ray: bool = False,
-    ray_gpus: float = 0.0,
+    ray_gpus: float | None = None,
+    ray_batch: int = 1,
 ) -> Generator[tuple[Piece, Any]]:
     """(piece, function(piece)) of every piece, as they are done. `function` can be pickled, and raises no more than
     InputError.
 
     One worker is this process itself; several are processes that share out the machine's cores and, one each in turn,
-    its `num_gpus`. On Ray each piece is a task with `ray_gpus`, tried again where its worker went away. To close the
-    generator ends the work: it returns when the pieces that were begun are done. Raises InputError where a local worker
-    was killed.
+    its `num_gpus`. On Ray, `ray_batch` pieces are a task, tried again where its worker went away. It has `ray_gpus`
+    (None: RAY_GPUS); with 0, all tasks of a machine see all of its GPUs and take the first. A worker with a GPU lasts
+    for one task: small pieces that need large models belong together. To close the generator ends the work: it returns
+    when the pieces that were begun are done. Raises InputError where a local worker was killed.
     """
     if on_ray:
-        yield from _on_ray(function, pieces, ray_gpus)
+        yield from _on_ray(function, pieces, ray_gpus, ray_batch)
     elif workers == 1 or len(pieces) <= 1:
         for piece in pieces:
             yield piece, function(piece)
     else:
         yield from _in_processes(function, pieces, min(workers, len(pieces)), num_gpus)
+
+
+@contextmanager
+def on_device(what: str) -> Generator[None]:
+    """Turns a RuntimeError, as torch, XLA and ONNX Runtime have it where a device's memory is full or the device gone,
+    into an InputError: no fault of the piece, which the next run does again."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise InputError(
+            f"{what} failed ({reason}); expected a device with memory to spare: end what else runs on it, with fewer "
+            "--workers, and run the same command again; what is finished stays"
+        ) from error
 
 
 def gpus_here() -> int:
@@ -105,23 +122,28 @@ def end_with_parent() -> None:
     os._exit(1)
 
 
-def _on_ray(function: Callable[[Piece], Any], pieces: Sequence[Piece], gpus: float) -> Generator[tuple[Piece, Any]]:
+def _on_ray(
+    function: Callable[[Piece], Any], pieces: Sequence[Piece], gpus: float | None, batch: int
+) -> Generator[tuple[Piece, Any]]:
     try:
         import ray
     except ImportError as error:
         raise InputError(f'Ray is not installed ({error}): pip install "hafm_jax[ray]"') from error
     ray.init(log_to_driver=False, ignore_reinit_error=True)  # the cluster of RAY_ADDRESS, or one on this machine
-    task = ray.remote(max_retries=RAY_RETRIES, num_gpus=gpus)(lambda piece: function(piece))
     try:
-        running = {task.remote(piece): piece for piece in pieces}
+        if gpus is None:
+            gpus = 1.0 if ray.cluster_resources().get("GPU") else 0.0
+        task = ray.remote(max_retries=RAY_RETRIES, num_gpus=gpus)(lambda together: [function(p) for p in together])
+        batches = [pieces[start : start + batch] for start in range(0, len(pieces), batch)]
+        running = {task.remote(together): together for together in batches}
         while running:
             (done, *_), _ = ray.wait(list(running))
             try:
-                result = ray.get(done)
+                results = ray.get(done)
             except ray.exceptions.RayTaskError as error:
                 raise error.cause if isinstance(error.cause, InputError) else error from None
             except ray.exceptions.RayError as error:
                 raise InputError(f"a piece of work was lost {RAY_RETRIES + 1} times: {error}; run again") from error
-            yield running.pop(done), result
+            yield from zip(running.pop(done), results, strict=True)
     finally:
         ray.shutdown()

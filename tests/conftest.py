@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 # Tests compile far more than they compute: half the compiler's effort, before JAX reads the flags.
@@ -15,6 +19,7 @@ import pytest
 from hypothesis import settings
 
 from hafm_jax import model
+from hafm_jax.atomic import replacing
 from hafm_jax.records import FIELDS, cells_of
 from hafm_jax.sizes import StageConfig
 from hafm_jax.streams import STAGES, STREAMS
@@ -31,6 +36,19 @@ CACHE = Path(__file__).parents[1] / ".pytest_cache"
 os.environ["XDG_CACHE_HOME"] = str(CACHE)
 jax.config.update("jax_compilation_cache_dir", str(CACHE / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+# Where no ffmpeg is installed, the one of the wheel imageio-ffmpeg is found by that name, in this process and others.
+if shutil.which("ffmpeg") is None and importlib.util.find_spec("imageio_ffmpeg"):
+    import imageio_ffmpeg
+
+    with suppress(RuntimeError):  # it has none for this machine
+        program = Path(imageio_ffmpeg.get_ffmpeg_exe())
+        link = CACHE / "bin" / "ffmpeg"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(link) as temporary:
+            temporary.symlink_to(program)
+        os.environ["PATH"] = f"{link.parent}{os.pathsep}{os.environ['PATH']}"
 
 
 # Files of a few long tests, which would else come last and leave one worker alone with them.
@@ -110,6 +128,22 @@ class Songs(list):
 def no_network(monkeypatch):
     """Weights are made by the tests; nothing may be fetched."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[str]:
+    """A Ray cluster on this machine, for RAY_ADDRESS: to start it takes longer than to join it, as each test does."""
+    pytest.importorskip("ray", reason="needs the extra hafm_jax[ray]")
+    from ray.cluster_utils import Cluster
+
+    here = Path(__file__).parent  # its workers import what the drivers call, by name
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        paths = [str(here), str(here.parent), os.environ.get("PYTHONPATH", "")]
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(CACHE / "jax"))
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    yield cluster.address
+    cluster.shutdown()
 
 
 WINDOW_CELLS = {"semantic": 30, "coarse": 20, "fine": 10}

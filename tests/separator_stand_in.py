@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from hafm_jax.errors import InputError
+
 VOCAL_SHARE = np.float32(0.6)
 
 
@@ -32,7 +34,8 @@ class StandIn:
 
 def load_separator(kind: str, weights: str, sha256: str | None = None, device: str | None = None) -> StandIn:
     separator = StandIn(kind, weights)
-    assert sha256 in (None, separator.sha256)
+    if sha256 not in (None, separator.sha256):
+        raise InputError(f"the weights' sha256 is {separator.sha256}; expected {sha256}")
     return separator
 
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import stat
+
 import pytest
 
 from hafm_jax.atomic import replacing, write_bytes
@@ -31,3 +34,19 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(InputError, match=r"cannot write .*none/file"):
         write_bytes(path, b"x")
     assert not list(tmp_path.iterdir())
+
+
+def test_bytes_are_on_the_disk_before_their_name(tmp_path, monkeypatch):
+    """Without it a power failure may leave the name of a file, but not what it held."""
+    calls = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+
+        def noted(*arguments, name=name, real=real):
+            is_folder = name == "fsync" and stat.S_ISDIR(os.fstat(arguments[0]).st_mode)
+            calls.append("folder" if is_folder else name)
+            return real(*arguments)
+
+        monkeypatch.setattr(os, name, noted)
+    write_bytes(tmp_path / "file", b"new")
+    assert calls == ["fsync", "replace", "folder"]

@@ -10,14 +10,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from conftest import CACHE
 from test_separators import checkpoint_file, demucs  # noqa: F401 (fixtures)
+from test_tokenize_scripts import run as run_here
 from test_torch_models import encodec_folder, hubert_folder  # noqa: F401 (fixtures)
 
-from hafm_jax import data, records
+from hafm_jax import data, extraction, records
 from hafm_jax.audio.files import write_audio
+from hafm_jax.audio.semantic import save_semantic
+from hafm_jax.audio.tokenizers import TORCH_THREADS, load_tokenizers
+from hafm_jax.audio.torch_models import HubertFeatures
+from hafm_jax.errors import InputError
 from hafm_jax.streams import STAGES
 
+torch = pytest.importorskip("torch")
 REPOSITORY = Path(__file__).parents[1]
 RATE_HZ = 44_100
 SECONDS = 2.0
@@ -25,7 +32,11 @@ NUM_TRACKS = 8
 
 
 def run(script: str, *arguments: object) -> str:
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "JAX_COMPILATION_CACHE_DIR": str(CACHE / "jax")}
+    environment = os.environ | {
+        "PYTHONPATH": str(REPOSITORY),
+        "JAX_COMPILATION_CACHE_DIR": str(CACHE / "jax"),
+        "OMP_NUM_THREADS": "1",  # where tests share the cores, threads spend their time waiting for each other
+    }
     command = [sys.executable, REPOSITORY / "tokenize" / f"{script}.py", *arguments]
     done = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -42,12 +53,19 @@ def music(tmp_path_factory):
     return folder
 
 
+def write_codec(tokenizers: Path, source: Path) -> None:
+    (tokenizers / "codec").mkdir()
+    codec = {"format_version": 1, "codec": "encodec", "source": str(source)}
+    (tokenizers / "codec" / "config.json").write_text(json.dumps(codec))
+
+
 def test_a_folder_of_mixtures_becomes_a_batch(
     music,
     checkpoint_file,  # noqa: F811
     hubert_folder,  # noqa: F811
     encodec_folder,  # noqa: F811
     tmp_path,
+    monkeypatch,
 ):
     songs, tokenizers, tokens = tmp_path / "songs", tmp_path / "tokenizers", tmp_path / "tokens"
     gate = ("--vocal-gate-dbfs=-200", "--min-seconds", 1, "--validation-share", 0.3, "--test-share", 0)
@@ -56,11 +74,36 @@ def test_a_folder_of_mixtures_becomes_a_batch(
     assert "1 damaged" in said
 
     source = ("--features", "hubert", "--source", hubert_folder, "--layer", 2, "--clusters", 20)
-    run("fit_kmeans", "--songs", songs, *source, "--out", tokenizers)
-    (tokenizers / "codec").mkdir()
-    codec = {"format_version": 1, "codec": "encodec", "source": str(encodec_folder)}
-    (tokenizers / "codec" / "config.json").write_text(json.dumps(codec))
-    run("extract_tokens", "--songs", songs, "--tokenizers", tokenizers, "--out", tokens, "--workers", 1)
+    run("fit_kmeans", "--songs", songs, *source, "--dtype", "bfloat16", "--out", tokenizers)
+    write_codec(tokenizers, encodec_folder)
+    run(
+        "extract_tokens",
+        "--songs",
+        songs,
+        "--tokenizers",
+        tokenizers,
+        "--dtype",
+        "bfloat16",
+        "--workers",
+        2,
+        "--out",
+        tokens,
+    )
+
+    # Two workers with a core each and one process that had four threads make the same bytes.
+    torch.set_num_threads(4)
+    arguments = ["--songs", songs, "--tokenizers", tokenizers, "--dtype", "bfloat16", "--workers", 1]
+    run_here(monkeypatch, "extract_tokens", *arguments, "--out", tmp_path / "alone")
+    assert torch.get_num_threads() == TORCH_THREADS
+    torch.set_num_threads(1)  # as test_torch_models has it
+    for path in tokens.iterdir():
+        assert path.read_bytes() == (tmp_path / "alone" / path.name).read_bytes()
+
+    fit = json.loads((tokenizers / "semantic" / "config.json").read_text())["fit"]
+    semantic = records.read_tokens_json(tokens)["made_by"]["semantic"]
+    weights_sha256 = HubertFeatures(hubert_folder, 2).weights_sha256
+    for facts in (fit, semantic):
+        assert (facts["dtype"], facts["weights_sha256"]) == ("bfloat16", weights_sha256)
 
     import tensorflow_datasets as tfds
 
@@ -71,6 +114,12 @@ def test_a_folder_of_mixtures_becomes_a_batch(
     cells = int(SECONDS * 25)
     source = records.TokenRecords(tokens, "train")
     assert set(source.num_cells) == {cells}
+    # The builder's datasets want TensorFlow, and its data sources another file format; its decoder does without.
+    example = builder.info.features.deserialize_example_np(source._read(0, 12, int(source._index[0, 0])))
+    assert example["id"].decode() == source[0]["id"] and example["acoustic"].shape == (3 * cells, 8)
+    for name in records.FIELDS:
+        np.testing.assert_array_equal(example[name], source[0][name])
+
     for stage in STAGES.values():
         batch = data.train_batches([(source, 1)], stage, 20, 4, seed=0)[3]
         for stream in stage.streams:
@@ -78,3 +127,58 @@ def test_a_folder_of_mixtures_becomes_a_batch(
             assert len(np.unique(batch[stream.name])) > 2
     card = (tokens / "card.html").read_text()
     assert "damaged" in card and str(hubert_folder) in card
+
+
+# ----------------------------------------------------------------------------------- songs and machines that do not fit
+
+
+def half_precision_unit(folder: Path, hubert: Path, encodec: Path, loud: set[int], number: int) -> extraction.Unit:
+    """Songs, some of them so loud that HuBERT's numbers leave float16."""
+    save_semantic(
+        folder / "tokenizers" / "semantic",
+        {"features": "hubert", "source": str(hubert), "layer": 1},
+        np.random.default_rng(0).standard_normal((9, 32), np.float32),
+    )
+    write_codec(folder / "tokenizers", encodec)
+    for k in range(number):
+        song = folder / "songs" / "train" / str(k)
+        song.mkdir(parents=True)
+        for stem in ("vocals", "instrumental"):
+            audio = (
+                np.full(16_000, 1e6)
+                if k in loud and stem == "vocals"
+                else np.random.default_rng(k).normal(0, 0.1, 16_000)
+            )
+            soundfile.write(song / f"{stem}.wav", audio, 16_000, subtype="FLOAT")
+    names = tuple(map(str, range(number)))
+    facts = load_tokenizers(folder / "tokenizers", "float16").facts
+    torch.set_num_threads(1)
+    extraction.start(folder / "tokens", facts)
+    where = (folder / "songs", folder / "tokenizers", folder / "tokens")
+    return extraction.Unit(*where, "train", 0, 1, names, 0.01, 0, 1200, "float16", facts)
+
+
+def test_a_song_without_features_is_left_out_with_the_reason(tmp_path, hubert_folder, encodec_folder):  # noqa: F811
+    receipt = extraction.extract_unit(half_precision_unit(tmp_path, hubert_folder, encodec_folder, {1}, 3))
+    assert receipt["cells"] == [25, 25]
+    ((name, split, reason, detail),) = (reject.values() for reject in receipt["rejects"])
+    assert (name, split, reason) == ("1", "train", "features not finite")
+    assert "in float16" in detail and "bfloat16" in detail and "--dtype" in detail
+
+
+def test_a_dtype_that_no_song_bears_is_not_taken_for_bad_songs(tmp_path, hubert_folder, encodec_folder):  # noqa: F811
+    unit = half_precision_unit(tmp_path, hubert_folder, encodec_folder, set(range(9)), 9)
+    with pytest.raises(InputError, match=r"none of 9 songs of train has features: .*bfloat16"):
+        extraction.extract_unit(unit)
+    assert extraction.read_receipt(unit) is None
+
+
+def test_a_worker_that_would_make_other_tokens_is_refused(tmp_path, hubert_folder, encodec_folder):  # noqa: F811
+    """As a machine with a GPU and one without do, where nobody says which dtype."""
+    unit = half_precision_unit(tmp_path, hubert_folder, encodec_folder, set(), 1)
+    with pytest.raises(InputError, match="dtype 'float32'; expected 'float16'"):
+        extraction.extract_unit(unit._replace(dtype=None))
+    with pytest.raises(InputError, match="codec tokenizer has the weights_sha256"):
+        facts = {**unit.facts, "codec": {**unit.facts["codec"], "weights_sha256": "0" * 64}}
+        extraction.extract_unit(unit._replace(facts=facts))
+    assert extraction.read_receipt(unit) is None

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+import weakref
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import CACHE
+from conftest import CACHE, random_record
 
 from hafm_jax import extraction, records
 from hafm_jax.audio.codecs import load_codec
 from hafm_jax.audio.files import write_audio
 from hafm_jax.audio.semantic import load_semantic
+from hafm_jax.audio.tokenizers import load_tokenizers
 
 SCRIPT = Path(__file__).parents[1] / "tokenize" / "extract_tokens.py"
 RATE_HZ = 16_000
@@ -47,11 +54,15 @@ def songs(tmp_path_factory):
     return folder
 
 
-def extract(songs, tokenizers, out, *more, wait=True):
+def extract(songs, tokenizers, out, *more, wait=True, **environment):
     command = [sys.executable, SCRIPT, "--songs", songs, "--tokenizers", tokenizers, "--out", out]
     command += ["--num-shards", 4, "--seed", 3, *more]
     process = subprocess.Popen(
-        list(map(str, command)), env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        list(map(str, command)),
+        env=ENVIRONMENT | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     if not wait:
         return process
@@ -87,7 +98,7 @@ def test_records_are_what_the_tokenizers_make_of_each_song(whole, songs, tokeniz
 
 def test_what_the_set_holds_is_counted(whole):
     statistics = records.read_tokens_json(whole)["made_by"]["statistics"]
-    assert statistics["train"]["songs"] == 7 and statistics["train"]["rejected"] == 1
+    assert statistics["train"]["songs"] == 7 and statistics["train"]["rejected_by_reason"] == {"damaged": 1}
     assert statistics["train"]["licences"] == {"CC BY 4.0": 4, "not stated": 3}
     source = records.TokenRecords(whole, "train")
     for name, form in records.FIELDS.items():
@@ -99,6 +110,38 @@ def test_what_the_set_holds_is_counted(whole):
             assert row["entropy_bits"] == pytest.approx(-(share * np.log2(share)).sum(), abs=1e-4)
     page = (whole / "card.html").read_text()
     assert "CC BY 4.0" in page and page.count("<svg") == 2 and "vocal_semantic" in page
+
+
+@pytest.mark.parametrize("song_s", [0.1, 1.0])
+def test_songs_in_memory_are_bounded_in_seconds(monkeypatch, tmp_path, song_s):
+    """Many short ones and a few long ones: what is read ahead and heard together, and a song more at each place."""
+    held_s = peak_s = 0.0
+    lock = threading.Lock()
+
+    def change(seconds: float) -> None:
+        nonlocal held_s, peak_s
+        with lock:
+            held_s += seconds
+            peak_s = max(peak_s, held_s)
+
+    def hear(folder, *_):
+        change(song_s)
+        acoustic = np.zeros(round(24_000 * song_s), np.float32)
+        weakref.finalize(acoustic, change, -song_s)
+        return extraction.Heard(folder.name, np.zeros(round(16_000 * song_s)), None, acoustic, "")
+
+    def tokenize(songs, *_):
+        time.sleep(0.002)  # the readers are ahead of it
+        return [random_record(1)] * len(songs)
+
+    for name, value in {"hear": hear, "tokenize": tokenize, "AHEAD_S": 2.0, "AT_ONCE_S": 1.0}.items():
+        monkeypatch.setattr(extraction, name, value)
+    monkeypatch.setattr(extraction, "song_s", lambda folder, max_s: song_s)
+    unit = extraction.Unit(tmp_path, tmp_path, tmp_path, "train", 0, 1, tuple(map(str, range(200))), 0, 0, 9, None, {})
+    rejects = []
+    codec = SimpleNamespace(sample_rate_hz=24_000)
+    assert len(list(extraction._records(unit, None, codec, rejects))) == 200 and not rejects
+    assert 2.0 <= peak_s <= 2.0 + 1.0 + 3 * song_s + 1e-6
 
 
 def test_killed_it_goes_on_and_makes_the_same_bytes(whole, songs, tokenizers, tmp_path):
@@ -126,10 +169,48 @@ def test_processes_and_parts_make_the_same_bytes_as_one(whole, songs, tokenizers
     assert "is complete" in extract(songs, tokenizers, out)
 
 
-def test_a_ray_cluster_makes_the_same_bytes(whole, songs, tokenizers, tmp_path):
-    pytest.importorskip("ray")
-    extract(songs, tokenizers, tmp_path / "tokens", "--ray")
-    assert content(tmp_path / "tokens") == content(whole)
+def test_a_unit_is_done_when_its_shard_is_there_too(monkeypatch, tmp_path, songs, tokenizers):
+    facts = load_tokenizers(tokenizers, None).facts
+    where = (songs, tokenizers, tmp_path / "tokens", "train", 0, 1, ("song 1",))
+    unit = extraction.Unit(*where, noise_sigma=0, seed=0, max_s=9, dtype=None, facts=facts)
+    extraction.start(unit.out, {})
+    receipt, shard = extraction.extract_unit(unit), unit.shard.read_bytes()
+    assert extraction.read_receipt(unit) == receipt
+    for damage in (lambda: unit.shard.unlink(), lambda: unit.shard.write_bytes(shard[:-1])):
+        damage()
+        assert extraction.read_receipt(unit) is None
+        assert extraction.extract_unit(unit) == receipt and unit.shard.read_bytes() == shard
+    # Once all are done their shards move away, and a run that is killed there goes on with publishing.
+    extraction.publish([unit])
+    assert not unit.shard.exists() and extraction.read_receipt(unit) == receipt
+    assert len(extraction.publish([unit])) == 1
+
+
+def open_shards(out: Path) -> Iterator[tuple[int, Path]]:
+    """(process, file) of each shard that is being written."""
+    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            path = descriptor.readlink()
+        except OSError:  # it was closed meanwhile
+            continue
+        if path.parent == out / ".units" and re.fullmatch(r"\.\w+-\d+-of-\d+\.\w+\.tmp", path.name):
+            yield int(descriptor.parts[2]), path
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_a_ray_cluster_that_loses_a_worker_makes_the_same_bytes(whole, songs, tokenizers, tmp_path, ray_cluster):
+    out = tmp_path / "tokens"
+    process = extract(songs, tokenizers, out, "--ray", wait=False, RAY_ADDRESS=ray_cluster)
+    torn = None
+    while torn is None:
+        assert process.poll() is None, process.communicate()[0]
+        for worker, path in islice(open_shards(out), 1):
+            assert worker != process.pid
+            os.kill(worker, signal.SIGKILL)
+            torn = path if path.exists() else None  # it may have been finished a moment before
+    said = process.communicate(timeout=240)[0]
+    assert process.returncode == 0, said
+    assert content(out) == content(whole)
 
 
 def test_an_unfinished_extraction_with_other_arguments_is_refused(songs, tokenizers, tmp_path):

@@ -27,7 +27,7 @@ def test_what_is_written_is_read_back_to_half_a_step(tmp_path, suffix, channels)
     path = tmp_path / f"some take{suffix}"
     files.write_audio(path, audio, 22_050)
     back, rate_hz = files.read_audio(path)
-    assert rate_hz == 22_050 and back.dtype == np.float32
+    assert rate_hz == 22_050 and back.dtype == np.float32 and files.header_s(path) == 500 / 22_050
     np.testing.assert_allclose(back, np.atleast_2d(audio), atol=1.01 / 2**15)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     assert soundfile.info(path).subtype == "PCM_16"
@@ -42,6 +42,10 @@ def test_bad_files_are_named_in_one_sentence(tmp_path):
     (tmp_path / "notes.wav").write_text("this is no audio")
     (tmp_path / "notes.raw").write_bytes(bytes(64))
     soundfile.write(tmp_path / "empty.wav", np.zeros((0, 2)), 16_000)
+    soundfile.write(tmp_path / "endless.flac", np.zeros(999), 16_000)
+    flac = bytearray((tmp_path / "endless.flac").read_bytes())
+    flac[22:26] = bytes(4)  # the number of samples: 0 says that it was not known
+    (tmp_path / "endless.flac").write_bytes(flac)
     soundfile.write(tmp_path / "nan.wav", np.array([0.1, np.nan, np.inf]), 16_000, subtype="FLOAT")
     for name, found in {
         "absent.wav": "does not exist",
@@ -50,10 +54,14 @@ def test_bad_files_are_named_in_one_sentence(tmp_path):
         "notes.raw": "cannot be read as audio",
         "empty.wav": "no samples",
         "nan.wav": "2 samples",
+        "endless.flac": "cannot be read as audio",
     }.items():
         with pytest.raises(InputError, match=found) as caught:
             files.read_audio(tmp_path / name)
         assert "expected" in str(caught.value) and "\n" not in str(caught.value)
+    for name, found in {"absent.wav": "does not exist", "endless.flac": "how long it is"}.items():
+        with pytest.raises(InputError, match=found):
+            files.header_s(tmp_path / name)
 
 
 def test_unwritable_places_are_refused_and_leave_nothing(tmp_path, monkeypatch):

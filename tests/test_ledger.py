@@ -64,6 +64,8 @@ def test_what_is_added_is_known_the_next_time(tmp_path):
             "no singing": 0,
             "duplicate": 1,
             "not in the metadata": 0,
+            "stems of two lengths": 0,
+            "features not finite": 0,
         },
         "rejects": [
             {"id": "t2", "split": "train", "reason": "too short", "detail": "1 s"},

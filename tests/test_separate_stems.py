@@ -17,6 +17,7 @@ import pytest
 import separator_stand_in
 import soundfile
 from test_corpora import fma_row, needs_ffmpeg, write_fma
+from test_separators import BINS, N_FFT, write_onnx
 
 from hafm_jax import errors
 from hafm_jax.audio import files
@@ -350,6 +351,21 @@ def test_parts_together_are_the_whole(monkeypatch, tmp_path, music, songs):
     assert contents(together) == contents(songs)
 
 
+def test_a_ray_cluster_makes_the_same_songs(monkeypatch, tmp_path, ray_cluster):
+    """With a network that its workers can load, which know no stand-in."""
+    monkeypatch.delitem(sys.modules, "hafm_jax.audio.separators")
+    monkeypatch.setattr(script, "RAY_BATCH", 2)
+    write_onnx(tmp_path / "vocals.onnx", mask=np.full(BINS, 0.6))
+    (tmp_path / "vocals.json").write_text(json.dumps({"n_fft": N_FFT}))
+    monkeypatch.chdir(tmp_path)  # where they are not
+    command = arguments(many(Path("music"), 4), Path("here"), "--weights", "vocals.onnx", "--vocal-gate-dbfs", -60)
+    run(monkeypatch, *command)
+    monkeypatch.setenv("RAY_ADDRESS", ray_cluster)
+    run(monkeypatch, *command, "--ray", "--out", "there")
+    assert contents(tmp_path / "there") == contents(tmp_path / "here") and report_of(tmp_path / "there")["songs"] == 4
+    assert report_of(tmp_path / "there") == report_of(tmp_path / "here")
+
+
 def test_parts_may_share_a_folder_and_change_their_number(monkeypatch, tmp_path, music, songs):
     out = tmp_path / "out"
     for part in ("1/2", "2/3"):
@@ -388,6 +404,24 @@ def test_a_killed_worker_ends_the_run_with_one_line(tmp_path):
     assert "a worker process was killed" in shown.splitlines()[-1] and "Traceback" not in shown
 
 
+def test_a_full_gpu_ends_the_run_with_advice_and_costs_no_track(monkeypatch, tmp_path, music, songs, capsys):
+    def out_of_memory(*_):
+        raise RuntimeError("CUDA out of memory.\nMore of it.")
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(separator_stand_in.StandIn, "separate", out_of_memory)
+        patch.setattr(sys, "argv", ["x", *map(str, arguments(music, out))])
+        with pytest.raises(SystemExit) as ended:
+            errors.run_command(script.main)
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert (
+        ended.value.code == 2 and said.startswith("error: ") and "CUDA out of memory)" in said and "--workers" in said
+    )
+    run(monkeypatch, *arguments(music, out))
+    assert contents(out) == contents(songs)
+
+
 # ----------------------------------------------------------------------------------------------------------- bad input
 
 
@@ -395,6 +429,8 @@ def test_a_killed_worker_ends_the_run_with_one_line(tmp_path):
     "change, found",
     [
         (["--weights", "other"], "begun with separator_sha256"),
+        (["--sha256", "0" * 64], "sha256 is"),
+        (["--ray-gpus", -1], "--ray-gpus is -1"),
         (["--vocal-gate-dbfs", -30], "begun with vocal_gate_dbfs -25.0, this run has -30"),
         (["--test-share", 0.2], "begun with test_share"),
         (["--min-seconds", 1.1], "begun with min_s"),

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import tracemalloc
+import types
 from fractions import Fraction
 
 import numpy as np
@@ -131,6 +132,21 @@ def mdx(path, mask=None, n_fft=N_FFT, **config):
     write_onnx(path, mask=mask)
     path.with_suffix(".json").write_text(json.dumps({"n_fft": n_fft, **config}))
     return load_separator("mdx", str(path), device="cpu")
+
+
+def test_what_onnx_runtime_fails_with_is_a_runtime_error(tmp_path, monkeypatch):
+    """As torch's errors are, which the command can turn into advice."""
+    separator = mdx(tmp_path / "a.onnx")
+
+    class Fail(Exception):
+        pass
+
+    def run(*_):
+        raise Fail("Failed to allocate memory")
+
+    monkeypatch.setattr(separator._network, "_session", types.SimpleNamespace(run=run))
+    with pytest.raises(RuntimeError, match="Failed to allocate memory"):
+        separator.separate(noise(1000))
 
 
 @pytest.fixture(scope="module")

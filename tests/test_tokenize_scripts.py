@@ -133,6 +133,27 @@ def test_sampled_frames_are_the_songs_own(songs, tmp_path):
         assert all(len(matches) for matches in found) and len({matches[0] for matches in found}) == 60
 
 
+def test_a_song_of_no_use_is_passed_over_and_many_are_not(songs, tmp_path, capsys):
+    script = load_script("fit_kmeans")
+    for k in range(9):
+        (tmp_path / "train" / str(k)).mkdir(parents=True)
+        for stem in ("vocals", "instrumental"):
+            (tmp_path / "train" / str(k) / f"{stem}.wav").write_text("no audio")
+    bad = files.song_folders(tmp_path, "train")
+    extractor, sampling = semantic.FeatureExtractor("chroma"), (0.001, 0.0, 0, tmp_path)
+    sample = script.sample_frames(extractor, [bad[0], *files.song_folders(songs, "train")], *sampling)
+    assert sample.num_songs == 2 and len(sample.frames) == 180  # 0.001 hours, of the 352 that the two have
+    assert "passed over 0" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"no vocals of .* cannot be read as audio"):
+        script.sample_frames(extractor, bad, *sampling)
+    assert capsys.readouterr().out.count("passed over") == 8  # not the ninth
+
+
+def test_layer_nine_is_the_default(monkeypatch):
+    monkeypatch.setattr(sys, "argv", "x --features hubert --source a/b --songs c --out d".split())
+    assert load_script("fit_kmeans").parse_arguments().layer == 9
+
+
 @pytest.mark.parametrize("with_songs", [True, False])
 def test_existing_centroids_are_taken_as_they_are(monkeypatch, songs, tmp_path, capsys, with_songs):
     import joblib
@@ -170,6 +191,7 @@ def test_fit_needs_songs_or_centroids(monkeypatch, tmp_path):
         (["--features", "hubert"], "--source"),
         (["--songs", "absent"], "make one with"),
         (["--vocal-noise", -1], "--vocal-noise"),
+        (["--dtype", "float16"], "chroma features in float16"),
     ],
 )
 def test_fit_refuses_what_cannot_be(monkeypatch, songs, tmp_path, change, found):
@@ -233,20 +255,42 @@ def test_tokens_do_not_depend_on_workers_and_follow_the_seed(monkeypatch, tokens
 
 def test_songs_that_do_not_fit_are_left_out_with_the_reason(monkeypatch, songs, tokenizers, tmp_path, capsys):
     mixed = tmp_path / "songs"
-    for name, vocal_s, instrumental_s in [("good", 0.4, 0.41), ("long", 0.4, 0.5), ("broken", 0.4, 0.4)]:
+    seconds = {"good": (0.4, 0.41), "uneven": (0.4, 0.5), "broken": (0.4, 0.4), "long": (0.6, 0.6), "longer": (9, 9)}
+    for name, (vocal_s, instrumental_s) in seconds.items():
         (mixed / "test" / name).mkdir(parents=True)
         files.write_audio(mixed / "test" / name / "vocals.wav", tune(vocal_s, 1), RATE_HZ)
         files.write_audio(mixed / "test" / name / "instrumental.wav", tune(instrumental_s, 2), RATE_HZ)
     (mixed / "test" / "broken" / "instrumental.wav").write_text("no audio")
+    (mixed / "test" / "short").mkdir()
+    for stem in ("vocals", "instrumental"):  # a third of a sample at 16 kHz
+        files.write_audio(mixed / "test" / "short" / f"{stem}.wav", np.full(1, 0.5), 44_100)
+    (mixed / "validation" / "only").mkdir(parents=True)
+    (mixed / "validation" / "only" / "vocals.wav").write_text("no audio")
+    (mixed / "report.json").write_text(json.dumps({"rejected_by_reason": {"damaged": 3, "silent": 1, "duplicate": 0}}))
     out = tmp_path / "tokens"
-    run(monkeypatch, "extract_tokens", "--songs", mixed, "--tokenizers", tokenizers, "--out", out)
+    arguments = ["--songs", mixed, "--tokenizers", tokenizers, "--max-seconds", 0.58, "--num-shards", 1]
+    run(monkeypatch, "extract_tokens", *arguments, "--out", out)
     source = records.TokenRecords(out, "test")
-    assert [source[k]["id"] for k in range(len(source))] == ["good"]
+    assert [source[k]["id"] for k in range(len(source))] == ["good", "long"]  # what is less than a cell is forgiven
     assert source[0]["acoustic"].shape == (30, 8)  # 0.4 s and 0.41 s: the 10 cells that both have
-    skipped = records.read_tokens_json(out)["made_by"]["skipped"]
-    assert set(skipped) == {"test/long", "test/broken"}
-    assert "0.400 s" in skipped["test/long"] and "cannot be read" in skipped["test/broken"]
-    assert "2 left out" in capsys.readouterr().out
+    document = records.read_tokens_json(out)
+    made_by = document["made_by"]
+    assert set(document["splits"]) == {"test"}  # the other one has no song
+    assert {name: detail.split(",")[0] for name, detail in made_by["skipped"].items()} == {
+        "test/uneven": "stems of two lengths",
+        "test/broken": "damaged",
+        "test/longer": "too long",
+        "test/short": "too short",
+        "validation/only": "damaged",
+    }
+    assert "0.400 s" in made_by["skipped"]["test/uneven"] and "cannot be read" in made_by["skipped"]["test/broken"]
+    reasons = {"stems of two lengths": 1, "damaged": 1, "too long": 1, "too short": 1}
+    assert made_by["statistics"]["test"]["rejected_by_reason"] == reasons and made_by["max_s"] == 0.58
+    assert made_by["rejected_by_reason"] == {**reasons, "damaged": 1 + 1 + 3, "silent": 1}
+    said = capsys.readouterr().out
+    assert "4 left out" in said and "validation: no song" in said
+    with pytest.raises(InputError, match=r"no song that can be used, only because: .* cannot be read"):
+        run(monkeypatch, "extract_tokens", *arguments, "--splits", "validation", "--out", tmp_path / "none")
 
     with pytest.raises(InputError, match="already holds test"):
         run(monkeypatch, "extract_tokens", "--songs", songs, "--tokenizers", tokenizers, "--out", out)

@@ -238,10 +238,36 @@ def test_hubert_in_half_precision_is_close(large_hubert_folder, dtype, tolerance
     assert found.dtype == np.float32 and 0 < np.abs(found - expected).max() < tolerance * np.abs(expected).max()
 
 
-def test_hubert_beyond_half_precision_is_refused(hubert_folder):
-    model = torch_models.HubertFeatures(hubert_folder, 1, device="cpu", dtype="float16")
-    with pytest.raises(InputError, match="bfloat16 or float32"):
-        model.features_of([np.full(640, 1e6, np.float32)])
+def test_a_clip_beyond_half_precision_has_no_tokens_and_spoils_no_other(hubert_folder):
+    config = {"features": "hubert", "source": str(hubert_folder), "layer": 1}
+    centroids = np.random.default_rng(0).standard_normal((9, 32), np.float32)
+    tokenizer = SemanticTokenizer(config, centroids, device="cpu", dtype="float16")
+    good, loud = noise(640 * 3), np.full(640 * 3, 1e6, np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(torch_models.HUBERT_BATCH_SAMPLES, "cpu", 1 << 30)
+        first, none, last = tokenizer.encode_all([good, loud, good])
+    assert none is None
+    for tokens in (first, last):
+        np.testing.assert_array_equal(tokens, tokenizer.encode(good))
+    for refuse in (tokenizer.encode, tokenizer.features):
+        with pytest.raises(InputError, match=r"layer 1 of .* in float16; .*bfloat16"):
+            refuse(loud)
+
+
+def test_hubert_hash_follows_the_weights_that_are_run(hubert_folder, tmp_path):
+    def changed(name: str) -> str:
+        model = transformers.HubertModel.from_pretrained(hubert_folder)
+        with torch.no_grad():
+            model.get_parameter(name).add_(1)
+        model.save_pretrained(tmp_path / name)
+        return torch_models.HubertFeatures(tmp_path / name, 2).weights_sha256
+
+    first = torch_models.HubertFeatures(hubert_folder, 2).weights_sha256
+    assert len(first) == 64
+    assert first != changed("encoder.layers.1.layer_norm.bias")
+    assert first == changed("encoder.layers.2.layer_norm.bias") == changed("masked_spec_embed")
+    half = torch_models.HubertFeatures(hubert_folder, 2, dtype="bfloat16").weights_sha256
+    assert half == first != torch_models.HubertFeatures(hubert_folder, 3).weights_sha256
 
 
 def test_devices_and_types_that_are_not_there(hubert_folder):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -61,22 +63,46 @@ def test_bad_input_ends_the_work(workers):
         list(work.do_all(refuse, range(6), workers))
 
 
-@pytest.fixture(scope="module")
-def ray():
-    ray = pytest.importorskip("ray", reason="needs the extra hafm_jax[ray]")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.delenv("RAY_ADDRESS", raising=False)
-        # Its workers unpickle functions by name, so they must find this module.
-        paths = [str(Path(__file__).parent), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
-        yield ray
+def test_a_device_that_fails_is_said_with_advice():
+    with pytest.raises(InputError, match=r"separating x failed \(CUDA out of memory\); .* same command again"):
+        with work.on_device("separating x"):
+            raise RuntimeError("CUDA out of memory.\nTried to allocate more.")
+
+
+@pytest.fixture
+def ray(ray_cluster, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", ray_cluster)
 
 
 def test_on_ray_a_piece_whose_worker_was_killed_is_done_again(ray, tmp_path):
-    assert dict(work.do_all(partial(die_once, tmp_path), range(4), 1, on_ray=True)) == {n: n * n for n in range(4)}
+    done = work.do_all(partial(die_once, tmp_path), range(5), 1, on_ray=True, ray_batch=2)
+    assert dict(done) == {n: n * n for n in range(5)}
     assert (tmp_path / "died").exists()
 
 
 def test_on_ray_bad_input_ends_the_work(ray):
     with pytest.raises(InputError, match="no good"):
         list(work.do_all(refuse, range(6), 1, on_ray=True))
+
+
+@pytest.mark.parametrize("gpus, asked, expected", [(0, None, 0), (8, None, 1), (8, 0.5, 0.5), (8, 0.0, 0)])
+def test_what_ray_is_told(monkeypatch, gpus, asked, expected):
+    """A task has a GPU where the cluster has any, unless somebody says otherwise: with none, all share the first."""
+    told, batches = {}, []
+
+    def remote(**options):
+        told.update(options)
+        return lambda function: SimpleNamespace(remote=lambda batch: batches.append(batch) or partial(function, batch))
+
+    ray = SimpleNamespace(
+        init=lambda **_: None,
+        shutdown=lambda: None,
+        cluster_resources=lambda: {"CPU": 4.0, "GPU": float(gpus)} if gpus else {"CPU": 4.0},
+        remote=remote,
+        wait=lambda tasks: (tasks[:1], tasks[1:]),
+        get=lambda task: task(),
+    )
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    done = dict(work.do_all(abs, range(-3, 4), 1, on_ray=True, ray_gpus=asked, ray_batch=3))
+    assert done == {n: abs(n) for n in range(-3, 4)} and [len(batch) for batch in batches] == [3, 3, 1]
+    assert told == {"max_retries": work.RAY_RETRIES, "num_gpus": expected}

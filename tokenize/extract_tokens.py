@@ -9,8 +9,9 @@ writes   TOKENS/hafm_tokens-SPLIT.tfrecord-*, dataset_info.json and features.jso
          with hours, rejects, licences and how evenly the tokens are used
 
 Of every song: the vocal with a little noise -> vocal_semantic; the instrumental -> instrumental_semantic at 16 kHz and
-acoustic at 24 kHz. A song whose files cannot be read, or differ in length by more than a cell (40 ms), is left out, and
-the reason is shown and kept in tokens.json.
+acoustic at 24 kHz. A song is left out whose files cannot be read, differ in length by more than a cell (40 ms), or are
+shorter than one or longer than --max-seconds; tokens.json has the reason of each. So a worker's memory is bounded: it
+holds 12 minutes of songs and three songs more, 0.22 MB a second: 0.2 GB of short ones, 1 GB of the longest.
 
 The work is cut into units of songs, one shard each. Stopped or killed, the same command goes on with the units that are
 missing. Equal arguments give equal tokens, however many workers or machines share the units: --workers on this one
@@ -24,8 +25,8 @@ import argparse
 import os
 import platform
 import re
+from collections import Counter
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,13 @@ from tqdm import tqdm
 
 import hafm_jax
 from hafm_jax import datacard, extraction, records, work
-from hafm_jax.audio.codecs import codec_sha256, read_config
 from hafm_jax.audio.files import song_folders, song_splits
 from hafm_jax.audio.semantic import VOCAL_NOISE_SIGMA
+from hafm_jax.audio.tokenizers import load_tokenizers
+from hafm_jax.audio.torch_weights import DTYPES
 from hafm_jax.errors import InputError, run_command
 from hafm_jax.ledger import Part, rejected_by_reason
+from hafm_jax.screening import Limits
 from hafm_jax.streams import CELLS_PER_S
 
 SONGS_PER_SHARD = 256  # ours: of 30 s they are 10 MB of tokens and minutes of work; smaller sets have 8 shards
@@ -59,13 +62,15 @@ def parse_arguments() -> argparse.Namespace:
     add(
         "--vocal-noise", type=float, default=VOCAL_NOISE_SIGMA, help="sigma of the vocals' noise (default: %(default)s)"
     )
+    add("--dtype", choices=DTYPES, help="HuBERT's (default: float16 on a GPU, else float32); the codec has float32")
     add("--seed", type=int, default=0, help="of the noise (default: %(default)s)")
+    add("--max-seconds", type=float, default=Limits().max_s, help="longer songs are left out (default: %(default)s)")
     add("--workers", type=int, help="processes (default: one a GPU, or one for two cores where there is none)")
     add("--part", type=Part.parse, default=Part(), help="I/N: every N-th unit from the I-th (default: all)")
     add("--ray", action="store_true", help="do the units on the Ray cluster of RAY_ADDRESS; all see the same folders")
-    add("--ray-gpus", type=float, default=0.0, help="GPUs of a unit on Ray, 0.5 for two at once (default: 0)")
+    add("--ray-gpus", type=float, help=f"of a unit on Ray, 0.5 for two at once (default: {work.RAY_GPUS})")
     arguments = parser.parse_args()
-    for name, least in (("num_shards", 1), ("workers", 1), ("vocal_noise", 0), ("ray_gpus", 0)):
+    for name, least in (("num_shards", 1), ("workers", 1), ("vocal_noise", 0), ("max_seconds", 0), ("ray_gpus", 0)):
         value = getattr(arguments, name)
         if value is not None and not value >= least:
             raise InputError(f"--{name.replace('_', '-')} is {value}; expected {least} or more")
@@ -73,14 +78,25 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def plan_units(arguments: argparse.Namespace, splits: list[str]) -> list[extraction.Unit]:
+    facts = load_tokenizers(arguments.tokenizers.absolute(), arguments.dtype).facts
     units = []
     for split in splits:
         names = [folder.name for folder in song_folders(arguments.songs, split)]
         count = min(len(names), arguments.num_shards or max(8, -(-len(names) // SONGS_PER_SHARD)))
-        make = partial(extraction.Unit, arguments.songs.absolute(), arguments.tokenizers.absolute())
         units += [
-            make(
-                arguments.out.absolute(), split, k, count, tuple(names[k::count]), arguments.vocal_noise, arguments.seed
+            extraction.Unit(
+                songs=arguments.songs.absolute(),
+                tokenizers=arguments.tokenizers.absolute(),
+                out=arguments.out.absolute(),
+                split=split,
+                number=k,
+                num_units=count,
+                names=tuple(names[k::count]),
+                noise_sigma=arguments.vocal_noise,
+                seed=arguments.seed,
+                max_s=arguments.max_seconds,
+                dtype=arguments.dtype,
+                facts=facts,
             )
             for k in range(count)
         ]
@@ -89,22 +105,11 @@ def plan_units(arguments: argparse.Namespace, splits: list[str]) -> list[extract
 
 def describe(arguments: argparse.Namespace, units: list[extraction.Unit]) -> dict[str, Any]:
     """What makes the tokens, for tokens.json: all that decides about them, and the versions."""
-    semantic, codec = extraction.load_tokenizers(arguments.tokenizers.absolute())
     return {
-        "semantic": {
-            **{
-                name: semantic.config.get(name)
-                for name in ("features", "source", "layer", "clusters", "centroids_sha256")
-                if name in semantic.config
-            },
-            "dtype": semantic.extractor.dtype,
-        },
-        "codec": {
-            **{k: v for k, v in read_config(arguments.tokenizers / "codec").items() if not isinstance(v, (dict, list))},
-            "weights_sha256": codec_sha256(arguments.tokenizers / "codec", codec),
-        },
+        **units[0].facts,
         "vocal_noise_sigma": arguments.vocal_noise,
         "seed": arguments.seed,
+        "max_s": arguments.max_seconds,
         "units_sha256": extraction.units_sha256(units),
         "versions": {
             "hafm_jax": hafm_jax.__version__,
@@ -134,24 +139,36 @@ def extract(arguments: argparse.Namespace, units: list[extraction.Unit]) -> None
         with closing(work.do_all(extraction.extract_unit, missing, workers, **options)) as results:
             for unit, receipt in results:
                 bar.update(len(unit.names))
-                for name, reason in receipt["rejected"].items():
-                    bar.write(f"left out {unit.split}/{name}: {reason}")
+                for reject in receipt["rejects"]:
+                    bar.write(f"left out {reject['split']}/{reject['id']}: {reject['reason']}, {reject['detail']}")
 
 
 def complete(arguments: argparse.Namespace, units: list[extraction.Unit], made_by: dict[str, Any]) -> None:
-    """All units are done: give the shards their names, and say what the data set is."""
+    """All units are done: give the shards their names, and say what the data set is. Raises InputError where it would
+    hold nothing; a split without a usable song is left out."""
     receipts: dict[str, list[dict[str, Any]]] = {}
-    skipped = {}
     for unit in units:
-        receipt = extraction.read_receipt(unit)
-        receipts.setdefault(unit.split, []).append(receipt)
-        skipped |= {f"{unit.split}/{name}": reason for name, reason in receipt["rejected"].items()}
-    summaries = extraction.publish(units)
+        receipts.setdefault(unit.split, []).append(extraction.read_receipt(unit))
+    left_out = [reject for of_split in receipts.values() for receipt in of_split for reject in receipt["rejects"]]
+    reasons = Counter(reject["reason"] for reject in left_out)
+    receipts = {split: of_split for split, of_split in receipts.items() if any(r["cells"] for r in of_split)}
+    if not receipts:
+        raise InputError(
+            f"{arguments.songs} has no song that can be used, {left_out[0]['id']} because: {left_out[0]['detail']}; "
+            f"expected some: mend them, and remove {arguments.out / extraction.UNITS}"
+        )
+    summaries = extraction.publish([unit for unit in units if unit.split in receipts])
     statistics = datacard.summarize(receipts)
-    records.write_metadata(arguments.out, summaries, {**made_by, "skipped": skipped, "statistics": statistics})
-    rejects = rejected_by_reason(arguments.songs) | (
-        {"stems damaged or of two lengths": len(skipped)} if skipped else {}
-    )
+    rejects = dict(
+        (Counter(rejected_by_reason(arguments.songs)) + reasons).most_common()
+    )  # before extraction, and in it
+    facts = {
+        **made_by,
+        "rejected_by_reason": rejects,
+        "skipped": {f"{r['split']}/{r['id']}": f"{r['reason']}, {r['detail']}" for r in left_out},
+        "statistics": statistics,
+    }
+    records.write_metadata(arguments.out, summaries, facts)
     datacard.write_card(
         arguments.out / datacard.CARD, f"Tokens of {arguments.songs.name}", statistics, receipts, made_by, rejects
     )
@@ -161,6 +178,8 @@ def complete(arguments: argparse.Namespace, units: list[extraction.Unit], made_b
             f"{summary.split}: {summary.num_examples} songs, {hours:.3f} h in {len(summary.shard_lengths)} shards, "
             f"{statistics[summary.split]['rejected']} left out"
         )
+    for split in sorted({unit.split for unit in units} - set(receipts)):
+        print(f"{split}: no song that can be used, so no such split")
 
 
 def main() -> None:

@@ -42,8 +42,11 @@ from hafm_jax.audio.semantic import (
     save_semantic,
     semantic_audio,
 )
+from hafm_jax.audio.torch_weights import DTYPES
 from hafm_jax.errors import InputError, run_command
+from hafm_jax.screening import HOPELESS_SONGS, Limits
 from hafm_jax.streams import STREAMS
+from hafm_jax.work import on_device
 
 STEMS = ("vocals", "instrumental")
 FRAMES_PER_HOUR = 3600 * STREAMS["vocal_semantic"].rate_hz
@@ -61,10 +64,35 @@ class Sample(NamedTuple):
     num_songs: int
 
 
+def take_frames(
+    extractor: FeatureExtractor, path: Path, noise_sigma: float, rng: np.random.Generator, room: np.ndarray
+) -> int:
+    """Fill `room` [F, D] with random frames of a file, or with all that it has; returns how many.
+
+    Of a file longer than any song of `extract_tokens.py` the rest is not heard. Raises InputError where it cannot be
+    read or has no features.
+    """
+    audio = semantic_audio(*read_audio(path, Limits().max_s), noise_sigma, int(rng.integers(1 << 32)))
+    if audio.size == 0:
+        raise InputError(f"{path} is shorter than a sample at 16 kHz; expected a song: remove it")
+    taken = min(len(room), num_frames(audio))
+    chosen = np.sort(rng.choice(num_frames(audio), taken, replace=False))
+    with on_device("computing features"):
+        for _, first, features in extractor.blocks([audio]):
+            if not np.isfinite(features).all():
+                raise extractor.not_finite()
+            here = np.flatnonzero((first <= chosen) & (chosen < first + len(features)))
+            room[here] = features[chosen[here] - first]
+    return taken
+
+
 def sample_frames(
     extractor: FeatureExtractor, folders: list[Path], hours: float, noise_sigma: float, seed: int, scratch: Path
 ) -> Sample:
-    """Random frames of each stem, `hours` in all at most, kept in a new file in the folder `scratch`."""
+    """Random frames of each stem, `hours` in all at most, kept in a new file in the folder `scratch`.
+
+    A song of no use is passed over. Raises InputError where none of the first ones is of any.
+    """
     rng = np.random.default_rng(seed)
     wanted = round(hours * FRAMES_PER_HOUR / len(STEMS))
     per_song = max(MIN_FRAMES_PER_SONG, -(-wanted // len(folders)))
@@ -76,22 +104,24 @@ def sample_frames(
     filled = num_songs = 0
     with tqdm(total=len(frames), desc=f"features of {split}", unit="frame", unit_scale=True) as bar:
         for stem in STEMS:
-            start = filled
-            for songs_before, number in enumerate(order):
-                if filled - start == wanted:
+            start, songs = filled, 0
+            passed_over: list[str] = []
+            for number in order:
+                if filled - start == wanted or (filled == start and len(passed_over) >= HOPELESS_SONGS):
                     break
-                audio, rate_hz = read_audio(stem_file(folders[number], stem))
                 sigma = noise_sigma if stem == "vocals" else 0.0
-                audio = semantic_audio(audio, rate_hz, sigma, int(rng.integers(1 << 32)))
-                take = min(per_song, num_frames(audio), start + wanted - filled)
-                chosen = np.sort(rng.choice(num_frames(audio), take, replace=False))
-                for _, first, features in extractor.blocks([audio]):
-                    here = np.flatnonzero((first <= chosen) & (chosen < first + len(features)))
-                    frames[filled + here] = features[chosen[here] - first]
-                filled += take
-                num_songs = max(num_songs, songs_before + 1)
-                bar.update(take)
-            rows[stem] = slice(start, filled)
+                room = frames[filled : min(filled + per_song, start + wanted)]
+                try:
+                    taken = take_frames(extractor, stem_file(folders[number], stem), sigma, rng, room)
+                except InputError as error:
+                    passed_over.append(str(error))
+                    bar.write(f"passed over {folders[number].name}: {error}")
+                    continue
+                filled, songs = filled + taken, songs + 1
+                bar.update(taken)
+            if filled == start:
+                raise InputError(f"no {stem} of {folders[0].parent} are of use, for one because {passed_over[-1]}")
+            rows[stem], num_songs = slice(start, filled), max(num_songs, songs)
         bar.total = bar.n  # songs may be over before the bar is
     return Sample(frames[:filled], rows, num_songs)
 
@@ -169,6 +199,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--out", type=Path, required=True, help="tokenizers folder; semantic/ is written in it")
     add("--source", help="hubert: folder or Hub id of a transformers HubertModel")
     add("--layer", type=int, default=9, help="hubert: hidden layer, 0 is the first one's input (default: %(default)s)")
+    add("--dtype", choices=DTYPES, help="hubert: to compute in (default: float16 on a GPU, else float32)")
     add("--hours", type=float, default=2.0, help="frames to fit on, as hours of audio (default: %(default)s)")
     add(
         "--vocal-noise", type=float, default=VOCAL_NOISE_SIGMA, help="sigma of the vocals' noise (default: %(default)s)"
@@ -198,7 +229,8 @@ def make_tokenizer(arguments: argparse.Namespace, scratch: Path) -> tuple[dict[s
         if (arguments.songs / "validation").is_dir():
             folders["validation"] = song_folders(arguments.songs, "validation")
     model = {"source": arguments.source, "layer": arguments.layer} if arguments.features == "hubert" else {}
-    extractor = FeatureExtractor(arguments.features, **model)
+    extractor = FeatureExtractor(arguments.features, dtype=arguments.dtype, **model)
+    computed = {"dtype": extractor.dtype, "weights_sha256": extractor.weights_sha256}
     if arguments.centroids is not None:
         centroids = read_centroids(arguments.centroids)
         extractor.check_centroids(centroids)
@@ -218,6 +250,7 @@ def make_tokenizer(arguments: argparse.Namespace, scratch: Path) -> tuple[dict[s
         **model,
         "fit": {
             **made_by,
+            **{name: value for name, value in computed.items() if value is not None},
             "vocal_noise_sigma": arguments.vocal_noise,
             "seed": arguments.seed,
             **reports,

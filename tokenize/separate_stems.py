@@ -25,9 +25,9 @@ Interrupted or killed, the same command goes on where it was, with the bytes tha
 a reject again, take its line out of rejects.jsonl.
 
 N machines share the work with --part 1/N to N/N, on one SONGS or on folders put together afterwards. Each writes
-report-I-of-N.json; the command without --part then does what is missing and writes the report on all.
-
-Axes: C channels, S samples.
+report-I-of-N.json; the command without --part then does what is missing and writes the report on all. With --ray the
+machines of a Ray cluster share it. Another number of processes may move a stem by the last of its 16 bits: a network's
+sums are rounded in the order in which its threads add.
 """
 
 from __future__ import annotations
@@ -35,143 +35,21 @@ from __future__ import annotations
 import argparse
 import functools
 import hashlib
-import json
 import math
-import os
-import secrets
-import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
 from tqdm import tqdm
 
 from hafm_jax import corpora, work
-from hafm_jax.audio.files import resample, to_mono, write_audio
-from hafm_jax.audio.sources import ffmpeg, read_source
-from hafm_jax.corpora import Track
+from hafm_jax.audio.sources import ffmpeg
 from hafm_jax.errors import InputError, run_command
-from hafm_jax.ledger import SONG_FILE, Ledger, Part, Song, check_same_run
-from hafm_jax.screening import Limits, Reason, Reject, Unfit, rms_dbfs
-from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ
-
-if TYPE_CHECKING:
-    from hafm_jax.audio.separators import Separator
+from hafm_jax.ledger import Ledger, Part, check_same_run
+from hafm_jax.screening import Limits, Reject
+from hafm_jax.separation import GIVEN, Recipe, make_song, separator_of
 
 FORMAT_VERSION = 1
-SONG_SAMPLE_RATE_HZ = CODEC_SAMPLE_RATE_HZ  # the higher of the tokenizers' rates; both are mono
-FULL_SCALE = 1 - 2**-15  # the highest sample of 16 bits
-GIVEN = "given"
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a track becomes a song; what each process that makes songs is told."""
-
-    music: Path
-    out: Path
-    separator: str
-    weights: str | None
-    sha256: str | None
-    limits: Limits
-
-
-@functools.cache
-def separator_of(recipe: Recipe) -> Separator | None:
-    """Loaded once a process; None where stems are given."""
-    if recipe.separator == GIVEN:
-        return None
-    from hafm_jax.audio.separators import load_separator  # here: --help and given stems do without its libraries
-
-    return load_separator(recipe.separator, recipe.weights, recipe.sha256)
-
-
-# --------------------------------------------------------------------------------------------------------- one song
-
-
-def to_stereo(audio: np.ndarray) -> np.ndarray:
-    """[C, S] -> [2, S]: one channel twice, two as they are, of more their mean twice."""
-    return audio if len(audio) == 2 else np.repeat(to_mono(audio)[None], 2, axis=0)
-
-
-def one_line(error: Exception, recipe: Recipe) -> str:
-    """The message without what differs between machines, fit for any terminal."""
-    text = str(error).replace(f"{recipe.music}{os.sep}", "")
-    return " ".join(text.encode(errors="backslashreplace").decode().split())
-
-
-def read_mixture_and_vocals(track: Track, recipe: Recipe, separator: Separator | None) -> tuple[np.ndarray, np.ndarray]:
-    """float32 [S] each, at SONG_SAMPLE_RATE_HZ. Raises Unfit."""
-    limits = recipe.limits
-    max_s = limits.max_s + 1  # enough to see that it is too long
-    try:
-        if separator is None:
-            stems = corpora.read_stems(track, max_s)
-            mixture, rate_hz = stems.vocals + stems.instrumental, stems.sample_rate_hz
-        else:
-            mixture, rate_hz = read_source(track.mixture, max_s)
-    except InputError as error:
-        raise Unfit(Reason.DAMAGED, one_line(error, recipe)) from error
-    limits.check_length(mixture.shape[1] / rate_hz)
-    limits.check_sound("mixture", mixture)
-    if separator is None:
-        vocals = stems.vocals
-    else:
-        mixture, rate_hz = resample(to_stereo(mixture), rate_hz, separator.sample_rate_hz), separator.sample_rate_hz
-        vocals = separator.separate(mixture)
-        if vocals.shape != mixture.shape:
-            raise ValueError(f"the separator gave {vocals.shape} for {mixture.shape}; expected one shape")
-        if not np.isfinite(vocals).all():
-            raise Unfit(Reason.DAMAGED, "the separator's vocals hold NaN or infinity")
-    return tuple(resample(to_mono(audio), rate_hz, SONG_SAMPLE_RATE_HZ) for audio in (mixture, vocals))
-
-
-def make_song(recipe: Recipe, track: Track) -> Song | Reject:
-    """Write the song's folder under a dot name, rename it, and return its song.json; or why there is none."""
-    separator = separator_of(recipe)
-    try:
-        mixture, vocals = read_mixture_and_vocals(track, recipe, separator)
-        recipe.limits.check_singing(vocals)
-        instrumental = mixture - vocals
-        recipe.limits.check_sound("instrumental", instrumental)
-    except Unfit as unfit:
-        return Reject(track.id, track.split, unfit.reason, unfit.detail)
-    peak = max(np.abs(vocals).max(), np.abs(instrumental).max())
-    gain = float(np.float32(min(1.0, FULL_SCALE / peak)))
-    used = [track.mixture] if separator else [track.vocals, *track.instrumental]
-    song = {
-        "id": track.id,
-        "split": track.split,
-        "licence": track.licence,
-        **track.facts,
-        "source": sorted({source.path.relative_to(recipe.music).as_posix() for source in used}),
-        "seconds": round(len(vocals) / SONG_SAMPLE_RATE_HZ, 3),
-        "vocal_dbfs": round(rms_dbfs(vocals), 2),  # in the mixture, that is, before the gain
-        "gain": gain,
-        "separator": recipe.separator,
-        "separator_sha256": separator.sha256 if separator else None,
-    }
-    folder = recipe.out / track.split / track.id
-    partial = folder.with_name(f".{track.id}.{secrets.token_hex(4)}.partial")
-    try:
-        partial.mkdir(parents=True)
-        write_audio(partial / "vocals.flac", vocals * np.float32(gain), SONG_SAMPLE_RATE_HZ)
-        write_audio(partial / "instrumental.flac", instrumental * np.float32(gain), SONG_SAMPLE_RATE_HZ)
-        (partial / SONG_FILE).write_text(json.dumps(song, indent=1) + "\n")
-        partial.rename(folder)
-    except OSError as error:
-        if not folder.is_dir():  # else another process was asked for the same part and wrote the same song
-            raise InputError(
-                f"cannot write {folder} ({error.strerror or error}); expected a folder with space and permission: make "
-                "room, and the same command goes on"
-            ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return song
-
-
-# ------------------------------------------------------------------------------------------------------ the command
+RAY_BATCH = 100  # tracks of a task on Ray: a GPU loads the separator for each
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -207,6 +85,8 @@ def parse_arguments() -> argparse.Namespace:
     )
     add("--part", type=Part.parse, default=Part(), help="I/N: every N-th track from the I-th (default: all)")
     add("--workers", type=int, default=1, help="processes, each with its own separator (default: %(default)s)")
+    add("--ray", action="store_true", help="separate on the Ray cluster of RAY_ADDRESS; all see the same folders")
+    add("--ray-gpus", type=float, help=f"of a track on Ray, 0.5 for two at once (default: {work.RAY_GPUS})")
     arguments = parser.parse_args()
     if (arguments.separator == GIVEN) != (arguments.weights is None):
         raise InputError(
@@ -223,8 +103,14 @@ def parse_arguments() -> argparse.Namespace:
         raise InputError("--vocal-gate-dbfs is no number; expected one, or -inf for no gate")
     if arguments.workers < 1:
         raise InputError(f"--workers is {arguments.workers}; expected 1 or more")
+    if arguments.ray_gpus is not None and not arguments.ray_gpus >= 0:
+        raise InputError(f"--ray-gpus is {arguments.ray_gpus}; expected 0 or more")
     if arguments.out.resolve().is_relative_to(arguments.music.resolve()):
         raise InputError(f"--out {arguments.out} lies in --music; expected another place: songs would become music")
+    # workers of a cluster have working directories of their own
+    arguments.music, arguments.out = arguments.music.absolute(), arguments.out.absolute()
+    if arguments.weights is not None and Path(arguments.weights).exists():
+        arguments.weights = str(Path(arguments.weights).absolute())
     return arguments
 
 
@@ -262,8 +148,10 @@ def main() -> None:
     }
     check_same_run(arguments.out, run)
     ledger = Ledger(arguments.out, corpus, arguments.part)
-    num_gpus = work.gpus_here() if separator else 0
-    results = work.do_all(functools.partial(make_song, recipe), ledger.todo, arguments.workers, num_gpus=num_gpus)
+    options = {"on_ray": arguments.ray, "ray_batch": RAY_BATCH, "num_gpus": 0, "ray_gpus": 0.0}
+    if separator:
+        options |= {"num_gpus": work.gpus_here(), "ray_gpus": arguments.ray_gpus}
+    results = work.do_all(functools.partial(make_song, recipe), ledger.todo, arguments.workers, **options)
     with tqdm(total=ledger.num_tracks, initial=ledger.num_done, unit="track", desc="separate") as bar:
         try:
             for _, result in results:

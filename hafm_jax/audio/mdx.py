@@ -85,7 +85,10 @@ class MdxNetwork:
         """Mixture float32 [2, segment_samples] -> vocals float32 [2, segment_samples]."""
         spectrum = self._spectrum(segment)  # [C, F, T]
         planes = np.stack([spectrum.real, spectrum.imag], axis=1)  # [C, 2, F, T]
-        (out,) = self._session.run(None, {self._input: planes.reshape(1, 4, *spectrum.shape[1:])})
+        try:
+            (out,) = self._session.run(None, {self._input: planes.reshape(1, 4, *spectrum.shape[1:])})
+        except Exception as error:  # a class for each of ONNX Runtime's status codes, and no common one
+            raise RuntimeError(str(error)) from error
         estimate = np.float32(self.config.gain) * out.reshape(planes.shape)
         vocals = estimate if self.config.stem == "vocals" else planes - estimate
         return self._waveform(vocals[:, 0] + 1j * vocals[:, 1])

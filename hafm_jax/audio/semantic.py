@@ -68,25 +68,34 @@ class SemanticTokenizer:
         return self.extractor(audio)
 
     def encode(self, audio: np.ndarray) -> np.ndarray:
-        """Audio float32 [S] at 16 kHz, whole cells -> int32 [2 * cells]. Raises ValueError on another shape."""
-        return self.encode_all([audio])[0]
+        """Audio float32 [S] at 16 kHz, whole cells -> int32 [2 * cells]. Raises ValueError on another shape, and
+        InputError where its features are NaN or infinite."""
+        (tokens,) = self.encode_all([audio])
+        if tokens is None:
+            raise self.extractor.not_finite()
+        return tokens
 
-    def encode_all(self, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Clips float32 [S], each at 16 kHz and whole cells -> int32 [2 * cells] each, the tokens of `encode`.
+    def encode_all(self, clips: Sequence[np.ndarray]) -> list[np.ndarray | None]:
+        """Clips float32 [S], each at 16 kHz and whole cells -> int32 [2 * cells] each, the tokens of `encode`; None for
+        a clip with features that are NaN or infinite, as float16 has where it has no range for them.
 
         Clips of one length go through HuBERT together where the device is faster so. Features are turned into tokens as
         they come, so only the tokens grow with the clips.
         """
-        tokens = [np.empty(num_frames(clip), np.int32) for clip in clips]
+        tokens: list[np.ndarray | None] = [np.empty(num_frames(clip), np.int32) for clip in clips]
         for number, first, features in self.extractor.blocks(clips):
-            tokens[number][first : first + len(features)] = nearest_centroids(features, self.centroids)
+            if not np.isfinite(features).all():
+                tokens[number] = None
+            elif tokens[number] is not None:
+                tokens[number][first : first + len(features)] = nearest_centroids(features, self.centroids)
         return tokens
 
 
 class FeatureExtractor:
     """Features by name, `dimensions` of them a frame; `device` and `dtype` are those of HubertFeatures.
 
-    `self.dtype` says what they are computed in: another one may turn a frame into another token.
+    `self.dtype` says what they are computed in: another one may turn a frame into another token. `weights_sha256` is
+    that of HubertFeatures, None for chroma.
     """
 
     def __init__(
@@ -100,6 +109,9 @@ class FeatureExtractor:
         if features_name == "chroma":
             from hafm_jax.audio import chroma
 
+            if dtype not in (None, "float32"):
+                raise InputError(f"chroma features in {dtype}; expected float32, the only dtype they have: choose none")
+            self.weights_sha256 = None
             self.dimensions, self.description, self.dtype = chroma.DIMENSIONS, "chroma", "float32"
             self._blocks = lambda clips: ((n, 0, chroma.chroma_features(clip)) for n, clip in enumerate(clips))
         elif features_name == "hubert":
@@ -111,16 +123,19 @@ class FeatureExtractor:
             from hafm_jax.audio.torch_models import HubertFeatures
 
             hubert = HubertFeatures(source, layer, device, dtype)
-            self.dimensions, self.description, self.dtype = hubert.dimensions, str(source), hubert.dtype
+            self.dimensions, self.dtype, self.weights_sha256 = hubert.dimensions, hubert.dtype, hubert.weights_sha256
+            self.description = f"layer {layer} of {source}"
             self._blocks = hubert.blocks
         else:
             raise InputError(f"no features are called {features_name!r}; expected chroma or hubert")
 
     def __call__(self, audio: np.ndarray) -> np.ndarray:
-        """Audio float32 [S] at 16 kHz, whole cells -> float32 [2 * cells, dimensions]."""
+        """Audio float32 [S] at 16 kHz, whole cells -> float32 [2 * cells, dimensions]. InputError where not finite."""
         out = np.empty((num_frames(audio), self.dimensions), np.float32)
         for _, first, features in self.blocks([audio]):
             out[first : first + len(features)] = features
+        if not np.isfinite(out).all():
+            raise self.not_finite()
         return out
 
     def blocks(self, clips: Sequence[np.ndarray]) -> Iterator[tuple[int, int, np.ndarray]]:
@@ -136,6 +151,13 @@ class FeatureExtractor:
                     f"audio has shape {clip.shape}; expected [S] with S a multiple of {cell} (pad_to_cells)"
                 )
         return self._blocks([np.asarray(clip, np.float32) for clip in clips])
+
+    def not_finite(self) -> InputError:
+        """What to say of features that are NaN or infinite."""
+        return InputError(
+            f"{self.description} gives NaN or infinity in {self.dtype}; expected numbers: bfloat16 and float32 have "
+            "the range for any sane level (--dtype)"
+        )
 
     def check_centroids(self, centroids: np.ndarray) -> None:
         """Raises InputError unless centroids [K, D] have as many dimensions as these features."""

@@ -63,6 +63,8 @@ class Piece(NamedTuple):
 class HubertFeatures:
     """Hidden states of one layer of a `HubertModel`: 0 is the input of the first layer, n the output of the n-th.
 
+    `weights_sha256` is over the names and values of the weights up to that layer, whichever file they came from.
+
     `device` is a torch device ("cpu", "cuda:1"; None: CUDA where there is one), `dtype` float32, float16 or bfloat16
     (None: float16 on CUDA, else float32). Raises InputError where one of them, the model or the layer is not to be had.
     """
@@ -93,6 +95,9 @@ class HubertFeatures:
         model.encoder.layers = model.encoder.layers[:layer]
         if config.do_stable_layer_norm:
             model.encoder.layer_norm = torch.nn.Identity()
+        if hasattr(model, "masked_spec_embed"):  # of training only, and random where a checkpoint leaves it out
+            del model.masked_spec_embed
+        self.weights_sha256 = sha256_of_weights(model)  # of what is run: layers above are of no matter
         model.feature_extractor.forward = _in_pieces(torch, model.feature_extractor.conv_layers, config)
         fold_weight_norm(torch, model)
         self._model = model.to(self._device, self._dtype)
@@ -112,7 +117,7 @@ class HubertFeatures:
 
         Frames are centred on their 20 ms. Where the checkpoint's preprocessor says so, a clip comes to mean 0 and
         variance 1 as a whole. Beyond 30 s it is heard in overlapping pieces: frames next to a seam then differ a little
-        from those of one pass.
+        from those of one pass. Features of a clip that is too loud for `dtype` are NaN or infinite.
         """
         out = [np.empty((clip.size // SEMANTIC_HOP, self.dimensions), np.float32) for clip in clips]
         for number, first, features in self.blocks(clips):
@@ -153,13 +158,7 @@ class HubertFeatures:
         """Padded audio [B, S] -> float32 [B, F, D]."""
         with self._torch.inference_mode():
             values = self._torch.from_numpy(audio).to(self._device, self._dtype)
-            hidden = self._model(values).last_hidden_state.float().cpu().numpy()
-        if not np.isfinite(hidden).all():
-            raise InputError(
-                f"layer {self.layer} of {self.source} gives NaN or infinity in {self.dtype}; expected numbers: use "
-                "dtype bfloat16 or float32"
-            )
-        return hidden
+            return self._model(values).last_hidden_state.float().cpu().numpy()
 
 
 def _hop_and_field(config: Any, first_layer: int = 0) -> tuple[int, int]:

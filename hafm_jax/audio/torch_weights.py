@@ -17,6 +17,7 @@ import numpy as np
 
 from hafm_jax.errors import InputError
 
+DTYPES = ("float32", "float16", "bfloat16")
 INSTALL = 'install the extra: pip install "hafm_jax[torch]"'
 
 
@@ -58,7 +59,7 @@ def choose_dtype(torch: Any, name: str | None, device: Any) -> Any:
     """
     if name is None:
         name = "float16" if device.type == "cuda" else "float32"
-    if name not in ("float32", "float16", "bfloat16"):
+    if name not in DTYPES:
         raise InputError(f"dtype {name!r}; expected float32, float16 or bfloat16: name one of them")
     return getattr(torch, name)
 

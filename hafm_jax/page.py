@@ -75,7 +75,7 @@ def player(audio: np.ndarray, sample_rate_hz: int) -> str:
 
     out = io.BytesIO()
     soundfile.write(out, np.asarray(audio).T, sample_rate_hz, format="MP3")
-    return f"<audio controls preload=none src='{data_url(out.getvalue(), 'audio/mpeg')}'></audio>"
+    return f"<audio controls preload=metadata src='{data_url(out.getvalue(), 'audio/mpeg')}'></audio>"
 
 
 def data_url(data: bytes, kind: str) -> str:

@@ -36,9 +36,13 @@ def songs(tmp_path_factory):
     return root
 
 
+def folders(songs: Path) -> list[Path]:
+    return sorted((songs / "train").iterdir())
+
+
 @pytest.fixture(scope="module")
 def library(songs, tmp_path_factory) -> Library:
-    return Library.build(songs, "train", tmp_path_factory.mktemp("cache"), max_songs=100, seed=0, workers=1)
+    return Library.build(folders(songs), tmp_path_factory.mktemp("cache"), workers=1)
 
 
 def truth_of(number: int, start_s: float = 3.0) -> Truth:
@@ -174,13 +178,13 @@ def test_clicks_are_where_they_belong():
 
 
 def test_the_cache_gives_the_same_library_and_saves_the_analysis(songs, library, tmp_path, monkeypatch):
-    first = Library.build(songs, "train", tmp_path / "cache", max_songs=100, seed=0, workers=1)
+    first = Library.build(folders(songs), tmp_path / "cache", workers=1)
     (tmp_path / "cache" / "song_3.json").unlink()  # as if a build had been stopped
     (tmp_path / "cache" / "song_4.json").write_text("{")  # and another program had written here
     heard = []
     of_clip = Truth.of_clip.__func__
     monkeypatch.setattr(Truth, "of_clip", classmethod(lambda cls, *a: heard.append(a) or of_clip(cls, *a)))
-    second = Library.build(songs, "train", tmp_path / "cache", max_songs=100, seed=0, workers=1)
+    second = Library.build(folders(songs), tmp_path / "cache", workers=1)
     assert len(heard) == 2
     for other in (first, second):
         assert other.left_out == {}
@@ -188,7 +192,7 @@ def test_the_cache_gives_the_same_library_and_saves_the_analysis(songs, library,
             assert (a.folder, a.seconds, a.tempo_bpm, a.key) == (b.folder, b.seconds, b.tempo_bpm, b.key)
             np.testing.assert_array_equal(a.beats_s, b.beats_s)
     os.utime(songs / "train" / "song_0" / "instrumental.flac")
-    Library.build(songs, "train", tmp_path / "cache", max_songs=100, seed=0, workers=1)
+    Library.build(folders(songs), tmp_path / "cache", workers=1)
     assert len(heard) == 3
 
 
@@ -197,19 +201,10 @@ def test_without_a_song_json_beats_and_key_are_heard(songs, tmp_path):
     folder = tmp_path / "songs" / "train" / "a"
     folder.mkdir(parents=True)
     write_audio(folder / "instrumental.wav", audio, RATE_HZ)
-    (entry,) = Library.build(tmp_path / "songs", "train", tmp_path / "cache", 10, 0, 1).entries
+    (entry,) = Library.build(folders(tmp_path / "songs"), tmp_path / "cache", 1).entries
     assert len(entry.beats_s) > 10 and entry.key is not None and entry.seconds == SONG_S
     written = Analysis(entry.read())
     np.testing.assert_array_equal(entry.beats_s, written.beats_s)
-
-
-def test_at_most_so_many_songs_are_chosen_by_the_seed(songs, tmp_path):
-    chosen = [
-        [e.folder.name for e in Library.build(songs, "train", tmp_path, max_songs=2, seed=seed, workers=1).entries]
-        for seed in (0, 0, 1, 2, 3, 4)
-    ]
-    assert chosen[0] == chosen[1] == sorted(chosen[0]) and all(len(names) == 2 for names in chosen)
-    assert len({tuple(names) for names in chosen}) > 1
 
 
 def test_songs_that_cannot_be_used_are_left_out_with_a_reason(songs, tmp_path):
@@ -219,11 +214,13 @@ def test_songs_that_cannot_be_used_are_left_out_with_a_reason(songs, tmp_path):
     write_audio(root / "good" / "instrumental.flac", synthesize_song(0, 2.0).instrumental, RATE_HZ)
     write_audio(root / "silent" / "instrumental.flac", silence(RATE_HZ), RATE_HZ)
     (root / "torn" / "instrumental.flac").write_bytes(b"fLaC")
-    library = Library.build(tmp_path / "songs", "train", tmp_path / "cache", 10, 0, workers=1)
-    assert [e.folder.name for e in library.entries] == ["good"]
+    library = Library.build(folders(tmp_path / "songs"), tmp_path / "cache", workers=1)
+    library_again = Library.build([root / "gone", root / "good"], tmp_path / "cache", workers=1)
+    assert [e.folder.name for e in library.entries + library_again.entries] == ["good", "good"]
     assert "silent" in library.left_out["silent"] and "cannot be read" in library.left_out["torn"]
+    assert "gone" in library_again.left_out
     with pytest.raises(InputError, match=r"longest of 1 training songs has 2\.0 s"):
         retrieval(library, truth_of(0), SAMPLES)
     with pytest.raises(InputError, match="none can be used"):
         (root / "good" / "instrumental.flac").write_bytes(b"fLaC")
-        Library.build(tmp_path / "songs", "train", tmp_path / "cache", 10, 0, 1)
+        Library.build(folders(tmp_path / "songs"), tmp_path / "cache", 1)

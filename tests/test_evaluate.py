@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
+import os
 import shutil
+import subprocess
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 import soundfile
+from small_vggish import small_vggish
 
 pytest.importorskip("librosa", reason="needs the extra hafm_jax[evaluate]")
 pytest.importorskip("mir_eval", reason="needs the extra hafm_jax[evaluate]")
@@ -19,26 +27,47 @@ from hafm_jax.accompany import Accompanist
 from hafm_jax.audio.files import read_audio, write_audio
 from hafm_jax.audio.synthesis import song_seed, synthesize_song
 from hafm_jax.errors import InputError
+from hafm_jax.evaluation import figures
+from hafm_jax.evaluation import report as pages
 from hafm_jax.evaluation.baselines import Library
-from hafm_jax.evaluation.clips import read_band
+from hafm_jax.evaluation.clips import read_band, read_clip
 from hafm_jax.evaluation.protocol import read_protocol
-from hafm_jax.evaluation.systems import ABOUT, Bands
+from hafm_jax.evaluation.systems import ABOUT, ORDER, Bands
+from hafm_jax.metrics import coherence, mel
+from hafm_jax.metrics.analysis import import_librosa
+from hafm_jax.metrics.bootstrap import drawn_frechet_distances
+from hafm_jax.metrics.embeddings import load_embedding
+from hafm_jax.metrics.frechet import frechet_distance
 
-SECONDS = {"test": 10, "train": 10}
-SYSTEMS = [*(name for name in ABOUT if name != "model_separated"), "guidance_2"]
+SECONDS = 10
+DRAWS = 20  # a tenth of the usual
+SYSTEMS = [*ABOUT, "guidance_2"]
+MEL_STATISTICS = mel.mel_statistics
+REFERENCE = 9  # songs, one more than the least; as many are the library
 
 
 @pytest.fixture(scope="module")
 def songs(tmp_path_factory):
     root = tmp_path_factory.mktemp("songs")
-    for split, count in (("test", 8), ("train", 8)):
+    for split, count in (("test", 8), ("train", 2 * REFERENCE)):
         for i in range(count):
-            song = synthesize_song(song_seed(split, i, 0), SECONDS[split])
+            song = synthesize_song(song_seed(split, i, 0), SECONDS)
             folder = root / split / f"{i:05}"
             folder.mkdir(parents=True)
             write_audio(folder / "vocals.flac", song.vocals, 24_000)
             write_audio(folder / "instrumental.flac", song.instrumental, 24_000)
             (folder / "song.json").write_text(json.dumps(song.info))
+    return root
+
+
+@pytest.fixture(scope="module")
+def separated(songs, tmp_path_factory):
+    """The vocals of the songs as a separator leaves them: with some of the band."""
+    root = tmp_path_factory.mktemp("separated")
+    for folder in (songs / "test").iterdir():
+        vocals, band = (read_audio(folder / f"{stem}.flac")[0][0] for stem in ("vocals", "instrumental"))
+        (root / "test" / folder.name).mkdir(parents=True)
+        write_audio(root / "test" / folder.name / "vocals.flac", 0.7 * vocals + 0.3 * band, 24_000)
     return root
 
 
@@ -48,20 +77,34 @@ def stand_in(accompanist, vocals, sample_rate_hz, cells, *, seeds, sampling):
     return np.roll(tokens, round(sampling.guidance_scale), axis=1)
 
 
-def run(monkeypatch, songs, model, out, *more):
+@pytest.fixture
+def run(songs, separated, tiny_model, monkeypatch):
+    """Evaluate into a folder; returns report.json. The page has no sounds."""
+    monkeypatch.setattr(pages, "HEARD_CLIPS", 0)
+    return partial(evaluated, monkeypatch, songs, separated, tiny_model)
+
+
+def evaluated(monkeypatch, songs, separated, model, out, *more, generate=stand_in):
     monkeypatch.setattr(compiled, "use_compilation_cache", lambda: None)
-    monkeypatch.setattr(Accompanist, "tokens_of_each", stand_in)
-    arguments = ["--songs", songs, "--model", model, "--out", out, "--vocal-gate-dbfs", -40, "--workers", 1, *more]
-    evaluate.main([str(x) for x in arguments])
+    monkeypatch.setattr(Accompanist, "tokens_of_each", generate)
+    monkeypatch.setattr(figures, "DRAWS", DRAWS)
+    fixed = ["--songs", songs, "--separated", separated, "--model", model, "--vocal-gate-dbfs", -40, "--workers", 1]
+    evaluate.main([str(x) for x in (*fixed, "--guidance-scales", 2, "--out", out, *more)])
     return json.loads((out / "report.json").read_text())
 
 
 @pytest.fixture(scope="module")
-def report(songs, tiny_model, tmp_path_factory):
+def report(songs, separated, tiny_model, tmp_path_factory):
     """(folder, report.json)."""
     out = tmp_path_factory.mktemp("report")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        return out, run(monkeypatch, songs, tiny_model, out, "--guidance-scales", 2)
+        return out, evaluated(monkeypatch, songs, separated, tiny_model, out)
+
+
+@pytest.fixture
+def copy(report, tmp_path):
+    """Of the report, to be changed."""
+    return shutil.copytree(report[0], tmp_path / "report")
 
 
 def test_every_system_has_its_figures(report):
@@ -123,50 +166,183 @@ def test_the_files_for_programs_agree_with_the_report(report):
     assert row["fingerprint"] == document["embeddings"]["mel"]["fingerprint"]
     with (out / "clips.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["system"] == "codec8"]
+    assert {row["fingerprint"] for row in rows} == {document["protocol"]}
     mean = np.mean([float(row["chroma_chords"]) for row in rows])
     assert mean == pytest.approx(document["systems"]["codec8"]["measures"]["chroma_chords"]["value"])
 
 
-def test_the_page_needs_nothing_else(report):
-    page = (report[0] / "index.html").read_text()
-    assert "src='http" not in page and "<link" not in page
-    assert page.count("<audio") == 3 * (1 + len(SYSTEMS))
-    assert report[1]["protocol"] in page and "guidance scale" in page
-
-
-def test_the_same_command_goes_on_with_what_is_missing(report, songs, tiny_model, monkeypatch, tmp_path):
-    out = tmp_path / "report"
-    shutil.copytree(report[0], out)
+def test_no_song_of_the_reference_is_in_the_library(report):
+    out, document = report
     protocol = read_protocol(out / "protocol.json")
-    lost = [out / "clips" / "model" / f"{protocol.clips[0].id}.flac", out / "measures" / f"{protocol.clips[1].id}.json"]
+    assert document["library_songs"] == len(protocol.library) == document["reference_clips"] == REFERENCE
+    heard = {path.stem for path in (out / "library").iterdir()}
+    assert heard == set(protocol.library) and not heard & {clip.song for clip in protocol.reference}
+
+
+def test_the_order_is_told_by_differences_on_the_same_clips(report):
+    out, document = report
+    assert list(document["order"]) == [f"{worse} - {better}" for better, worse in ORDER]
+    found = document["order"]["codec8 - truth"]["onset_f"]
+    of_systems = (document["systems"][name]["measures"]["onset_f"]["value"] for name in ("codec8", "truth"))
+    assert found["value"] == pytest.approx(np.subtract(*of_systems)) and found["low"] <= found["value"] <= found["high"]
+
+    distances = document["embeddings"]["mel"]
+    of_systems = [distances["systems"][name]["fad_mix"] for name in ("random", "codec4")]
+    value = of_systems[0]["value"] - of_systems[1]["value"]
+    reference, *sets = (
+        list(figures.read_embeddings(out / "embeddings" / "mel" / f"{name}.npz")["mix"].values())
+        for name in ("reference", "random", "codec4")
+    )
+    drawn = np.subtract(*(drawn_frechet_distances(reference, some, DRAWS) for some in sets))
+    low, high = value + drawn.mean() - np.quantile(drawn, [0.975, 0.025])
+    assert distances["order"]["random - codec4"]["fad_mix"] == pytest.approx({"value": value, "low": low, "high": high})
+    assert high - low < sum(f["high"] - f["low"] for f in of_systems)  # what is drawn alike is told apart better
+
+
+def test_the_separated_vocals_have_their_row_and_their_gap(report):
+    out, document = report
+    clip = read_protocol(out / "protocol.json").clips[0]
+    bands = [read_band(out, system, clip.id) for system in ("model", "model_separated")]
+    assert np.abs(bands[0] - bands[1]).max() > 1e-3
+    gap = document["order"]["model_separated - model"]["chroma_chords"]
+    of_systems = (
+        document["systems"][name]["measures"]["chroma_chords"]["value"] for name in ("model_separated", "model")
+    )
+    assert gap["value"] == pytest.approx(np.subtract(*of_systems))
+
+
+def test_what_the_figures_took_and_were_measured_on_is_told(report):
+    _, document = report
+    assert document["seconds"] > 0 and document["cpu_seconds"] > 0 and not document["went_on"]
+    assert document["machine"]["cores"] == os.cpu_count() and document["machine"]["cpu"]
+    assert document["versions"]["jax"] == jax.__version__
+    root = Path(__file__).parents[1]
+    if (root / ".git").exists():
+        head = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True).stdout
+        assert head.startswith(document["machine"]["commit"].removesuffix("-dirty"))
+
+
+def test_the_page_needs_nothing_else_and_has_its_plots(report):
+    out, document = report
+    page = (out / "index.html").read_text()
+    assert "src='http" not in page and "<link" not in page and document["protocol"] in page
+    heard = pages.HEARD_CLIPS * (1 + len(SYSTEMS))
+    assert page.count("<audio") == page.count("<img") == heard
+    assert page.count("<svg") == 3  # distances, lags, guidance
+
+
+def test_fewer_songs_than_distances_take_still_make_a_report(run, copy):
+    for name in ("run.json", "protocol.json"):
+        (copy / name).unlink()
+    document = run(copy, "--clips", 4)
+    assert document["embeddings"]["mel"]["systems"] == {} and document["systems"]["truth"]["clips"] == 4
+    page = (copy / "index.html").read_text()
+    assert "the least for a distance" in page and page.count("<svg") == 2
+
+
+def test_the_same_command_goes_on_with_what_is_missing(report, run, copy, songs):
+    protocol = read_protocol(copy / "protocol.json")
+    lost = [
+        copy / "clips" / "model" / f"{protocol.clips[0].id}.flac",
+        copy / "measures" / f"{protocol.clips[1].id}.json",
+        copy / "embeddings" / "mel" / "random.npz",
+    ]
     for path in lost:
         path.unlink()
-    (out / "embeddings" / "mel" / "random.npz").unlink()
-    kept = {path: path.stat().st_mtime_ns for path in (out / "clips").rglob("*.flac")}
-    again = run(monkeypatch, songs, tiny_model, out, "--guidance-scales", 2)
+    kept = {path: path.stat().st_mtime_ns for path in copy.rglob("*.flac")}
+    again = run(copy)
     assert all(path.stat().st_mtime_ns == changed_ns for path, changed_ns in kept.items())
     assert again["systems"] == report[1]["systems"] and again["embeddings"] == report[1]["embeddings"]
+    assert again["went_on"]
     with pytest.raises(InputError, match="was begun with num_clips None, this run has 1"):
-        run(monkeypatch, songs, tiny_model, out, "--clips", 1)
+        run(copy, "--clips", 1)
+    with pytest.raises(InputError, match=r"was begun with separated '.*separated.*', this run has '.*songs"):
+        run(copy, "--separated", songs)
 
 
-def test_a_clip_that_fails_is_named_and_the_rest_goes_on(report, songs, tiny_model, monkeypatch, tmp_path, capsys):
-    broken = tmp_path / "songs"
-    shutil.copytree(songs, broken)
-    protocol = read_protocol(report[0] / "protocol.json")
-    victim = protocol.clips[1]
-    soundfile.write(broken / "test" / victim.song / "instrumental.flac", np.zeros(1000), 24_000)
-    out = tmp_path / "report"
-    shutil.copytree(report[0], out, ignore=shutil.ignore_patterns("truth*", "codec*"))
-    (out / "measures" / f"{victim.id}.json").unlink()
-    document = run(monkeypatch, broken, tiny_model, out, "--guidance-scales", 2)
-    assert "ends before" in document["failures"]["truth"][victim.id]
-    assert document["systems"]["truth"]["clips"] == 7
-    assert "truth" not in document["embeddings"]["mel"]["systems"]  # seven songs are too few
-    assert victim.id in (out / "index.html").read_text()
+def test_clips_that_fail_are_named_whatever_they_raise_and_the_rest_goes_on(
+    report, run, copy, songs, monkeypatch, tmp_path
+):
+    protocol = read_protocol(copy / "protocol.json")
+    victim, other = protocol.clips[:2]
+    for path in (
+        *(copy / "clips" / "model" / f"{clip.id}.flac" for clip in (victim, other)),
+        *(copy / "tokens" / "guidance_3" / f"{clip.id}.npy" for clip in (victim, other)),
+        copy / "measures" / f"{victim.id}.json",
+        *(copy / "embeddings" / "mel" / f"{name}.npz" for name in ("click", "reference")),
+        copy / "run.json",  # of the songs that were whole
+    ):
+        path.unlink()
+    bad_vocal, bad_band = (read_band(copy, name, victim.id) for name in ("vocal", "click"))
+
+    def generate(accompanist, vocals, *rest, **options):
+        if any(np.array_equal(vocal[0], bad_vocal) for vocal in vocals):
+            raise RuntimeError("out of memory")
+        return stand_in(accompanist, vocals, *rest, **options)
+
+    def measure(vocal, band, truth):
+        if not band.any():
+            raise import_librosa().ParameterError("no sound")
+        return coherence.measure(vocal, band, truth)
+
+    def statistics(audio):
+        return np.full((10, 70), np.nan) if np.array_equal(audio, bad_band) else MEL_STATISTICS(audio)
+
+    monkeypatch.setattr(figures, "measure", measure)
+    monkeypatch.setattr(mel, "mel_statistics", statistics)
+    broken = shutil.copytree(songs, tmp_path / "songs")
+    short = protocol.reference[0]
+    soundfile.write(broken / "train" / short.song / "instrumental.flac", np.zeros(1000), 24_000)
+    with pytest.raises(InputError, match="the reference is of 7 songs"):  # the short one's and whom it would mismatch
+        run(copy, "--songs", broken)
+
+    (copy / "run.json").unlink()
+    document = run(copy, generate=generate)
+    assert document["failures"] == {
+        "model": {victim.id: "RuntimeError: out of memory"},
+        "silence": {victim.id: "ParameterError: no sound"},
+        "click": {victim.id: "ValueError: its embedding holds NaN or infinity"},
+    }
+    distances = document["embeddings"]["mel"]["systems"]
+    assert "click" not in distances and "model" not in distances  # seven songs are too few
+    assert {name: found for name, found in report[1]["embeddings"]["mel"]["systems"].items() if name in distances} == (
+        distances
+    )
+    assert "out of memory" in (copy / "index.html").read_text()
+    np.testing.assert_array_equal(read_band(copy, "model", other.id), read_band(report[0], "model", other.id))
 
 
-def test_another_evaluations_protocol_is_used(report, songs, tiny_model, monkeypatch, tmp_path):
+def test_weights_that_are_named_give_distances_of_their_own(report, run, copy, songs, monkeypatch, tmp_path):
+    monkeypatch.setattr(Bands, "systems", property(lambda bands: ["truth", "codec8", "silence"]))
+    tensors = small_vggish(monkeypatch)
+    named = []
+    for factor in (1, 2):  # two of one kind
+        path = tmp_path / f"{factor}.safetensors"
+        safetensors.numpy.save_file({name: factor * tensor for name, tensor in tensors.items()}, path)
+        named.append(f"vggish={path}#{hashlib.sha256(path.read_bytes()).hexdigest()}")
+    with pytest.raises(InputError, match="has the SHA-256"):
+        run(copy, "--embedding", named[0].replace("#", "#0"))
+
+    embeddings = run(copy, "--embedding", "mel", *named)["embeddings"]
+    sums = [text.partition("#")[2] for text in named]
+    assert list(embeddings) == ["mel", *(f"vggish-{found[:12]}" for found in sums)]
+    assert [e["weights_sha256"] for e in embeddings.values()] == [None, *sums]
+    assert len({e["fingerprint"] for e in embeddings.values()}) == 3
+    assert embeddings["mel"]["systems"]["codec8"] == report[1]["embeddings"]["mel"]["systems"]["codec8"]
+    clips = read_protocol(copy / "protocol.json")
+    embed = load_embedding("vggish", str(tmp_path / "1.safetensors"))
+    reference, own = (
+        np.concatenate([embed(band, 24_000) for band in bands])
+        for bands in (
+            [read_clip(songs, "train", clip, "instrumental") for clip in clips.reference],
+            [read_band(copy, "codec8", clip.id) for clip in clips.clips],
+        )
+    )
+    found = embeddings[f"vggish-{sums[0][:12]}"]["systems"]["codec8"]["fad_stem"]["value"]
+    assert found == pytest.approx(frechet_distance(reference, own)) and found > 0
+
+
+def test_another_evaluations_protocol_is_used(report, songs, tmp_path):
     given = report[0] / "protocol.json"
     arguments = evaluate.parse_arguments(
         ["--songs", str(songs), "--out", str(tmp_path), "--protocol", str(given), "--clips", "1"]
@@ -189,6 +365,6 @@ def test_another_evaluations_protocol_is_used(report, songs, tiny_model, monkeyp
         (["--split", "nothing"], "holds no ID/vocals"),
     ],
 )
-def test_bad_input_is_said(more, found, songs, tiny_model, tmp_path, monkeypatch):
+def test_bad_input_is_said(more, found, run, tmp_path):
     with pytest.raises(InputError, match=found):
-        run(monkeypatch, songs, tiny_model, tmp_path / "out", *more)
+        run(tmp_path / "out", *more)

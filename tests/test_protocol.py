@@ -40,6 +40,8 @@ def songs(tmp_path_factory):
     (root / "test" / "broken" / "vocals.wav").write_bytes(b"RIFF")
     write_song(root / "train" / "d", [0.1, 0.1], rate_hz=24_000)
     write_song(root / "train" / "e", [0.1])
+    for name in "fg":
+        write_song(root / "train" / name, [0.1], rate_hz=RATE_HZ // 4)
     return root
 
 
@@ -49,8 +51,31 @@ def test_clips_sound_and_do_not_overlap_and_each_song_comes_before_its_second_cl
     expected = {("a-1", 0), ("a-1", 10), ("a-1", 20), ("b", 0), ("b", 20), ("c", 0)}
     assert set(made.clips) == expected and len(made.clips) == 6
     assert {clip.song for clip in made.clips[:3]} == {"a-1", "b", "c"}
-    assert set(made.reference) == {("d", 0), ("d", 10), ("e", 0)}
-    assert sorted(read) == sorted(f"{path.parent.name}/{path.name}" for path in songs.glob("*/*"))
+    of_each = {"d": {("d", 0), ("d", 10)}} | {name: {(name, 0)} for name in "efg"}
+    assert set(made.reference) == set().union(*(of_each[clip.song] for clip in made.reference))
+    assert sorted(read) == sorted(
+        [f"test/{path.name}" for path in songs.glob("test/*")] + [f"train/{c.song}" for c in made.reference[:2]]
+    )
+
+
+def test_half_of_the_training_songs_are_the_reference_and_others_the_library(songs, monkeypatch):
+    for seed in range(5):
+        made = make_protocol(songs, Rule(seed=seed))
+        songs_of_reference = {clip.song for clip in made.reference}
+        assert len(songs_of_reference) == 2 and songs_of_reference | set(made.library) == set("defg")
+        assert not songs_of_reference & set(made.library)
+    assert len(make_protocol(songs, Rule(num_reference_clips=1)).library) == 3
+    monkeypatch.setattr(protocol, "LIBRARY_SONGS", 1)
+    assert len({make_protocol(songs, Rule(seed=seed)).library for seed in range(8)}) > 1
+    assert len(make_protocol(songs, Rule()).library) == 1
+
+
+def test_one_song_cannot_be_both_reference_and_library(songs, tmp_path):
+    (tmp_path / "test").symlink_to(songs / "test")
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "e").symlink_to(songs / "train" / "e")
+    with pytest.raises(InputError, match="holds one song; expected more"):
+        make_protocol(tmp_path, Rule())
 
 
 def test_the_gate_is_in_true_dbfs(songs):
@@ -76,7 +101,7 @@ def test_a_number_of_clips_is_kept_to(songs):
     assert len(made.reference) == 1
 
 
-def test_the_fingerprint_is_of_all_that_figures_depend_on(songs):
+def test_the_fingerprint_is_of_all_that_figures_depend_on(songs, monkeypatch):
     made = make_protocol(songs, Rule())
     others = [
         made.fingerprint(),
@@ -85,10 +110,13 @@ def test_the_fingerprint_is_of_all_that_figures_depend_on(songs):
         made.fingerprint("vggish", "1" * 64),
         replace(made, clips=made.clips[:-1]).fingerprint(),
         replace(made, reference=made.reference[:-1]).fingerprint(),
+        replace(made, library=made.library[:-1]).fingerprint(),
         replace(made, rule=Rule(seed=1)).fingerprint(),
     ]
     assert len(set(others)) == len(others)
     assert all(len(fingerprint) == 12 for fingerprint in others)
+    monkeypatch.setattr(protocol, "MEASURES_VERSION", protocol.MEASURES_VERSION + 1)
+    assert made.fingerprint() not in others
 
 
 def test_what_is_written_is_read(songs, tmp_path):
@@ -104,6 +132,7 @@ def test_what_is_written_is_read(songs, tmp_path):
         (lambda d: d | {"clip_s": 5}, "another version"),
         (lambda d: d | {"format_version": 99}, "another version"),
         (lambda d: d | {"clips": ["a-xs"]}, "no protocol"),
+        (lambda d: d | {"library": [*d["library"], d["reference"][0].split("-")[0]]}, "in reference and library"),
         (lambda d: d | {"rule": {"colour": 1}}, "no protocol"),
         (lambda d: [d], "no protocol"),
     ],

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+from small_vggish import small_vggish
 
 from hafm_jax.errors import InputError
 from hafm_jax.metrics import vggish
@@ -121,18 +122,7 @@ def test_the_network_is_the_torch_ports():
 
 @pytest.fixture
 def small(monkeypatch) -> dict[str, np.ndarray]:
-    """Tensors of a network 32 times narrower, and the module told to expect them."""
-    rng = np.random.default_rng(0)
-
-    def narrow(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-        keep = {"features.0.weight": (1,), "embeddings.4.weight": (0,), "embeddings.4.bias": (0,)}.get(name, ())
-        return tuple(n if i in keep or (n == 3 and i > 1) else n // 32 for i, n in enumerate(shape))
-
-    tensors = {
-        name: rng.standard_normal(narrow(name, shape)).astype(np.float32) / 10 for name, shape in vggish.SHAPES.items()
-    }
-    monkeypatch.setattr(vggish, "SHAPES", {name: tensor.shape for name, tensor in tensors.items()})
-    return tensors
+    return small_vggish(monkeypatch)
 
 
 def test_safetensors_and_torch_files_hold_the_same(small, tmp_path):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,8 +20,9 @@ import numpy as np
 from tqdm import tqdm
 
 from hafm_jax.atomic import write_bytes
-from hafm_jax.audio.files import read_audio, resample, song_folders, stem_file, to_mono
+from hafm_jax.audio.files import read_audio, resample, stem_file, to_mono
 from hafm_jax.errors import InputError
+from hafm_jax.evaluation.clips import reason
 from hafm_jax.metrics.analysis import Key, import_librosa
 from hafm_jax.metrics.coherence import Truth, read_song
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ as RATE_HZ
@@ -77,18 +79,14 @@ class Library:
     left_out: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def build(cls, songs: Path, split: str, cache: Path, max_songs: int, seed: int, workers: int) -> Library:
-        """Of at most `max_songs` of a split of a songs folder, chosen by `seed`, sorted by id.
+    def build(cls, folders: Sequence[Path], cache: Path, workers: int) -> Library:
+        """Of songs' folders.
 
         Beats, tempo and key come from song.json where it has them, else from an analysis of the instrumental's first
         MAX_SONG_S. They are kept in `cache`/ID.json, so that a build that was stopped goes on, and a second one only
-        reads. What is kept of a song whose file has changed since is made again. Raises InputError where the folder
-        holds no songs, none of them can be used, or `cache` cannot be written.
+        reads. What is kept of a song whose file has changed since is made again. Raises InputError where none of the
+        songs can be used, or `cache` cannot be written.
         """
-        folders = song_folders(songs, split, "instrumental")
-        if len(folders) > max_songs:
-            chosen = np.random.default_rng(seed).choice(len(folders), max_songs, replace=False)
-            folders = [folders[i] for i in sorted(chosen)]
         try:
             cache.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -99,8 +97,8 @@ class Library:
         left_out = {f.name: found[f] for f in folders if isinstance(found[f], str)}
         if not entries:
             raise InputError(
-                f"of {len(folders)} songs in {songs / split} none can be used, the first because: "
-                f"{next(iter(left_out.values()))}; give another songs folder"
+                f"of {len(folders)} songs for retrieval none can be used, the first because: "
+                f"{next(iter(left_out.values()), 'there is none')}; give another songs folder"
             )
         return cls(entries, left_out)
 
@@ -138,8 +136,8 @@ def _entry_or_reason(cache: Path, folder: Path) -> Entry | str:
                 "key": truth.key,
             }
             write_bytes(cache / f"{folder.name}.json", json.dumps(kept).encode())
-    except InputError as error:
-        return str(error)
+    except Exception as error:
+        return reason(error)
     tempo_bpm = math.nan if kept["tempo_bpm"] is None else kept["tempo_bpm"]
     key = None if kept["key"] is None else Key(*kept["key"])
     return Entry(folder, kept["seconds"], tempo_bpm, np.array(kept["beats_s"], np.float64), key)

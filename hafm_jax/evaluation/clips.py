@@ -7,6 +7,8 @@ Axes: S samples.
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,3 +62,17 @@ def read_band(report: Path, system: str, clip_id: str) -> np.ndarray:
             "report again with python -m hafm_jax.evaluate"
         )
     return audio[0]
+
+
+@contextmanager
+def left_out(failures: dict[str, str], name: str) -> Generator[None]:
+    """What fails inside, whatever it raises, is written down as `failures[name]`, and the rest of the work goes on."""
+    try:
+        yield
+    except Exception as error:
+        failures[name] = reason(error)
+
+
+def reason(error: Exception) -> str:
+    """What a report says of it: an InputError says enough, others are named."""
+    return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"

@@ -1,7 +1,7 @@
 """The figures of an evaluation: what is measured of each clip and of each set of clips, and how sure that is.
 
 REPORT/measures/ID.json               of one clip: system -> measure -> number (hafm_jax.metrics.coherence)
-REPORT/embeddings/EMBEDDING/SET.npz   of the reference, or a system's clips: bands and mixes as embeddings
+REPORT/embeddings/EMBEDDING/SET.npz   of the reference, or a system's clips: its sounds as embeddings
 
 Whatever is there is not computed again. Intervals draw songs anew, not clips: those of one song are alike.
 
@@ -13,28 +13,28 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from hafm_jax.atomic import write_bytes
 from hafm_jax.audio.files import mix, to_mono
-from hafm_jax.errors import InputError
-from hafm_jax.evaluation.clips import VOCAL, Clip, band_file, read_band, read_clip
+from hafm_jax.evaluation.clips import VOCAL, Clip, band_file, left_out, read_band, read_clip
 from hafm_jax.metrics.adherence import adherence, adherence_interval
-from hafm_jax.metrics.bootstrap import DRAWS, draw_clips, frechet_interval, interval, kernel_interval
+from hafm_jax.metrics.bootstrap import DRAWS, draw_clips, drawn_frechet_distances, interval, kernel_interval
 from hafm_jax.metrics.coherence import Truth, measure, read_song
 from hafm_jax.metrics.embeddings import Embedding
-from hafm_jax.metrics.frechet import MIN_CLIPS, frechet_infinity
+from hafm_jax.metrics.frechet import MIN_CLIPS, frechet_distance, frechet_infinity
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ
 
 REFERENCE = "reference"  # the set of clips that all are held against
-MISMATCHED = "mismatched"  # its vocals, each with the band of another song
 FORMS = ("stem", "mix")
+MISMATCHED = "mismatched"  # the third form of the reference alone: its vocals, each mixed with another song's band
 Measures = dict[str, dict[str, float]]  # system -> measure -> number, of one clip
-Embeddings = dict[str, list[np.ndarray]]  # form -> of each song float32 [N, D]
+Embeddings = dict[str, dict[str, np.ndarray]]  # form -> song -> float32 [N, D]
 
 
 # ------------------------------------------------------------------------------------------------------ of each clip
@@ -49,18 +49,17 @@ def measure_clip(
     missing = [name for name in systems if name not in known and band_file(report, name, clip.id).exists()]
     if not missing:
         return {name: known[name] for name in systems if name in known}, {}
-    try:
+    failures: dict[str, str] = {}
+    with left_out(failures, VOCAL):
         reference = read_clip(songs, split, clip, "instrumental")
         truth = Truth.of_clip(reference, read_song(songs / split / clip.song), clip.start_s)
         vocal = read_band(report, VOCAL, clip.id)
-    except (InputError, ValueError) as error:
-        return {}, dict.fromkeys(missing, str(error))
-    failures = {}
-    for name in missing:
-        try:
-            known[name] = measure(vocal, read_band(report, name, clip.id), truth)
-        except (InputError, ValueError) as error:
-            failures[name] = str(error)
+    if failures:
+        failures = dict.fromkeys(missing, failures[VOCAL])
+    else:
+        for name in missing:
+            with left_out(failures, name):
+                known[name] = measure(vocal, read_band(report, name, clip.id), truth)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, json.dumps(known).encode())
     return {name: known[name] for name in systems if name in known}, failures
@@ -110,59 +109,102 @@ def compare_measures(
 # ---------------------------------------------------------------------------------------------- of each set of clips
 
 
-def embed(path: Path, embedding: Embedding, mixes: Iterable[tuple[Clip, np.ndarray, np.ndarray]]) -> None:
-    """Write the embeddings of bands and mixes of (clip, vocal, band)."""
-    arrays: dict[str, Any] = {}
-    clips, found = [], {form: [] for form in FORMS}
-    for clip, vocal, band in mixes:
-        clips.append(clip)
-        found["stem"].append(embedding(band, CODEC_SAMPLE_RATE_HZ))
-        mixed = to_mono(mix(vocal, band, CODEC_SAMPLE_RATE_HZ).audio)
-        found["mix"].append(embedding(mixed, CODEC_SAMPLE_RATE_HZ))
-    arrays["clips"], arrays["songs"] = np.array([clip.id for clip in clips]), np.array([clip.song for clip in clips])
-    for form in FORMS:
-        arrays[form] = np.concatenate(found[form])
-        arrays[f"{form}_counts"] = np.array([len(x) for x in found[form]])
+def sounds_of(vocal: np.ndarray, band: np.ndarray) -> dict[str, np.ndarray]:
+    """form -> audio float32 [S]: the band alone, and mixed with the vocal."""
+    return {"stem": band, "mix": to_mono(mix(vocal, band, CODEC_SAMPLE_RATE_HZ).audio)}
+
+
+def embed(
+    path: Path, embedding: Embedding, clips: Sequence[Clip], sounds: Callable[[Clip], Mapping[str, np.ndarray]]
+) -> dict[str, str]:
+    """Write the embeddings of every clip's sounds, form -> audio, unless they are there. Returns the clips that fail,
+    which are left out, with the reason."""
+    failures: dict[str, str] = {}
+    if embedded_clips(path) == [clip.id for clip in clips]:
+        return failures
+    kept: list[Clip] = []
+    found: dict[str, list[np.ndarray]] = {}
+    for clip in tqdm(clips, unit="clip", desc=f"{embedding.label}: {path.stem}"):
+        with left_out(failures, clip.id):
+            of_clip = {form: embedding(audio, CODEC_SAMPLE_RATE_HZ) for form, audio in sounds(clip).items()}
+            if not all(np.isfinite(array).all() for array in of_clip.values()):
+                raise ValueError("its embedding holds NaN or infinity")
+            kept.append(clip)
+            for form, array in of_clip.items():
+                found.setdefault(form, []).append(array)
+    arrays = {"clips": np.array([c.id for c in kept], str), "songs": np.array([c.song for c in kept], str)}
+    for form, of_clips in found.items():
+        arrays[form] = np.concatenate(of_clips)
+        arrays[f"{form}_counts"] = np.array([len(x) for x in of_clips])
     path.parent.mkdir(parents=True, exist_ok=True)
     file = io.BytesIO()
     np.savez(file, **arrays)
     write_bytes(path, file.getvalue())
+    return failures
 
 
-def holds(path: Path, clips: Sequence[Clip]) -> bool:
-    """Whether the file is there, of these clips."""
+def embedded_clips(path: Path) -> list[str]:
+    """The ids of the clips that a file of embeddings is of; none where there is no file."""
     if not path.exists():
-        return False
+        return []
     with np.load(path, allow_pickle=False) as arrays:
-        return arrays["clips"].tolist() == [clip.id for clip in clips]
+        return arrays["clips"].tolist()
 
 
 def read_embeddings(path: Path) -> Embeddings:
     with np.load(path, allow_pickle=False) as arrays:
-        songs = arrays["songs"]
+        songs = arrays["songs"].tolist()
         found: Embeddings = {}
-        for form in FORMS:
-            of_clips = np.split(arrays[form], np.cumsum(arrays[f"{form}_counts"])[:-1])
-            found[form] = [
-                np.concatenate([x for x, song in zip(of_clips, songs, strict=True) if song == name])
-                for name in dict.fromkeys(songs.tolist())
-            ]
+        for form in (*FORMS, MISMATCHED):
+            if form in arrays:
+                of_clips = np.split(arrays[form], np.cumsum(arrays[f"{form}_counts"])[:-1])
+                found[form] = {
+                    name: np.concatenate([x for x, song in zip(of_clips, songs, strict=True) if song == name])
+                    for name in dict.fromkeys(songs)
+                }
     return found
 
 
-def distances(folder: Path, seed: int, system: str) -> dict[str, dict[str, float]]:
-    """Of a system's embeddings in the folder to those of the reference: fad_stem, fad_mix, kernel_stem, kernel_mix and
-    adherence, with value, low, high; with value alone fad_infinity_stem, fad_infinity_mix, and adherence_distance: how
-    far the mixes are from the reference's, the distance between true and mismatched pairs being 1.
+class Distances(NamedTuple):
+    """Of one system: `figures`, name -> value, low, high; of which songs; `fad_stem` and `fad_mix` of draws [R]."""
+
+    figures: dict[str, dict[str, float]]
+    songs: list[str]
+    drawn: dict[str, np.ndarray]
+
+
+def distances(folder: Path, seed: int, system: str) -> Distances:
+    """Of a system's embeddings in the folder to those of the reference. Figures: fad_stem, fad_mix, kernel_stem,
+    kernel_mix and adherence, with value, low, high; with value alone adherence_distance, how far the mixes are from the
+    reference's, the distance between true and mismatched pairs being 1, and, of more songs than dimensions,
+    fad_infinity_stem and fad_infinity_mix.
     """
-    reference, mismatched, own = (read_embeddings(folder / f"{name}.npz") for name in (REFERENCE, MISMATCHED, system))
-    found: dict[str, dict[str, float]] = {}
+    reference, own = (read_embeddings(folder / f"{name}.npz") for name in (REFERENCE, system))
+    figures: dict[str, dict[str, float]] = {}
+    drawn: dict[str, np.ndarray] = {}
     for form in FORMS:
-        found[f"fad_{form}"] = frechet_interval(reference[form], own[form], seed=seed)._asdict()
-        found[f"fad_infinity_{form}"] = {"value": frechet_infinity(reference[form], own[form], seed).value}
-        found[f"kernel_{form}"] = kernel_interval(reference[form], own[form], seed=seed)._asdict()
-    mixes = own["mix"], reference["mix"], mismatched["mix"]
-    found["adherence"] = adherence_interval(*mixes, seed=seed)._asdict()
+        sets = list(reference[form].values()), list(own[form].values())
+        drawn[f"fad_{form}"] = drawn_frechet_distances(*sets, DRAWS, seed)
+        fad = frechet_distance(*map(np.concatenate, sets))
+        figures[f"fad_{form}"] = interval(fad, drawn[f"fad_{form}"], least=0.0)._asdict()
+        if min(map(len, sets)) > sets[0][0].shape[1]:
+            figures[f"fad_infinity_{form}"] = {"value": frechet_infinity(*sets, seed).value}
+        figures[f"kernel_{form}"] = kernel_interval(*sets, DRAWS, seed)._asdict()
+    mixes = [list(found.values()) for found in (own["mix"], reference["mix"], reference[MISMATCHED])]
+    figures["adherence"] = adherence_interval(*mixes, DRAWS, seed)._asdict()
     apart = adherence(*mixes)
-    found["adherence_distance"] = {"value": apart.to_reference / apart.between}
-    return found
+    figures["adherence_distance"] = {"value": apart.to_reference / apart.between}
+    return Distances(figures, list(own["mix"]), drawn)
+
+
+def compare_distances(system: Distances, other: Distances) -> dict[str, dict[str, float]]:
+    """fad_stem and fad_mix of system - other: value, low, high, both drawn alike; {} where they are not of the same
+    songs."""
+    if system.songs != other.songs:
+        return {}
+    return {
+        name: interval(
+            system.figures[name]["value"] - other.figures[name]["value"], system.drawn[name] - other.drawn[name]
+        )._asdict()
+        for name in system.drawn
+    }

@@ -1,7 +1,12 @@
-"""What an evaluation is made of, as data: the clips, the reference they are held against, seeds and embeddings.
+"""What an evaluation is made of, as data: the clips, the reference that they are held against, the library of songs
+that baselines play, seeds and embeddings.
 
-The protocol's fingerprint stands beside every figure. Figures with one fingerprint were measured alike; others cannot
-be compared. What it does not say is what is compared: models, and the sound of the songs themselves.
+The protocol's fingerprint stands beside every figure: figures with different ones cannot be compared. With one
+fingerprint, clips, seeds and the measures' definitions are the same. What it does not say are what is compared (models,
+the sound of the songs) and the versions of the libraries that listen: report.json has those.
+
+No song of the reference is in the library. Else retrieval would play the very bands that it is held against, and come
+out nearer to them than a true band does.
 """
 
 from __future__ import annotations
@@ -9,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -24,7 +29,9 @@ from hafm_jax.evaluation.clips import CLIP_S, Clip
 from hafm_jax.screening import Limits, Unfit
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+MEASURES_VERSION = 2  # goes up with any change of measures or systems that moves their figures
+LIBRARY_SONGS = 500  # ours, at most: so many are heard within minutes
 STEMS = ("vocals", "instrumental")
 
 
@@ -42,15 +49,17 @@ class Rule:
 
 @dataclass(frozen=True)
 class Protocol:
-    """`clips` are what the systems accompany, in order; `reference` is real music that they are held against."""
+    """`clips` are what the systems accompany, in order; `reference` is real music that they are held against; `library`
+    are songs of the reference's split, others than its own, that baselines take their bands from."""
 
     rule: Rule
     clips: tuple[Clip, ...]
     reference: tuple[Clip, ...]
+    library: tuple[str, ...]
 
     def fingerprint(self, embedding: str | None = None, weights_sha256: str | None = None) -> str:
-        """12 hexadecimal digits: of clips, reference and seed, and of the embedding of sounds where that matters."""
-        facts = [_document(self), embedding, weights_sha256]
+        """12 hexadecimal digits: of all that stands in the protocol, and of the embedding where that matters."""
+        facts = [MEASURES_VERSION, _document(self), embedding, weights_sha256]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
     def seed_of(self, clip: Clip) -> int:
@@ -62,32 +71,44 @@ class Protocol:
 def make_protocol(songs: Path, rule: Rule, progress: Callable[[str], None] = lambda song: None) -> Protocol:
     """Choose clips by the rule: songs in an order drawn by the seed, of each song its first clip before any second one.
 
-    A song that cannot be read gives no clip. progress: called with each song that was read. Raises InputError where
-    there is no song, no clip, or a split to be evaluated is its own reference.
+    The reference gets half of its split's songs at most, the next LIBRARY_SONGS are the library. A song that cannot be
+    read gives no clip. progress: called with each song that was read. Raises InputError where there is no song, no
+    clip, one song for reference and library, or a split to be evaluated is its own reference.
     """
     if rule.split == rule.reference_split:
         raise InputError(f"{rule.split} is both evaluated and the reference; expected two splits")
+    evaluated, others = (_shuffled(songs, split, rule.seed) for split in (rule.split, rule.reference_split))
+    num_reference = min(rule.num_reference_clips, len(others) // 2)
+    if not num_reference:
+        raise InputError(
+            f"{songs / rule.reference_split} holds one song; expected more: half are for the reference, half for "
+            "retrieval"
+        )
     return Protocol(
         rule,
-        _choose(songs, rule.split, rule.num_clips, rule, progress),
-        _choose(songs, rule.reference_split, rule.num_reference_clips, rule, progress),
+        _choose(evaluated[: rule.num_clips], rule.num_clips, rule, progress),
+        _choose(others[:num_reference], rule.num_reference_clips, rule, progress),
+        tuple(sorted(folder.name for folder in others[num_reference:][:LIBRARY_SONGS])),
     )
 
 
-def _choose(
-    songs: Path, split: str, number: int | None, rule: Rule, progress: Callable[[str], None]
-) -> tuple[Clip, ...]:
+def _shuffled(songs: Path, split: str, seed: int) -> list[Path]:
     folders = song_folders(songs, split)
-    order = np.random.default_rng([rule.seed, len(folders)]).permutation(len(folders))[:number]
+    return [folders[i] for i in np.random.default_rng([seed, len(folders)]).permutation(len(folders))]
+
+
+def _choose(
+    folders: Sequence[Path], number: int | None, rule: Rule, progress: Callable[[str], None]
+) -> tuple[Clip, ...]:
     of_songs = []
-    for folder in (folders[i] for i in order):
+    for folder in folders:
         of_songs.append(list(_clips_of(folder, rule)))
-        progress(f"{split}/{folder.name}")
+        progress(f"{folder.parent.name}/{folder.name}")
     clips = [clip for clip in chain.from_iterable(zip_longest(*of_songs)) if clip][:number]
     if not clips:
         raise InputError(
-            f"no {CLIP_S} s of a song in {songs / split} have vocals above {rule.vocal_gate_dbfs:g} dBFS and a band; "
-            "expected some: give longer songs, or a lower --vocal-gate-dbfs"
+            f"no {CLIP_S} s of a song in {folders[0].parent} have vocals above {rule.vocal_gate_dbfs:g} dBFS and a "
+            "band; expected some: give longer songs, or a lower --vocal-gate-dbfs"
         )
     return tuple(clips)
 
@@ -116,6 +137,7 @@ def _document(protocol: Protocol) -> dict[str, Any]:
         "rule": asdict(protocol.rule),
         "clips": [clip.id for clip in protocol.clips],
         "reference": [clip.id for clip in protocol.reference],
+        "library": list(protocol.library),
     }
 
 
@@ -124,17 +146,20 @@ def write_protocol(path: Path, protocol: Protocol) -> None:
 
 
 def read_protocol(path: str | os.PathLike) -> Protocol:
-    """Raises InputError where the file is not there or is no protocol of this version."""
+    """Raises InputError where the file is not there, is no protocol of this version, or a song is in both reference and
+    library."""
     try:
         document = json.loads(Path(path).read_text())
         clips, reference = (tuple(map(_parse, document[name])) for name in ("clips", "reference"))
-        protocol = Protocol(Rule(**document["rule"]), clips, reference)
+        protocol = Protocol(Rule(**document["rule"]), clips, reference, tuple(document["library"]))
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; expected a protocol: leave --protocol out to make one") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is no protocol ({error}); expected one that hafm_jax.evaluate wrote") from error
     if document != _document(protocol):
         raise InputError(f"{path} is a protocol of another version; expected version {FORMAT_VERSION}: make it anew")
+    if both := {clip.song for clip in reference} & set(protocol.library):
+        raise InputError(f"{path} has {min(both)} in reference and library; expected it in one of them: make it anew")
     return protocol
 
 

@@ -25,6 +25,7 @@ from hafm_jax.audio.spectra import log_mel_db
 from hafm_jax.evaluation.clips import CLIP_S, VOCAL, Clip, band_file, read_band
 from hafm_jax.evaluation.figures import Measures
 from hafm_jax.evaluation.systems import GUIDANCE_SCALE, GUIDED
+from hafm_jax.metrics.frechet import MIN_CLIPS
 from hafm_jax.page import new_figure, picture, player, svg, table, write_page
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ
 
@@ -52,9 +53,18 @@ MEASURES = {
     "coverage": ("coverage", "more"),
 }
 ABOUT_DISTANCES = (
-    "Of equally many clips, Fréchet distances are too high by about the same; FAD∞ estimates what would be left. "
+    "Of equally many clips, Fréchet distances are too high by about the same; FAD∞ estimates what would be left. It is "
+    "given where there are more songs than dimensions, and has no interval. "
     "APA is worth nothing where its distance, in units of that between true and mismatched pairs, is many times 1."
 )
+ABOUT_ORDER = (
+    "Each system less one that ought to be better, on the same clips: ✓ where the interval says that it is, ✗ where it "
+    "says the contrary. The band's FAD knows nothing of the vocal: any real band is good, and what the model makes for "
+    "another vocal is as good as the rest."
+)
+# What the anchors are put in order by, with more or less the better.
+ORDERED_BY = {name: MEASURES[name] for name in ("beat_f", "onset_f", "lag_strength", "chroma_chords")}
+ORDERED_BY_DISTANCE = {name: DISTANCES[name] for name in ("fad_stem", "fad_mix")}
 LAGS_OF = ("codec8", "model", "wrong_vocal", "random")  # the histogram's systems
 SWEEP = ("beat_f", "chroma_chords", "chroma_melody", "lag_strength")  # what the guidance plot shows, and FAD
 STYLE = (
@@ -68,7 +78,7 @@ def write(report: Path, document: Mapping[str, Any], measures: Mapping[Clip, Mea
     """Write all files of the report. `document` is what report.json will hold, `measures` are of each clip."""
     write_bytes(report / "report.json", (json.dumps(_plain(document), indent=1) + "\n").encode())
     write_bytes(report / "table.csv", _csv(_table_rows(document)))
-    write_bytes(report / "clips.csv", _csv(_clip_rows(measures)))
+    write_bytes(report / "clips.csv", _csv(_clip_rows(document["protocol"], measures)))
     write_page(report / "index.html", "Evaluation", list(_parts(report, document, measures)), STYLE)
 
 
@@ -101,11 +111,11 @@ def _table_rows(document: Mapping[str, Any]) -> Iterator[Sequence[Any]]:
                 yield system, embedding, name, f["value"], f.get("low"), f.get("high"), of_embedding["fingerprint"]
 
 
-def _clip_rows(measures: Mapping[Clip, Measures]) -> Iterator[Sequence[Any]]:
-    yield "clip", "system", *MEASURES
+def _clip_rows(protocol: str, measures: Mapping[Clip, Measures]) -> Iterator[Sequence[Any]]:
+    yield "clip", "system", *MEASURES, "fingerprint"
     for clip, of_clip in measures.items():
         for system, found in of_clip.items():
-            yield clip.id, system, *(found[name] for name in MEASURES)
+            yield clip.id, system, *(found[name] for name in MEASURES), protocol
 
 
 # ------------------------------------------------------------------------------------------------------------- page
@@ -113,19 +123,17 @@ def _clip_rows(measures: Mapping[Clip, Measures]) -> Iterator[Sequence[Any]]:
 
 def _parts(report: Path, document: Mapping[str, Any], measures: Mapping[Clip, Measures]) -> Iterator[str]:
     systems = document["systems"]
-    rule = document["rule"]
-    yield (
-        f"<p>{document['clips']} clips of {CLIP_S} s; {document['reference_clips']} of {rule['reference_split']} songs "
-        f"as reference; model: {html.escape(document['model'])}; protocol <code>{document['protocol']}</code>. "
-        "Figures with one fingerprint were measured alike. Below each figure its 95 % interval, songs drawn anew.</p>"
-    )
+    yield f"<p>{_intro(document)}</p>"
     about = table(["system", "", "clips"], [[name, s["about"], str(s["clips"])] for name, s in systems.items()])
     yield f"<div class=about>{about}</div>"
     for name, of_embedding in document["embeddings"].items():
         yield f"<h2>Is it good music? Distances in {name}</h2>"
         yield f"<p>Fingerprint <code>{of_embedding['fingerprint']}</code>. {ABOUT_DISTANCES}</p>"
-        yield _figure_table(of_embedding["systems"], DISTANCES)
-        yield _distance_plot(of_embedding["systems"])
+        if of_embedding["systems"]:
+            yield _figure_table(of_embedding["systems"], DISTANCES)
+            yield _distance_plot(of_embedding["systems"])
+        else:
+            yield f"<p>No system has bands for {MIN_CLIPS} songs, the least for a distance.</p>"
     yield "<h2>Does it go with the vocal?</h2>"
     yield _figure_table({name: s["measures"] for name, s in systems.items()}, MEASURES)
     yield (
@@ -139,14 +147,46 @@ def _parts(report: Path, document: Mapping[str, Any], measures: Mapping[Clip, Me
     if sweep := _sweep(systems):
         yield "<h3>Guidance</h3>"
         yield _sweep_plot(document, sweep)
+    yield f"<h2>Do they stand in the order that sense demands?</h2><p>{ABOUT_ORDER}</p>{_order_table(document)}"
     yield "<h2>To listen to</h2>"
     for clip in list(measures)[:HEARD_CLIPS]:
         yield f"<h3>{html.escape(clip.id)}</h3><div class=clip>{''.join(_heard(report, clip, systems))}</div>"
     if document["failures"]:
         rows = [[s, c, reason] for s, of_system in document["failures"].items() for c, reason in of_system.items()]
         yield f"<h2>Left out</h2>{table(['system', 'clip', 'reason'], rows)}"
-    made_by = {name: document[name] for name in ("options", "rule", "model_sha256", "versions")}
+    made_by = {name: document[name] for name in ("options", "rule", "model_sha256", "versions", "machine")}
     yield f"<h2>Made by</h2><pre>{html.escape(json.dumps(_plain(made_by), indent=1))}</pre>"
+
+
+def _intro(document: Mapping[str, Any]) -> str:
+    machine, split = document["machine"], html.escape(document["rule"]["reference_split"])
+    return (
+        f"{document['clips']} clips of {CLIP_S} s; reference: {document['reference_clips']} clips of {split}; "
+        f"for retrieval: {document['library_songs']} of its other songs; model: {html.escape(document['model'])}; "
+        f"protocol <code>{document['protocol']}</code>. Figures with different fingerprints cannot be compared. Below "
+        f"each figure its 95 % interval, songs drawn anew. {'The last part took' if document['went_on'] else 'Took'} "
+        f"{document['seconds'] / 60:.1f} min on {machine['cores']} cores of {html.escape(str(machine['cpu']))}."
+    )
+
+
+def _order_table(document: Mapping[str, Any]) -> str:
+    headings, found = dict(ORDERED_BY), {pair: dict(figures) for pair, figures in document["order"].items()}
+    for label, of_embedding in document["embeddings"].items():
+        for name, (heading, better) in ORDERED_BY_DISTANCE.items():
+            headings[f"{label} {name}"] = f"{heading}, {label}", better
+            for pair, figures in of_embedding["order"].items():
+                found[pair] |= {f"{label} {name}": figures.get(name)}
+    rows = [[p, *(_verdict(f.get(n), headings[n][1]) for n in headings)] for p, f in found.items()]
+    return f"<div class=figures>{table(['', *(heading for heading, _ in headings.values())], rows)}</div>"
+
+
+def _verdict(difference: Mapping[str, float] | None, better: str) -> str:
+    """Of a system less a better one."""
+    if difference is None or not math.isfinite(difference["low"]):
+        return _cell(difference)
+    below, above = difference["high"] < 0, difference["low"] > 0
+    mark = "✓ " if (below if better == "more" else above) else "✗ " if below or above else ""
+    return mark + _cell(difference)
 
 
 def _figure_table(found: Mapping[str, Mapping[str, Any]], headings: Mapping[str, tuple[str, str]]) -> str:
@@ -165,7 +205,8 @@ def _cell(figure: Mapping[str, float] | None) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.{3 if abs(value) < 1 else 2 if abs(value) < 10 else 1}f}"
+    decimals = 3 if abs(value) < 1 else 2 if abs(value) < 10 else 1
+    return f"{round(value, decimals) + 0.0:.{decimals}f}"  # no -0.000
 
 
 def _distance_plot(found: Mapping[str, Mapping[str, Any]]) -> str:
@@ -175,9 +216,8 @@ def _distance_plot(found: Mapping[str, Mapping[str, Any]]) -> str:
         values = np.array([[found[n][form][k] for k in ("value", "low", "high")] for n in names])
         axes.hlines(range(len(names)), values[:, 1], values[:, 2], color="gray")
         axes.plot(values[:, 0], range(len(names)), "o")
-        axes.set(
-            yticks=range(len(names)), yticklabels=names, xlabel=DISTANCES[form][0], xscale="symlog", xlim=(0, None)
-        )
+        axes.set(yticks=range(len(names)), yticklabels=names, xlabel=DISTANCES[form][0], xscale="symlog")
+        axes.set_xlim(0, 1.5 * values.max())  # in a scale of logarithms that is room for the dot
     figure.tight_layout()
     return svg(figure)
 
@@ -204,7 +244,7 @@ def _sweep_plot(document: Mapping[str, Any], sweep: Mapping[float, str]) -> str:
         (MEASURES[name][0], {s: document["systems"][s]["measures"].get(name) for s in sweep.values()}) for name in SWEEP
     ]
     panels += [
-        (f"FAD, band, {name}", {s: of_embedding["systems"][s]["fad_stem"] for s in sweep.values()})
+        (f"FAD, band, {name}", {s: of_embedding["systems"].get(s, {}).get("fad_stem") for s in sweep.values()})
         for name, of_embedding in document["embeddings"].items()
     ]
     figure, every = new_figure(len(panels), width_in=2.6, height_in=2.4)
@@ -214,7 +254,7 @@ def _sweep_plot(document: Mapping[str, Any], sweep: Mapping[float, str]) -> str:
         values = np.array([[f["value"], f["low"], f["high"]] for _, f in points]).reshape(-1, 3)
         axes.vlines(scales, values[:, 1], values[:, 2], color="gray")
         axes.plot(scales, values[:, 0], "o-")
-        axes.set(title=title, xlabel="guidance scale")
+        axes.set(title=title, xlabel="guidance scale", xticks=scales)
     figure.tight_layout()
     return svg(figure)
 

@@ -45,10 +45,11 @@ class Interval(NamedTuple):
     high: float
 
 
-def interval(value: float, drawn: np.ndarray) -> Interval:
-    """The interval around a measured value from the values of draws [R], as above."""
+def interval(value: float, drawn: np.ndarray, least: float = -np.inf) -> Interval:
+    """The interval around a measured value from the values of draws [R], as above; what is measured cannot be below
+    `least`, nor is the interval."""
     lower, upper = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]) - np.mean(drawn)
-    return Interval(float(value), float(value - upper), float(value - lower))
+    return Interval(*(max(float(x), least) for x in (value, value - upper, value - lower)))
 
 
 def draw_clips(num_clips: int, num_draws: int, seed: int, which: int) -> np.ndarray:
@@ -83,12 +84,12 @@ def drawn_frechet_distances(
 def frechet_interval(
     reference: Sequence[np.ndarray], clips: Sequence[np.ndarray], num_draws: int = DRAWS, seed: int = 0
 ) -> Interval:
-    """FAD of two sets of clips, each float [N, D], with its interval. A Fréchet distance is not below 0, nor is `low`.
+    """FAD of two sets of clips, each float [N, D], with its interval.
 
     Raises InputError as `drawn_frechet_distances`.
     """
     value = frechet_distance(np.concatenate(reference), np.concatenate(clips))
-    return Interval(*(max(x, 0.0) for x in interval(value, drawn_frechet_distances(reference, clips, num_draws, seed))))
+    return interval(value, drawn_frechet_distances(reference, clips, num_draws, seed), least=0.0)
 
 
 def drawn_kernel_distances(

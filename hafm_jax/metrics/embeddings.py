@@ -42,6 +42,11 @@ class Embedding:
     min_samples: int
     compute: Callable[[np.ndarray], np.ndarray]
 
+    @property
+    def label(self) -> str:
+        """Its kind, and which weights it has: two of one kind are told apart."""
+        return self.name if self.sha256 is None else f"{self.name}-{self.sha256[:12]}"
+
     def __call__(self, audio: np.ndarray, sample_rate_hz: int) -> np.ndarray:
         """Raises InputError where the audio is too short, ValueError where it is not mono."""
         if audio.ndim != 1:

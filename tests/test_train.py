@@ -7,13 +7,14 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from conftest import Songs, random_record
 from ml_collections import ConfigDict
 
 from configs import demo, overfit
 from configs.base import get_config
-from hafm_jax import data, decode, records, training
+from hafm_jax import data, decode, model, records, training
 from hafm_jax.errors import InputError
 from hafm_jax.optim import optimizer
 from hafm_jax.sharding import make_mesh
@@ -160,18 +161,30 @@ def test_configurations_have_the_fields_of_base(config):
     stage_config(config)
 
 
-def test_parts_of_a_batch_make_the_same_step(tiny):
-    tiny.update(stage="coarse", batch_size=4, condition_dropout=0.5)
+def test_parts_of_a_batch_make_the_same_step_and_z_loss_counts(tiny):
+    tiny.update(stage="coarse", batch_size=4, z_loss=0.1, condition_dropout=0.5)
+    config = stage_config(tiny)
     source = Songs(random_record(4, seed=i) for i in range(4))
-    batch = data.train_batches([(source, 1)], STAGES["coarse"], 4, 4, seed=0)[0]
+    batch = data.train_batches([(source, 1)], config.streams, 4, 4, seed=0)[0]
     mesh = make_mesh(-1, 1, 1)
 
     def metrics_of(parts: int) -> np.ndarray:
-        config = ConfigDict(tiny.to_dict() | {"accumulate_steps": parts})
-        programs = Programs(config, mesh)
+        programs = Programs(ConfigDict(tiny.to_dict() | {"accumulate_steps": parts}), mesh)
         _, metrics = programs.compile(4)(programs.init(), programs.place(batch))
         return np.array([metrics["gradient_norm"], *metrics["loss_per_codebook"]])
 
-    whole = metrics_of(1)
-    for parts in (2, 4):
-        np.testing.assert_allclose(metrics_of(parts), whole, rtol=1e-5)
+    conditions, target = split_batch(config, batch)
+    drop = jax.random.bernoulli(jax.random.fold_in(jax.random.key(tiny.seed), 0), 0.5, (4,))
+    conditions = model.null_conditions(config, conditions, drop)
+    assert 0 < drop.sum() < 4
+
+    def objective(params):
+        logits = model.forward(config, params, conditions, target)
+        by_codebook = optax.softmax_cross_entropy_with_integer_labels(logits, target).mean((0, 1))
+        return by_codebook.mean() + 0.1 * jnp.mean(jax.nn.logsumexp(logits, axis=-1) ** 2), by_codebook
+
+    params = jax.jit(lambda: model.init(config, jax.random.key(tiny.seed)))()
+    gradients, by_codebook = jax.jit(jax.grad(objective, has_aux=True))(params)
+    expected = [optax.tree.norm(gradients), *by_codebook]
+    for parts in (1, 4):
+        np.testing.assert_allclose(metrics_of(parts), expected, rtol=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from ml_collections import ConfigDict
 from configs import demo, overfit
 from configs.base import get_config
 from hafm_jax import data, decode, model, records, training
+from hafm_jax.checkpoint import Checkpoints
 from hafm_jax.errors import InputError
 from hafm_jax.optim import optimizer
 from hafm_jax.sharding import make_mesh
@@ -33,16 +35,19 @@ def tiny(monkeypatch) -> ConfigDict:
     return config
 
 
-@pytest.fixture
-def token_set(tmp_path):
+def write_token_set(directory: Path, seed: int = 0, made_by: dict | None = None) -> Path:
     """Four songs to train on, two to validate."""
-    directory = tmp_path / "tokens"
     summaries = [
-        records.write_split(directory, split, [{"id": f"{split}{i}"} | random_record(8, i) for i in range(n)], 1)
+        records.write_split(directory, split, [{"id": f"{split}{i}"} | random_record(8, seed + i) for i in range(n)], 1)
         for split, n in (("train", 4), ("validation", 2))
     ]
-    records.write_metadata(directory, summaries, {"test": True})
+    records.write_metadata(directory, summaries, made_by or {"test": True})
     return directory
+
+
+@pytest.fixture
+def token_set(tmp_path):
+    return write_token_set(tmp_path / "tokens")
 
 
 @pytest.mark.parametrize("stage", ["semantic", "coarse"])
@@ -109,6 +114,27 @@ def test_another_configuration_or_data_does_not_go_on(tiny, token_set, tmp_path)
     tiny.update(learning_rate=1e-3)
     with pytest.raises(InputError, match="learning_rate"):
         training.train(tiny, [(token_set, 1.0)], tmp_path / "run")
+
+
+def test_a_gradient_that_is_no_number_is_not_saved_and_the_advice_helps(tiny, token_set, tmp_path):
+    # At step 3 the weights are so large that the loss is finite still, and its gradient no more.
+    tiny.update(learning_rate=1e10, clip_norm=1e30, steps=4, checkpoint_every=1)
+    with pytest.raises(training.NotFinite, match=r"gradient_norm is not finite at step 3;.*new --workdir"):
+        training.train(tiny, [(token_set, 1.0)], tmp_path / "run")
+    programs = Programs(tiny, make_mesh(-1, 1, 1))
+    checkpoints = Checkpoints(tmp_path / "run", tiny.keep_checkpoints)
+    step, state = checkpoints.restore_latest(programs.state_shapes)
+    checkpoints.close()
+    assert step == 2 and all(np.isfinite(x).all() for x in jax.tree.leaves(state))
+    songs = records.TokenRecords(token_set, "train")
+    expected = data.train_batches([(songs, 1)], programs.config.streams, 4, 2, tiny.seed)[2]
+    with np.load(tmp_path / "run" / "not-finite-3-0.npz") as batch:
+        np.testing.assert_array_equal(batch["vocal_semantic"], expected["vocal_semantic"])
+
+    tiny.update(learning_rate=1e-3)
+    with pytest.raises(InputError, match="another learning_rate: give a new --workdir"):
+        training.train(tiny, [(token_set, 1.0)], tmp_path / "run")
+    assert training.train(tiny, [(token_set, 1.0)], tmp_path / "new")["step"] == 4
 
 
 def test_bad_configurations_say_what_is_expected(tiny, token_set, tmp_path):

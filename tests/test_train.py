@@ -109,11 +109,22 @@ def test_a_run_writes_what_it_did_and_goes_on_bit_for_bit(tiny, token_set, tmp_p
 
 
 def test_another_configuration_or_data_does_not_go_on(tiny, token_set, tmp_path):
-    tiny.update(steps=3)
-    training.train(tiny, [(token_set, 1.0)], tmp_path / "run")
-    tiny.update(learning_rate=1e-3)
-    with pytest.raises(InputError, match="learning_rate"):
-        training.train(tiny, [(token_set, 1.0)], tmp_path / "run")
+    def go_on(directory: Path, weight: float = 1.0, **fields) -> None:
+        config = ConfigDict(tiny.to_dict() | fields)
+        description = training.describe(config, [(records.TokenRecords(directory, "train"), weight)])
+        training.start_workdir(tmp_path, description, resumed=(tmp_path / "config.json").exists())
+
+    go_on(token_set)
+    go_on(write_token_set(tmp_path / "copy"), log_every=7, remat="layer")  # computes the same
+    other_data = write_token_set(tmp_path / "other", seed=100)
+    for arguments, says in (
+        ({"directory": token_set, "beta2": 0.9}, "another beta2:"),
+        ({"directory": other_data}, "another data:"),
+        ({"directory": token_set, "weight": 2.0}, "another data:"),
+        ({"directory": other_data, "seed": 1}, "another seed, data:"),
+    ):
+        with pytest.raises(InputError, match=says):
+            go_on(**arguments)
 
 
 def test_a_gradient_that_is_no_number_is_not_saved_and_the_advice_helps(tiny, token_set, tmp_path):

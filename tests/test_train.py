@@ -83,6 +83,7 @@ def test_a_few_crops_are_learnt_by_heart_and_generated_back(stage, tiny):
 
 
 def test_a_run_writes_what_it_did_and_goes_on_bit_for_bit(tiny, token_set, tmp_path, monkeypatch):
+    tiny.update(moment_dtype="bfloat16")  # test_hosts.py has float32
     whole = training.train(tiny, [(token_set, 1.0)], tmp_path / "whole")
     lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     assert [x["step"] for x in lines if "loss" in x] == [2, 4, 6]
@@ -105,7 +106,10 @@ def test_a_run_writes_what_it_did_and_goes_on_bit_for_bit(tiny, token_set, tmp_p
         patch.setattr(training.Checkpoints, "save", save_and_stop)
         training.train(tiny, [(token_set, 1.0)], tmp_path / "cut")
     resumed = training.train(tiny, [(token_set, 1.0)], tmp_path / "cut")
-    jax.tree.map(np.testing.assert_array_equal, whole["params"], resumed["params"])
+    jax.tree.map(np.testing.assert_array_equal, whole, resumed)
+    moments = whole["opt_state"][1][0]
+    assert {str(x.dtype) for x in jax.tree.leaves(moments.mu)} == {"bfloat16"}
+    assert {str(x.dtype) for x in jax.tree.leaves((moments.nu, whole["params"]))} == {"float32"}
 
 
 def test_another_configuration_or_data_does_not_go_on(tiny, token_set, tmp_path):

@@ -56,7 +56,7 @@ def _split(mesh: Any, axis: str | None, length: int) -> tuple[str, ...] | str | 
 
 
 def parameter_sharding(mesh: Mesh, path: tuple, shape: tuple[int, ...]) -> NamedSharding:
-    """Of one leaf of the training state: parameters, and moments and averages, which have their names."""
+    """Of one leaf of the training state: parameters, and moments, which have their names."""
     names = [str(getattr(p, "key", getattr(p, "name", ""))) for p in path]
     axes = next((PARAMETERS[name] for name in reversed(names) if name in PARAMETERS), ())
     if len(axes) != len(shape):

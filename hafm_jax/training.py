@@ -57,7 +57,7 @@ class Preempted(Exception):
 
 
 class NotFinite(InputError):
-    """The loss is no number any more."""
+    """The loss or its gradient is no number any more."""
 
 
 def token_sets(arguments: list[str]) -> TokenSets:
@@ -110,23 +110,25 @@ def start_workdir(workdir: Path, description: dict[str, Any], resumed: bool) -> 
         write_bytes(path, json.dumps(description, indent=2).encode() + b"\n")
 
 
-def _check_finite(loss: jax.Array, step: int, programs: Programs, batches: Any, workdir: Path) -> None:
-    """Raises NotFinite where the loss of `step` is no number, and keeps this process's rows of its batch."""
-    if np.isfinite(loss):
+def _check_finite(values: dict[str, jax.Array], step: int, batches: Any, workdir: Path) -> None:
+    """Raises NotFinite where the loss of `step` or its gradient is no number, and keeps this process's rows of its
+    batch. The loss alone would tell a step too late: it is that of the parameters before the update."""
+    names = [name for name in ("loss", "gradient_norm") if not np.isfinite(values[name])]
+    if not names:
         return
     path = workdir / f"not-finite-{step}-{jax.process_index()}.npz"
     np.savez(path, **batches[step - 1])
     raise NotFinite(
-        f"the loss is not finite at step {step}; its batch is kept in {path}, the last good checkpoint in {workdir}: "
-        "lower --config.learning_rate or look at the batch, and run again"
+        f"{names[0]} is not finite at step {step}; its batch is kept in {path}, the last good checkpoint in {workdir}: "
+        "look at the batch, or train with a lower --config.learning_rate into a new --workdir"
     )
 
 
 def train(config: ConfigDict, token_sets: TokenSets, workdir: Path, quiet: bool = False) -> State:
     """Train to `config.steps` and return the last state. `quiet`: without a word or a bar on the terminal.
 
-    Raises InputError where config or data cannot be used, NotFinite where the loss is no number any more, Preempted
-    after SIGTERM, KeyboardInterrupt after Ctrl-C; the message of the last two says what was saved.
+    Raises InputError where config or data cannot be used, NotFinite where the loss or its gradient is no number any
+    more, Preempted after SIGTERM, KeyboardInterrupt after Ctrl-C; the message of the last two says what was saved.
     """
     check_config(config)
     mesh = sharding.make_mesh(**config.mesh)
@@ -184,7 +186,7 @@ def train(config: ConfigDict, token_sets: TokenSets, workdir: Path, quiet: bool 
         nonlocal held
         if held is not None:
             (step, values), held = held, None
-            _check_finite(values["loss"], step, programs, batches, workdir)
+            _check_finite(values, step, batches, workdir)
             if log_it or step % config.log_every == 0:
                 log.log(step, values)
                 progress.set_postfix(loss=f"{float(values['loss']):.3f}")

@@ -190,12 +190,3 @@ def test_one_process_goes_on_with_what_two_began(token_set, whole, tmp_path):
     saved = kill_after_a_checkpoint(tmp_path, *start_two(token_set, tmp_path))
     assert f"from step {saved}" in finish(start(token_set, tmp_path))[0]
     np.testing.assert_allclose(losses(tmp_path)[STEPS], losses(whole)[STEPS], atol=1e-4)
-
-
-def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_good_checkpoint(token_set, tmp_path):
-    flags = ("--config.learning_rate=1e30", "--config.clip_norm=1e30", "--config.checkpoint_every=1")
-    (said,) = finish(start(token_set, tmp_path, *flags), code=2)
-    step = int(said.split("not finite at step ")[1].split(";")[0])
-    assert Checkpoints(tmp_path, 2).latest() < step
-    with np.load(tmp_path / f"not-finite-{step}-0.npz") as batch:
-        assert batch["vocal_semantic"].shape == (4, 8, 1)

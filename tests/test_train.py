@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from conftest import Songs, random_record
 from ml_collections import ConfigDict
 
 from configs import demo, overfit
 from configs.base import get_config
-from hafm_jax import data, decode, records, training
+from hafm_jax import data, decode, model, records, training
+from hafm_jax.checkpoint import Checkpoints
 from hafm_jax.errors import InputError
 from hafm_jax.optim import optimizer
 from hafm_jax.sharding import make_mesh
@@ -32,16 +35,19 @@ def tiny(monkeypatch) -> ConfigDict:
     return config
 
 
-@pytest.fixture
-def token_set(tmp_path):
+def write_token_set(directory: Path, seed: int = 0, made_by: dict | None = None) -> Path:
     """Four songs to train on, two to validate."""
-    directory = tmp_path / "tokens"
     summaries = [
-        records.write_split(directory, split, [{"id": f"{split}{i}"} | random_record(8, i) for i in range(n)], 1)
+        records.write_split(directory, split, [{"id": f"{split}{i}"} | random_record(8, seed + i) for i in range(n)], 1)
         for split, n in (("train", 4), ("validation", 2))
     ]
-    records.write_metadata(directory, summaries, {"test": True})
+    records.write_metadata(directory, summaries, made_by or {"test": True})
     return directory
+
+
+@pytest.fixture
+def token_set(tmp_path):
+    return write_token_set(tmp_path / "tokens")
 
 
 @pytest.mark.parametrize("stage", ["semantic", "coarse"])
@@ -77,6 +83,7 @@ def test_a_few_crops_are_learnt_by_heart_and_generated_back(stage, tiny):
 
 
 def test_a_run_writes_what_it_did_and_goes_on_bit_for_bit(tiny, token_set, tmp_path, monkeypatch):
+    tiny.update(moment_dtype="bfloat16")  # test_hosts.py has float32
     whole = training.train(tiny, [(token_set, 1.0)], tmp_path / "whole")
     lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     assert [x["step"] for x in lines if "loss" in x] == [2, 4, 6]
@@ -99,15 +106,50 @@ def test_a_run_writes_what_it_did_and_goes_on_bit_for_bit(tiny, token_set, tmp_p
         patch.setattr(training.Checkpoints, "save", save_and_stop)
         training.train(tiny, [(token_set, 1.0)], tmp_path / "cut")
     resumed = training.train(tiny, [(token_set, 1.0)], tmp_path / "cut")
-    jax.tree.map(np.testing.assert_array_equal, whole["params"], resumed["params"])
+    jax.tree.map(np.testing.assert_array_equal, whole, resumed)
+    moments = whole["opt_state"][1][0]
+    assert {str(x.dtype) for x in jax.tree.leaves(moments.mu)} == {"bfloat16"}
+    assert {str(x.dtype) for x in jax.tree.leaves((moments.nu, whole["params"]))} == {"float32"}
 
 
 def test_another_configuration_or_data_does_not_go_on(tiny, token_set, tmp_path):
-    tiny.update(steps=3)
-    training.train(tiny, [(token_set, 1.0)], tmp_path / "run")
-    tiny.update(learning_rate=1e-3)
-    with pytest.raises(InputError, match="learning_rate"):
+    def go_on(directory: Path, weight: float = 1.0, **fields) -> None:
+        config = ConfigDict(tiny.to_dict() | fields)
+        description = training.describe(config, [(records.TokenRecords(directory, "train"), weight)])
+        training.start_workdir(tmp_path, description, resumed=(tmp_path / "config.json").exists())
+
+    go_on(token_set)
+    go_on(write_token_set(tmp_path / "copy"), log_every=7, remat="layer")  # computes the same
+    other_data = write_token_set(tmp_path / "other", seed=100)
+    for arguments, says in (
+        ({"directory": token_set, "beta2": 0.9}, "another beta2:"),
+        ({"directory": other_data}, "another data:"),
+        ({"directory": token_set, "weight": 2.0}, "another data:"),
+        ({"directory": other_data, "seed": 1}, "another seed, data:"),
+    ):
+        with pytest.raises(InputError, match=says):
+            go_on(**arguments)
+
+
+def test_a_gradient_that_is_no_number_is_not_saved_and_the_advice_helps(tiny, token_set, tmp_path):
+    # At step 3 the weights are so large that the loss is finite still, and its gradient no more.
+    tiny.update(learning_rate=1e10, clip_norm=1e30, steps=4, checkpoint_every=1)
+    with pytest.raises(training.NotFinite, match=r"gradient_norm is not finite at step 3;.*new --workdir"):
         training.train(tiny, [(token_set, 1.0)], tmp_path / "run")
+    programs = Programs(tiny, make_mesh(-1, 1, 1))
+    checkpoints = Checkpoints(tmp_path / "run", tiny.keep_checkpoints)
+    step, state = checkpoints.restore_latest(programs.state_shapes)
+    checkpoints.close()
+    assert step == 2 and all(np.isfinite(x).all() for x in jax.tree.leaves(state))
+    songs = records.TokenRecords(token_set, "train")
+    expected = data.train_batches([(songs, 1)], programs.config.streams, 4, 2, tiny.seed)[2]
+    with np.load(tmp_path / "run" / "not-finite-3-0.npz") as batch:
+        np.testing.assert_array_equal(batch["vocal_semantic"], expected["vocal_semantic"])
+
+    tiny.update(learning_rate=1e-3)
+    with pytest.raises(InputError, match="another learning_rate: give a new --workdir"):
+        training.train(tiny, [(token_set, 1.0)], tmp_path / "run")
+    assert training.train(tiny, [(token_set, 1.0)], tmp_path / "new")["step"] == 4
 
 
 def test_bad_configurations_say_what_is_expected(tiny, token_set, tmp_path):
@@ -160,21 +202,33 @@ def test_configurations_have_the_fields_of_base(config):
     stage_config(config)
 
 
-def test_parts_of_a_batch_make_the_same_step(tiny):
-    tiny.update(stage="coarse", batch_size=4, condition_dropout=0.5)
+def test_parts_of_a_batch_make_the_same_step_and_z_loss_counts(tiny):
+    tiny.update(stage="coarse", batch_size=4, z_loss=0.1, condition_dropout=0.5)
+    config = stage_config(tiny)
     source = Songs(random_record(4, seed=i) for i in range(4))
-    batch = data.train_batches([(source, 1)], STAGES["coarse"], 4, 4, seed=0)[0]
+    batch = data.train_batches([(source, 1)], config.streams, 4, 4, seed=0)[0]
     mesh = make_mesh(-1, 1, 1)
 
     def metrics_of(parts: int) -> np.ndarray:
-        config = ConfigDict(tiny.to_dict() | {"accumulate_steps": parts})
-        programs = Programs(config, mesh)
+        programs = Programs(ConfigDict(tiny.to_dict() | {"accumulate_steps": parts}), mesh)
         _, metrics = programs.compile(4)(programs.init(), programs.place(batch))
         return np.array([metrics["gradient_norm"], *metrics["loss_per_codebook"]])
 
-    whole = metrics_of(1)
-    for parts in (2, 4):
-        np.testing.assert_allclose(metrics_of(parts), whole, rtol=1e-5)
+    conditions, target = split_batch(config, batch)
+    drop = jax.random.bernoulli(jax.random.fold_in(jax.random.key(tiny.seed), 0), 0.5, (4,))
+    conditions = model.null_conditions(config, conditions, drop)
+    assert 0 < drop.sum() < 4
+
+    def objective(params):
+        logits = model.forward(config, params, conditions, target)
+        by_codebook = optax.softmax_cross_entropy_with_integer_labels(logits, target).mean((0, 1))
+        return by_codebook.mean() + 0.1 * jnp.mean(jax.nn.logsumexp(logits, axis=-1) ** 2), by_codebook
+
+    params = jax.jit(lambda: model.init(config, jax.random.key(tiny.seed)))()
+    gradients, by_codebook = jax.jit(jax.grad(objective, has_aux=True))(params)
+    expected = [optax.tree.norm(gradients), *by_codebook]
+    for parts in (1, 4):
+        np.testing.assert_allclose(metrics_of(parts), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("stage", "window_cells"), [("semantic", 64), ("coarse", 16), ("fine", 16)])

@@ -145,12 +145,15 @@ def test_the_spectrum_changes_at_seams_as_it_does_elsewhere(sampling, streams, s
     assert share_of_places_with_as_much_flux(spliced, seam_frames) < 0.005
 
 
-def test_a_song_of_one_window_is_the_same_by_either_path(stages, vocals):
-    stage = stages["semantic"]
-    config, target = stage.config, stage.config.streams.target
-    frames = config.window_cells * target.frames_per_cell
-    by_windows = generate(stage, {"vocal_semantic": vocals}, UNGUIDED, config.window_cells)
-    weights = decode.prepare(config, stage.params)
-    empty = np.zeros((SONGS, frames, target.codebooks), np.int32)
-    whole = decode.generate_window(config, weights, [vocals[:, :frames]], empty, 0, frames, KEYS, 0, UNGUIDED)
-    np.testing.assert_array_equal(by_windows, whole)
+@pytest.mark.parametrize("name", STAGES)
+def test_a_song_of_one_window_or_less_is_the_same_by_either_path(name, stages, songs):
+    config, target = stages[name].config, STAGES[name].target
+    streams = songs[DEFAULT]
+    cells = config.window_cells
+    weights = decode.prepare(config, stages[name].params)
+    conditions = [streams[s.name][:, : cells * s.frames_per_cell] for s in STAGES[name].conditions]
+    empty = np.zeros((SONGS, cells * target.frames_per_cell, target.codebooks), np.int32)
+    whole = decode.generate_window(config, weights, conditions, empty, 0, empty.shape[1], KEYS, 0, DEFAULT)
+    for song_cells in (cells, cells - cells // 3):
+        by_windows = generate(stages[name], streams, DEFAULT, song_cells)
+        np.testing.assert_array_equal(by_windows, whole[:, : song_cells * target.frames_per_cell])

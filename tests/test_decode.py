@@ -39,33 +39,40 @@ def generate(config, params, conditions, target, start, stop, sampling, seed=0, 
 @pytest.mark.parametrize("position", ["clock", "index"])
 @pytest.mark.parametrize("stage", STAGES)
 def test_logits_of_every_step_are_those_of_one_full_pass(stage, position, packed):
-    """With a part of the target prefilled, and the rest fed token by token."""
+    """Conditioned rows and the unconditioned ones of guidance; from BOS on, and with a part of the target prefilled."""
     config = tiny_config(stage, position)
     params = random_params(config)
     conditions, target = random_tokens(stage, 2, config.window_cells)
-    frames, codebooks = target.shape[1:]
-    given = STAGES[stage].target.frames_per_cell
-    tokens = interleave(target)
+    codebooks, vocabulary = config.streams.target.codebooks, config.streams.target.vocabulary
+    tokens = interleave(np.concatenate([target, target]))  # [R, T]
     capacity = config.streams.num_tokens(config.window_cells)
+    weights = decode.prepare(config, params, packed)
 
     @jax.jit
-    def stepped(weights, conditions, target, tokens):
+    def stepped(weights, cache, tokens, first):
         ends = model.ends(config, weights.ends)
         step = decode.stepper(config, weights, capacity)
-        cache = decode._prefill(config, weights, conditions, target[:, :given], False, capacity)
 
-        def feed(cache, position):
-            x = ends.embed_target(tokens[:, position - 1], (position - 1) % codebooks)
-            logits, cache = step(x, cache, position)
-            return cache, logits
+        def feed(position, carry):
+            cache, logits = carry
+            before = ends.embed_target(tokens[:, position - 1], (position - 1) % codebooks)
+            row, cache = step(jnp.where(position > 0, before, ends.embed_bos()), cache, position)
+            return cache, logits.at[:, position].set(row)
 
-        return jax.lax.scan(feed, cache, jnp.arange(given * codebooks, frames * codebooks))[1]  # [T, B, V]
+        logits = jnp.zeros((*tokens.shape, vocabulary))
+        return jax.lax.fori_loop(first, tokens.shape[1], feed, (cache, logits))[1]  # [R, T, V]
 
-    found = stepped(decode.prepare(config, params, packed), conditions, target, tokens)
-    logits = jax.jit(model.forward, static_argnums=0)(config, params, conditions, target)
-    expected = np.asarray(logits).reshape(2, frames * codebooks, -1)[:, given * codebooks :].swapaxes(0, 1)
-    assert np.abs(expected).max() > 1
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)  # float32, summed in another order
+    nulls = model.null_conditions(config, conditions, jnp.ones(2, bool))
+    rows = [np.concatenate(pair) for pair in zip(conditions, nulls, strict=True)]
+    logits = jax.jit(model.forward, static_argnums=0)(config, params, rows, np.concatenate([target, target]))
+    expected = np.asarray(logits).reshape(*tokens.shape, vocabulary)
+    assert np.abs(expected).max() > 1 and np.abs(expected[:2] - expected[2:]).max() > 1
+    for given in (0, config.streams.target.frames_per_cell):
+        cache = decode._prefill(config, weights, conditions, target[:, :given], True, capacity)
+        first = given * codebooks
+        found = stepped(weights, cache, tokens, first)
+        # float32, summed in another order
+        np.testing.assert_allclose(found[:, first:], expected[:, first:], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("packed", PACKED)
@@ -91,24 +98,25 @@ def test_greedy_decoding_takes_the_guided_argmax_of_one_full_pass(guidance, pack
 
 
 @pytest.mark.parametrize("packed", PACKED)
-def test_a_batch_of_vocals_gets_what_each_gets_alone(packed):
-    config = tiny_config("coarse")
+@pytest.mark.parametrize(("stage", "position"), [("semantic", "index"), ("coarse", "clock"), ("fine", "index")])
+def test_a_batch_of_vocals_gets_what_each_gets_alone(stage, position, packed):
+    config = tiny_config(stage, position)
     params = random_params(config)
-    conditions, target = random_tokens("coarse", 3, 4)
+    conditions, target = random_tokens(stage, 3, 4)
     sampling = Sampling(guidance_scale=2.0, temperature=1.0)
-    start = 3  # some frames are given
-    together = generate(config, params, conditions, target, start, 12, sampling, packed=packed)
+    start, stop = 3, target.shape[1]  # some frames are given
+    together = generate(config, params, conditions, target, start, stop, sampling, packed=packed)
     weights = decode.prepare(config, params, packed)
     for i, key in enumerate(keys(3)):
         one = [jnp.asarray(c[i : i + 1]) for c in conditions]
         alone = decode.generate_window(
-            config, weights, one, jnp.asarray(target[i : i + 1]), start, 12, key[None], 0, sampling
+            config, weights, one, jnp.asarray(target[i : i + 1]), start, stop, key[None], 0, sampling
         )
         np.testing.assert_array_equal(alone[0], together[i])
 
 
 @pytest.mark.parametrize("packed", PACKED)
-def test_guidance_1_is_guidance_off_bit_for_bit_and_runs_half_the_rows(packed):
+def test_guidance_1_is_guidance_off_bit_for_bit_and_runs_half_the_rows(packed, monkeypatch):
     config = tiny_config("coarse")
     conditions, target = random_tokens("coarse", 2, 4)
     weights = decode.prepare(config, random_params(config), packed)
@@ -117,14 +125,22 @@ def test_guidance_1_is_guidance_off_bit_for_bit_and_runs_half_the_rows(packed):
     made = []
     for guided in (False, True):
         cache = decode._prefill(config, weights, conditions, target[:, :0], guided, capacity)
-        rows = {x.shape[0] for x in jax.tree.leaves(cache)}
-        assert rows == {4 if guided else 2}
         made.append(decode._extend(config, weights, cache, jnp.array(target), 0, 12, keys(2), 0, sampling, guided)[1])
     np.testing.assert_array_equal(*made)
-    off = decode.generate_window(
-        config, weights, [jnp.asarray(c) for c in conditions], jnp.asarray(target), 0, 12, keys(2), 0, sampling
-    )
-    np.testing.assert_array_equal(off, made[0])
+
+    real, rows = decode._extend, set()
+
+    def spy(config, weights, cache, *rest):
+        rows.update(x.shape[0] for x in jax.tree.leaves(cache))
+        return real(config, weights, cache, *rest)
+
+    monkeypatch.setattr(decode, "_extend", spy)
+    for guidance_scale, expected_rows in ((3.0, 4), (1.0, 2)):
+        rows.clear()
+        how = sampling._replace(guidance_scale=guidance_scale)
+        found = decode.generate_window(config, weights, conditions, jnp.asarray(target), 0, 12, keys(2), 0, how)
+        assert rows == {expected_rows}
+    np.testing.assert_array_equal(found, made[0])
 
 
 def test_frames_after_stop_are_left_alone():

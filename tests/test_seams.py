@@ -14,13 +14,15 @@ from hafm_jax.audio.semantic import load_semantic, vocal_tokens
 from hafm_jax.audio.spectra import log_mel_db
 from hafm_jax.audio.synthesis import song_seed, synthesize_song
 from hafm_jax.pretrained import DEMO, load_model
-from hafm_jax.sampling import Sampling
+from hafm_jax.sampling import Sampling, guide
 from hafm_jax.streams import CELLS_PER_S, CODEC_SAMPLE_RATE_HZ, STAGES
 
-SECONDS, SONGS = 16, 6
+SECONDS, SONGS = 16, 3
 CELLS = SECONDS * CELLS_PER_S
 KEYS = jax.random.split(jax.random.key(0), SONGS)
-UNGUIDED = Sampling(guidance_scale=1.0)
+UNGUIDED, DEFAULT = Sampling(guidance_scale=1.0), Sampling()
+CASES = [(UNGUIDED, "semantic"), (UNGUIDED, "coarse"), *((DEFAULT, name) for name in STAGES)]
+FLUX_FRAMES = 3  # of the codec, 40 ms, before and after: one frame alone changes much anywhere
 forward = jax.jit(model.forward, static_argnums=0, compiler_options=FULL_COMPILATION)
 
 
@@ -45,17 +47,17 @@ def vocals():
     return np.stack([vocal_tokens(semantic, song.vocals, CODEC_SAMPLE_RATE_HZ)[:, None] for song in songs])
 
 
-def generate(stage, streams, cells=CELLS):
+def generate(stage, streams, sampling, cells=CELLS):
     weights = decode.prepare(stage.config, stage.params)
-    return generate_stage(stage.config, weights, streams, cells, KEYS, UNGUIDED, lambda frames: None)
+    return generate_stage(stage.config, weights, streams, cells, KEYS, sampling, lambda frames: None)
 
 
 @pytest.fixture(scope="module")
-def streams(stages, vocals):
-    """The vocals and what the first two stages make of them."""
-    made = {"vocal_semantic": vocals}
-    for name in ("semantic", "coarse"):
-        made[STAGES[name].target.name] = generate(stages[name], made)
+def songs(stages, vocals):
+    """For each sampling the vocals and what the stages make of them, by stream."""
+    made = {UNGUIDED: {"vocal_semantic": vocals}, DEFAULT: {"vocal_semantic": vocals}}
+    for sampling, name in CASES:
+        made[sampling][STAGES[name].target.name] = generate(stages[name], made[sampling], sampling)
     return made
 
 
@@ -64,10 +66,12 @@ def seams(config):
     return [window.known for window in plan_windows(CELLS, config.window_cells)[1:]]
 
 
-def surprise(stage, streams):
-    """Nats a token: (of the two frames after each seam, of those a way off), in windows with the seam in the middle."""
+def surprise(stage, streams, sampling):
+    """Nats a token, by the logits that are drawn from: (of the two frames after each seam, of those a way off), in
+    windows with the seam in the middle."""
     config, cells = stage.config, stage.config.window_cells
     target = config.streams.target
+    guided = sampling.guidance_scale != 1.0
     at, away = [], []
     for seam in seams(config):
         start = min(max(0, seam - cells // 2), CELLS - cells)
@@ -75,7 +79,11 @@ def surprise(stage, streams):
             streams[s.name][:, start * s.frames_per_cell : (start + cells) * s.frames_per_cell]
             for s in config.streams.streams
         )
-        log_probability = jax.nn.log_softmax(forward(config, stage.params, conditions, tokens))
+        rows = [(conditions, tokens)]
+        if guided:
+            rows.append((model.null_conditions(config, conditions, np.ones(SONGS, bool)), tokens))
+        logits = np.concatenate([forward(config, stage.params, *row) for row in rows])
+        log_probability = jax.nn.log_softmax(guide(logits, guided, sampling.guidance_scale))
         nats = -np.take_along_axis(np.asarray(log_probability), tokens[..., None], -1)[..., 0].mean(-1)  # [B, F]
         middle, reach = (seam - start) * target.frames_per_cell, cells * target.frames_per_cell // 4
         at += [nats[:, middle : middle + 2]]
@@ -87,9 +95,10 @@ def standard_errors(at, away):
     return (at.mean() - away.mean()) / (away.std() / len(at) ** 0.5)
 
 
-@pytest.mark.parametrize("name", ["semantic", "coarse"])
-def test_tokens_after_a_seam_are_no_more_surprising_than_others(name, stages, streams):
-    assert standard_errors(*surprise(stages[name], streams)) < 4
+@pytest.mark.parametrize(("sampling", "name"), CASES)
+def test_tokens_after_a_seam_are_no_more_surprising_than_others(sampling, name, stages, songs):
+    """Of the fine stage, whose tokens the shipped model draws almost independently, this asks little."""
+    assert standard_errors(*surprise(stages[name], songs[sampling], sampling)) < 4
 
 
 def test_windows_that_do_not_know_each_other_would_be_found(stages, vocals, monkeypatch):
@@ -103,29 +112,48 @@ def test_windows_that_do_not_know_each_other_would_be_found(stages, vocals, monk
 
     monkeypatch.setattr(decode, "generate_window", forgetful)
     streams = {"vocal_semantic": vocals}
-    streams["instrumental_semantic"] = generate(stages["semantic"], streams)
-    assert standard_errors(*surprise(stages["semantic"], streams)) > 6
+    streams["instrumental_semantic"] = generate(stages["semantic"], streams, UNGUIDED)
+    assert standard_errors(*surprise(stages["semantic"], streams, UNGUIDED)) > 6
 
 
-def test_the_spectrum_changes_at_seams_as_it_does_elsewhere(stages, streams):
-    audio = load_codec(DEMO / "codec").decode(streams["coarse"])
+def share_of_places_with_as_much_flux(audio, seam_frames):
+    """How far the spectrum of audio [B, S] changes at the seams, among the same pattern of places moved to everywhere
+    else in the song: the share of those that change as far on average."""
     frame_samples = CODEC_SAMPLE_RATE_HZ // STAGES["coarse"].target.rate_hz
-    mel = np.stack([log_mel_db(x[None], 4 * frame_samples, 64, CODEC_SAMPLE_RATE_HZ)[0] for x in audio])
-    flux = np.abs(np.diff(mel, axis=1)).mean(-1)  # [B, F], a frame of the STFT a codec frame
-    flux = np.max([np.roll(flux, shift, axis=1) for shift in (-1, 0, 1)], axis=0)
-    places = np.array(seams(stages["coarse"].config)) * STAGES["coarse"].target.frames_per_cell
-    # The mean at the seams, among the means at the same pattern of places moved to everywhere else in the song.
-    moved = [flux[:, (places + shift) % flux.shape[1]].mean() for shift in range(flux.shape[1])]
-    assert 0.005 < np.mean(np.array(moved) >= moved[0]) < 0.995
-    assert np.std(moved) > 0
+    mel = log_mel_db(audio, 2 * frame_samples, 64, CODEC_SAMPLE_RATE_HZ)  # [B, F, M], a frame a codec frame
+    assert mel.shape[1] == CELLS * STAGES["coarse"].target.frames_per_cell
+    means = np.lib.stride_tricks.sliding_window_view(mel, FLUX_FRAMES, axis=1).mean(-1)
+    flux = np.abs(means[:, FLUX_FRAMES:] - means[:, :-FLUX_FRAMES]).mean(-1)
+    places = seam_frames - FLUX_FRAMES  # flux[:, f] is of the frames before and after frame f + FLUX_FRAMES
+    shifts = range(2 * FLUX_FRAMES, flux.shape[1] - 2 * FLUX_FRAMES)
+    moved = [flux[:, (places + shift) % flux.shape[1]].mean() for shift in shifts]
+    return np.mean(np.array(moved) >= flux[:, places].mean())
 
 
-def test_a_song_of_one_window_is_the_same_by_either_path(stages, vocals):
-    stage = stages["semantic"]
-    config, target = stage.config, stage.config.streams.target
-    frames = config.window_cells * target.frames_per_cell
-    by_windows = generate(stage, {"vocal_semantic": vocals}, config.window_cells)
-    weights = decode.prepare(config, stage.params)
-    empty = np.zeros((SONGS, frames, target.codebooks), np.int32)
-    whole = decode.generate_window(config, weights, [vocals[:, :frames]], empty, 0, frames, KEYS, 0, UNGUIDED)
-    np.testing.assert_array_equal(by_windows, whole)
+@pytest.mark.parametrize(
+    ("sampling", "streams"), [(UNGUIDED, ["coarse"]), (DEFAULT, ["coarse"]), (DEFAULT, ["coarse", "fine"])]
+)
+def test_the_spectrum_changes_at_seams_as_it_does_elsewhere(sampling, streams, stages, songs):
+    audio = load_codec(DEMO / "codec").decode(np.concatenate([songs[sampling][s] for s in streams], axis=-1))
+    target = STAGES[streams[-1]].target
+    seam_frames = np.array(seams(stages[streams[-1]].config)) * target.frames_per_cell
+    assert 0.005 < share_of_places_with_as_much_flux(audio, seam_frames) < 0.995
+    # It would be found if another song's band went on at each seam.
+    seam_samples = seam_frames * (CODEC_SAMPLE_RATE_HZ // target.rate_hz)
+    pieces = np.split(audio, seam_samples, axis=1)
+    spliced = np.concatenate([np.roll(piece, i, axis=0) for i, piece in enumerate(pieces)], axis=1)
+    assert share_of_places_with_as_much_flux(spliced, seam_frames) < 0.005
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_song_of_one_window_or_less_is_the_same_by_either_path(name, stages, songs):
+    config, target = stages[name].config, STAGES[name].target
+    streams = songs[DEFAULT]
+    cells = config.window_cells
+    weights = decode.prepare(config, stages[name].params)
+    conditions = [streams[s.name][:, : cells * s.frames_per_cell] for s in STAGES[name].conditions]
+    empty = np.zeros((SONGS, cells * target.frames_per_cell, target.codebooks), np.int32)
+    whole = decode.generate_window(config, weights, conditions, empty, 0, empty.shape[1], KEYS, 0, DEFAULT)
+    for song_cells in (cells, cells - cells // 3):
+        by_windows = generate(stages[name], streams, DEFAULT, song_cells)
+        np.testing.assert_array_equal(by_windows, whole[:, : song_cells * target.frames_per_cell])

@@ -38,6 +38,9 @@ jax.config.update("jax_compilation_cache_dir", str(CACHE / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
+# What tests write need not outlive a power failure, and to wait for the disk takes 10 ms a file.
+os.fsync = lambda descriptor: None
+
 # Where no ffmpeg is installed, the one of the wheel imageio-ffmpeg is found by that name, in this process and others.
 if shutil.which("ffmpeg") is None and importlib.util.find_spec("imageio_ffmpeg"):
     import imageio_ffmpeg

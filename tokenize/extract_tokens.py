@@ -11,12 +11,13 @@ writes   TOKENS/hafm_tokens-SPLIT.tfrecord-*, dataset_info.json and features.jso
 Of every song: the vocal with a little noise -> vocal_semantic; the instrumental -> instrumental_semantic at 16 kHz and
 acoustic at 24 kHz. A song is left out whose files cannot be read, differ in length by more than a cell (40 ms), or are
 shorter than one or longer than --max-seconds; tokens.json has the reason of each. So a worker's memory is bounded: it
-holds 12 minutes of songs and three songs more, 0.22 MB a second: 0.2 GB of short ones, 1 GB of the longest.
+holds 12 minutes of songs and three songs more, 0.22 MB a second: 0.2 GB of short ones, 1 GB of the longest, and the
+two files that it reads.
 
 The work is cut into units of songs, one shard each. Stopped or killed, the same command goes on with the units that are
-missing. Equal arguments give equal tokens, however many workers or machines share the units: --workers on this one
-(a GPU each in turn), --part 1/8 to 8/8 for eight that see the same folders, whichever is last completes the data set,
-or --ray for a Ray cluster.
+missing. Equal arguments give equal tokens, however many workers or machines of one kind share the units: --workers on
+this one (a GPU each in turn, two threads of torch), --part 1/8 to 8/8 for eight that see the same folders, whichever is
+last completes the data set, or --ray for a Ray cluster. A worker with another dtype or other weights is refused.
 """
 
 from __future__ import annotations

@@ -24,20 +24,20 @@ from hafm_jax.streams import CELLS_PER_S, STAGES
 
 
 def load_run(workdir: Path) -> StageWeights:
-    """The last checkpoint of a training run. Raises InputError where there is none."""
+    """The last checkpoint of a training run that can be read. Raises InputError where there is none."""
     path = workdir / "config.json"
     if not path.is_file():
         raise InputError(f"{path} is missing; expected a work directory of hafm_jax.train")
     description = json.loads(path.read_text())
     training = ConfigDict(description["config"])
     config = stage_config(training)
-    checkpoints = Checkpoints(workdir, training.keep_checkpoints)
-    step = checkpoints.latest()
-    if step is None:
-        raise InputError(f"{workdir} holds no complete checkpoint; train to --config.checkpoint_every steps at least")
     shapes = jax.eval_shape(partial(init_state, config, optimizer(training)), jax.random.key(0))
-    state = checkpoints.restore(step, shapes)
+    checkpoints = Checkpoints(workdir, training.keep_checkpoints)
+    found = checkpoints.restore_latest(shapes)
     checkpoints.close()
+    if found is None:
+        raise InputError(f"{workdir} holds no complete checkpoint; train to --config.checkpoint_every steps at least")
+    step, state = found
     return StageWeights(config, state["params"], description | {"step": step} | last_metrics(workdir, step))
 
 

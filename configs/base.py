@@ -52,7 +52,9 @@ def get_config() -> ConfigDict:
     # The folder of the tokenizers that made the tokens: others are refused at the start. "": not looked at
     config.tokenizers = ""
 
-    # Sounds in TensorBoard, of the coarse and the fine stage: what the model makes of validation songs
+    # Sounds in TensorBoard, of the coarse and the fine stage: what the model makes of validation songs, on one device.
+    # Parameters are gathered for it: each host needs room for all of them, and the first host's first device for them
+    # in float32 and once more in the compute dtype, beside the training
     config.sample_every = 0  # steps; 0: none
 
     # A trace of some steps for the profiler, in profile/

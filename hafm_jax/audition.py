@@ -46,7 +46,8 @@ class Audition:
     def sounds(self, params: model.Params) -> dict[str, np.ndarray]:
         """Name -> samples float32 [N] at rate_hz: each song as generated, the first time also as it is.
 
-        Every process of the run must call it; only the first one gets something.
+        Every process of the run must call it; only the first one gets something. It generates on one device, from all
+        parameters: what configs/base.py says of `sample_every`.
         """
         if jax.process_count() > 1:
             params = multihost_utils.process_allgather(params, tiled=True)

@@ -49,9 +49,13 @@ def get_config() -> ConfigDict:
     config.keep_checkpoints = 2  # the last ones stay
     config.keep_every = 0  # and those at multiples of this; 0: none
 
-    # Sounds in TensorBoard, of the coarse and the fine stage: what the model makes of validation songs
+    # The folder of the tokenizers that made the tokens: others are refused at the start. "": not looked at
+    config.tokenizers = ""
+
+    # Sounds in TensorBoard, of the coarse and the fine stage: what the model makes of validation songs, on one device.
+    # Parameters are gathered for it: each host needs room for all of them, and the first host's first device for them
+    # in float32 and once more in the compute dtype, beside the training
     config.sample_every = 0  # steps; 0: none
-    config.tokenizers = ""  # the folder of the codec that made the tokens
 
     # A trace of some steps for the profiler, in profile/
     config.profile_first_step = 10

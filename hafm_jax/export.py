@@ -14,6 +14,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from hafm_jax import provenance
 from hafm_jax.checkpoint import Checkpoints
 from hafm_jax.errors import InputError, run_command
 from hafm_jax.optim import optimizer
@@ -24,20 +25,20 @@ from hafm_jax.streams import CELLS_PER_S, STAGES
 
 
 def load_run(workdir: Path) -> StageWeights:
-    """The last checkpoint of a training run. Raises InputError where there is none."""
+    """The last checkpoint of a training run that can be read. Raises InputError where there is none."""
     path = workdir / "config.json"
     if not path.is_file():
         raise InputError(f"{path} is missing; expected a work directory of hafm_jax.train")
     description = json.loads(path.read_text())
     training = ConfigDict(description["config"])
     config = stage_config(training)
-    checkpoints = Checkpoints(workdir, training.keep_checkpoints)
-    step = checkpoints.latest()
-    if step is None:
-        raise InputError(f"{workdir} holds no complete checkpoint; train to --config.checkpoint_every steps at least")
     shapes = jax.eval_shape(partial(init_state, config, optimizer(training)), jax.random.key(0))
-    state = checkpoints.restore(step, shapes)
+    checkpoints = Checkpoints(workdir, training.keep_checkpoints)
+    found = checkpoints.restore_latest(shapes)
     checkpoints.close()
+    if found is None:
+        raise InputError(f"{workdir} holds no complete checkpoint; train to --config.checkpoint_every steps at least")
+    step, state = found
     return StageWeights(config, state["params"], description | {"step": step} | last_metrics(workdir, step))
 
 
@@ -113,20 +114,6 @@ Validation loss is in nats a token, in brackets by codebook.
 """
 
 
-def check_one_tokenization(stages: dict[str, StageWeights], tokenizers: Path) -> None:
-    """Raises InputError unless the runs' tokens, and those that `tokenizers` makes, mean the same sounds."""
-    centroids = json.loads((tokenizers / "semantic" / "config.json").read_text())["centroids_sha256"]
-    said = {name: stage.facts["data"].get("tokenizers", {}) for name, stage in stages.items()}
-    for what, expected in (("centroids_sha256", {centroids}), ("codec_sha256", set())):
-        found = {name: facts[what] for name, facts in said.items() if facts.get(what)}
-        if len(expected | set(found.values())) > 1:
-            raise InputError(
-                f"the runs were trained on tokens of different tokenizers: {what} is {found}"
-                + (f", that of {tokenizers} {centroids}" if expected else "")
-                + ": train all stages on one token set and give its tokenizers"
-            )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m hafm_jax.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -150,7 +137,8 @@ def main() -> None:
         raise InputError(f"the work directories hold {', '.join(runs)}; expected one run each of {', '.join(STAGES)}")
     stages = {name: runs[name] for name in STAGES}
     check_tokenizers(arguments.tokenizers)
-    check_one_tokenization(stages, arguments.tokenizers)
+    made = {f"the {name} run": run.facts["data"].get("tokenizers", {}) for name, run in stages.items()}
+    provenance.check_made_by(arguments.tokenizers, made)
     card = model_card(stages, arguments.tokenizers, arguments.trained_on)
     save_model(arguments.out, stages, arguments.tokenizers, card, arguments.dtype)
     size = sum(f.stat().st_size for f in arguments.out.rglob("*") if f.is_file())

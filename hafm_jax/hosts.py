@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 
 from hafm_jax.errors import InputError
 
-RESTART_EXIT_CODE = 75  # sysexits' EX_TEMPFAIL: everything is saved, start the same command again
+RESTART_EXIT_CODE = 75  # sysexits' EX_TEMPFAIL: nothing is lost, start the same command again
 
 
 def join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hafm_jax.audio.codecs import codec_sha256, load_codec
+from hafm_jax.audio.semantic import load_semantic
 from hafm_jax.errors import InputError
 from hafm_jax.records import FIELDS, TOKENS_FILE, VERSION, TokenRecords, read_tokens_json
 
@@ -51,6 +53,23 @@ def check_compatible(directories: Sequence[str | os.PathLike]) -> dict[str, Any]
                 "extract both with the same --tokenizers"
             )
     return expected
+
+
+def check_made_by(tokenizers: Path, made: Mapping[str, Mapping[str, str | None]]) -> None:
+    """Raises InputError unless the tokenizers of a folder made all these tokens: whose they are -> their
+    centroids_sha256 and codec_sha256, as far as they are known.
+    """
+    hashes = {
+        "centroids_sha256": load_semantic(tokenizers / "semantic").centroids_sha256,
+        "codec_sha256": codec_sha256(tokenizers / "codec", load_codec(tokenizers / "codec")),
+    }
+    for name, found in hashes.items():
+        for whose, facts in made.items():
+            if facts.get(name) not in (None, found):
+                raise InputError(
+                    f"{tokenizers} has the {name} {found}; {whose} has {facts[name]}: its ids mean other sounds; give "
+                    "the tokenizers that extract_tokens.py was given"
+                )
 
 
 def describe_data(sets: Sequence[tuple[TokenRecords, float]]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ With --verify it reads all of the data, says what is damaged, and trains nothing
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -34,6 +35,12 @@ VERIFY = flags.DEFINE_bool("verify", False, "Only read all of --data and say wha
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where no launcher tells.")
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With --coordinator: how many processes there are.")
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --coordinator: which of them this is, from 0.")
+
+
+def _told_to_go(*_: object) -> None:
+    """SIGTERM before training listens to it (hosts.EndNotice), or after: there is nothing to save."""
+    print("preempted: no step was under way; run the same command again", file=sys.stderr)
+    sys.exit(hosts.RESTART_EXIT_CODE)
 
 
 def main() -> None:
@@ -60,6 +67,7 @@ def main() -> None:
             for summary in verify_tokens(directory):
                 print(f"{directory} {summary.split}: {summary.num_examples} songs are whole")
         return
+    signal.signal(signal.SIGTERM, _told_to_go)
     use_compilation_cache()  # a restart finds its programs
     hosts.join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     try:

@@ -140,6 +140,8 @@ def train(config: ConfigDict, token_sets: TokenSets, workdir: Path, quiet: bool 
     )
     description = describe(config, mixture)
     hosts.check_equal(description["data"]["fingerprint"], "the token set")
+    if config.tokenizers:
+        provenance.check_made_by(Path(config.tokenizers), {"--data": description["data"]["tokenizers"]})
     index, count = sharding.rows_of_process(mesh, config.batch_size)
     windows = (stage.streams, stage.window_cells, config.batch_size)
     rows = {"process_index": index, "process_count": count}

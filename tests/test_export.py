@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from functools import partial
 
@@ -21,15 +22,21 @@ from hafm_jax.step import init_state, stage_config
 from hafm_jax.streams import STAGES
 
 
-@pytest.fixture
-def runs(tmp_path, monkeypatch):
-    """Work directories as training leaves them, each with two checkpoints, and the states of the later ones."""
-    monkeypatch.setitem(SIZES, "tiny", Size(32, 1, 2))
-    workdirs, states = [], {}
+@pytest.fixture(scope="module", autouse=True)
+def tiny():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SIZES, "tiny", Size(32, 1, 2))
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Work directories as training leaves them, each with two checkpoints, and their states: (stage, step) -> state."""
+    folder, states = tmp_path_factory.mktemp("trained"), {}
     for stage in STAGES:
         config = get_config()
         config.update(stage=stage, size="tiny", window_cells=4, steps=20)
-        workdir = tmp_path / stage
+        workdir = folder / stage
         workdir.mkdir()
         description = {
             "config": config.to_dict(),
@@ -49,11 +56,18 @@ def runs(tmp_path, monkeypatch):
         start = jax.jit(partial(init_state, stage_config(config), optimizer(config)))
         checkpoints = Checkpoints(workdir, config.keep_checkpoints)
         for step in (10, 20):
-            states[stage] = start(jax.random.key(step))
-            checkpoints.save(step, states[stage])
+            states[stage, step] = start(jax.random.key(step))
+            checkpoints.save(step, states[stage, step])
         checkpoints.close()
-        workdirs.append(workdir)
-    return workdirs, states
+    return folder, states
+
+
+@pytest.fixture
+def runs(trained, tmp_path):
+    """The same to change at will."""
+    folder, states = trained
+    shutil.copytree(folder, tmp_path / "runs")
+    return [tmp_path / "runs" / stage for stage in STAGES], states
 
 
 def run_export(monkeypatch, *arguments):
@@ -69,7 +83,7 @@ def test_the_last_checkpoints_become_a_model(runs, tokenizers, tmp_path, monkeyp
     model = load_model(str(out))
     assert list(model.stages) == list(STAGES)
     for name, weights in model.stages.items():
-        jax.tree.map(np.testing.assert_array_equal, weights.params, jax.device_get(states[name]["params"]))
+        jax.tree.map(np.testing.assert_array_equal, weights.params, jax.device_get(states[name, 20]["params"]))
         facts = weights.facts
         assert (facts["step"], facts["loss"], facts["validation_loss"], facts["minutes"]) == (20, 5.0, 5.25, 3.0)
     card = (out / "README.md").read_text()
@@ -100,17 +114,23 @@ def test_a_missing_or_unfinished_run_is_refused(runs, tokenizers, tmp_path, monk
     assert not out.exists()
 
 
+def test_a_torn_last_checkpoint_is_skipped(runs):
+    (workdir, *_), states = runs
+    for file in (workdir / "checkpoints" / "20").rglob("d/*"):
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    weights = export.load_run(workdir)
+    jax.tree.map(np.testing.assert_array_equal, weights.params, states["semantic", 10]["params"])
+    assert (weights.facts["step"], weights.facts["loss"]) == (10, 6.0)
+
+
 @pytest.mark.parametrize("field", ["centroids_sha256", "codec_sha256"])
 def test_runs_on_other_tokens_are_refused(field, runs, tokenizers, tmp_path, monkeypatch):
     workdirs, _ = runs
-    centroids = json.loads((tokenizers / "semantic" / "config.json").read_text())["centroids_sha256"]
-    for stage, workdir in zip(STAGES, workdirs, strict=True):
-        described = json.loads((workdir / "config.json").read_text())
-        described["data"]["tokenizers"] = {"centroids_sha256": centroids, "codec_sha256": "ab"}
-        if stage == "fine":
-            described["data"]["tokenizers"][field] = "cd"
-        (workdir / "config.json").write_text(json.dumps(described))
+    path = workdirs[2] / "config.json"
+    described = json.loads(path.read_text())
+    described["data"]["tokenizers"] = {field: "cd"}
+    path.write_text(json.dumps(described))
     out = tmp_path / "model"
-    with pytest.raises(InputError, match=f"different tokenizers: {field}"):
+    with pytest.raises(InputError, match=f"{field} .*; the fine run has cd"):
         run_export(monkeypatch, "--workdir", *workdirs, "--tokenizers", tokenizers, "--out", out)
     assert not out.exists()

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from hafm_jax import hosts, records, sharding
 from hafm_jax.checkpoint import Checkpoints
+from hafm_jax.errors import InputError
 from hafm_jax.step import Programs
 
 STEPS = 20
@@ -190,3 +191,12 @@ def test_one_process_goes_on_with_what_two_began(token_set, whole, tmp_path):
     saved = kill_after_a_checkpoint(tmp_path, *start_two(token_set, tmp_path))
     assert f"from step {saved}" in finish(start(token_set, tmp_path))[0]
     np.testing.assert_allclose(losses(tmp_path)[STEPS], losses(whole)[STEPS], atol=1e-4)
+
+
+def test_hosts_with_different_data_are_refused(monkeypatch):
+    of_the_other = np.array([0x00, 0xFF], np.uint8)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(hosts.multihost_utils, "process_allgather", lambda mine: np.stack([mine, of_the_other]))
+    hosts.check_equal("00ff", "the token set")
+    with pytest.raises(InputError, match="the token set is not the same on all 2 hosts"):
+        hosts.check_equal("00fe", "the token set")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
@@ -47,6 +48,19 @@ def test_sets_of_the_same_tokenizers_agree(make_set):
 def test_sets_of_other_tokenizers_are_refused(make_set, other, found):
     with pytest.raises(InputError, match=found):
         provenance.check_compatible([make_set("a"), make_set("b"), make_set("c", made_by=other)])
+
+
+def test_tokenizers_that_did_not_make_the_tokens_are_refused(tokenizers):
+    (weights,) = (tokenizers / "codec").glob("*.safetensors")
+    own = {
+        "centroids_sha256": json.loads((tokenizers / "semantic" / "config.json").read_text())["centroids_sha256"],
+        "codec_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+    }
+    unknown = dict.fromkeys(own)  # what sets from before they were written have
+    provenance.check_made_by(tokenizers, {"a": own, "b": unknown, "c": {}})
+    for name, found in own.items():
+        with pytest.raises(InputError, match=f"has the {name} {found}; b has 999"):
+            provenance.check_made_by(tokenizers, {"a": own, "b": own | {name: "999"}})
 
 
 def test_another_format_is_refused_and_an_older_one_read(make_set):

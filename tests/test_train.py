@@ -152,6 +152,23 @@ def test_a_gradient_that_is_no_number_is_not_saved_and_the_advice_helps(tiny, to
     assert training.train(tiny, [(token_set, 1.0)], tmp_path / "new")["step"] == 4
 
 
+def test_a_run_is_heard_by_the_tokenizers_that_made_its_tokens(tiny, tokenizers, tmp_path, monkeypatch):
+    monkeypatch.setitem(SIZES, "tiny", Size(32, 1, 2))
+    monkeypatch.setattr(decode, "generate_window", lambda config, weights, conditions, target, *_: target)
+    centroids = json.loads((tokenizers / "semantic" / "config.json").read_text())["centroids_sha256"]
+    token_set = write_token_set(tmp_path / "tokens", made_by={"semantic": {"centroids_sha256": centroids}})
+    tiny.update(stage="coarse", window_cells=2, steps=3, sample_every=2, tokenizers=str(tokenizers))
+    training.train(tiny, [(token_set, 1.0)], tmp_path / "run")
+    heard = {path.stem for path in (tmp_path / "run" / "sounds").iterdir()}
+    expected = [("generated", 2), ("generated", 3), ("song", 2)]  # two songs; at the end, too
+    assert heard == {f"{name}-{i}-{step}" for name, step in expected for i in (0, 1)}
+
+    other = write_token_set(tmp_path / "other", made_by={"semantic": {"centroids_sha256": "5ea"}})
+    with pytest.raises(InputError, match=r"centroids_sha256 .*; --data has 5ea"):
+        training.train(tiny, [(other, 1.0)], tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
+
+
 def test_bad_configurations_say_what_is_expected(tiny, token_set, tmp_path):
     for field, value, says in (
         ("stage", "drums", "semantic, coarse, fine"),

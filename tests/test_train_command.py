@@ -14,11 +14,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from absl import flags
 from conftest import CACHE, random_record
 
 from configs.base import get_config
-from hafm_jax import records, training
-from hafm_jax.errors import InputError
+from hafm_jax import hosts, records, train, training
+from hafm_jax.errors import InputError, run_command
 from hafm_jax.export import load_run
 from hafm_jax.sizes import SIZES, Size, num_parameters
 
@@ -104,6 +105,25 @@ def test_a_run_that_is_stopped_goes_on_when_started_again(token_sets, tmp_path):
     assert [line["step"] for line in logged(workdir)] == list(range(1, 201))  # not a step is made twice
     assert len(list((workdir / "profile").rglob("*.xplane.pb"))) == 1
     assert [entry["weight"] for entry in json.loads((workdir / "config.json").read_text())["data"]["sets"]] == [2, 1]
+
+
+def test_told_to_go_before_its_first_step_it_is_to_be_started_again(monkeypatch, capsys):
+    def starting(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setattr(sys, "argv", ["train", "--config=configs/base.py", "--data=tokens", "--workdir=run"])
+    monkeypatch.setattr(hosts, "join", starting)
+    monkeypatch.setattr(train, "use_compilation_cache", lambda: None)
+    monkeypatch.setattr(train, "train", lambda *_: pytest.fail("it went on"))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            run_command(train.main)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        flags.FLAGS.unparse_flags()
+    assert ended.value.code == 75 and capsys.readouterr().err.endswith("run the same command again\n")
 
 
 def test_a_run_on_two_devices_is_exported_on_one(token_sets, tmp_path, monkeypatch):

@@ -82,15 +82,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="where to write JSON")
     arguments = parser.parse_args()
     cases = [(stage, size) for size in sorted(arguments.sizes, key=lambda s: find_size(s).d_model) for stage in STAGES]
-    rows = [measure(*case) for case in tqdm(cases)]
+    rows = []
+    for case in tqdm(cases):
+        rows.append(measure(*case))
+        if arguments.out:  # as far as it has come
+            arguments.out.write_text(json.dumps({"machine": machine(), "steps": rows}, indent=1) + "\n")
     table = [["size", "stage", "XLA, GFLOP", "analytic over XLA", "model over XLA"]]
     for r in rows:
         shares = (f"{r[name] / r['xla']:.3f}" for name in ("analytic", "model"))
         table.append([r["size"], r["stage"], f"{r['xla'] / 1e9:.3g}", *shares])
     print(markdown(table))
     print(f"analytic: at most {100 * max(abs(r['analytic'] / r['xla'] - 1) for r in rows):.2g} % off")
-    if arguments.out:
-        arguments.out.write_text(json.dumps({"machine": machine(), "steps": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from unittest import mock
 
@@ -51,6 +52,7 @@ def unrolled_loops() -> Iterator[None]:
         yield
 
 
+@cache  # sizes that differ in layers alone share their steps
 def compiled_flops(config: StageConfig) -> float:
     """XLA's count for a step on one window."""
     training = get_config()
@@ -77,11 +79,12 @@ def measure(stage: str, size: str) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     sweep = get_sweep()
-    sizes = dict.fromkeys([*SIZES, *sweep.sizes, *sweep.rates.sizes, *sweep.held_out.sizes])
-    parser.add_argument("--sizes", nargs="+", default=list(sizes), help="(default: all)")
+    every = dict.fromkeys([*SIZES, *sweep.sizes, *sweep.rates.sizes, *sweep.held_out.sizes])
+    parser.add_argument("--sizes", nargs="+", default=list(every), help="(default: all)")
     parser.add_argument("--out", type=Path, help="where to write JSON")
     arguments = parser.parse_args()
-    cases = [(stage, size) for size in sorted(arguments.sizes, key=lambda s: find_size(s).d_model) for stage in STAGES]
+    sizes = sorted(arguments.sizes, key=lambda size: find_size(size).d_model)
+    cases = [(stage, size) for stage in STAGES for size in sizes]
     rows = []
     for case in tqdm(cases):
         rows.append(measure(*case))

@@ -47,13 +47,17 @@ def split_batch(config: StageConfig, batch: Batch) -> tuple[list[jax.Array], jax
 
 
 def step_flops(config: StageConfig, batch_size: int) -> int:
-    """FLOPs of the products that a step computes without remat: the model's (sizes.train_flops), and what attention in
-    blocks adds to them, pairs that the mask hides and scores that the backward pass forms again."""
+    """FLOPs that a step computes without remat: the model's products (sizes.train_flops), what attention in blocks
+    adds, pairs that the mask hides and scores that the backward pass forms again, and the softmax over the vocabulary,
+    which counts at small widths. Other elementwise work is left out."""
     tokens = config.streams.num_tokens(config.window_cells)
     pairs = num_computed_pairs(config.streams, config.window_cells, config.position)
     # Of each pair, in each layer, a product of 2 D FLOPs: two forward and five backward, of which the model has four.
     added = 2 * config.d_model * config.num_layers * (7 * pairs - 6 * tokens * (tokens + 1) // 2)
-    return batch_size * (train_flops(config, config.window_cells) + added)
+    target = config.streams.target
+    logits = config.window_cells * target.tokens_per_cell * target.vocabulary
+    # Of each logit: maximum, difference and sum, and backward a product and a difference.
+    return batch_size * (train_flops(config, config.window_cells) + added + 5 * logits)
 
 
 def init_state(config: StageConfig, optimizer: optax.GradientTransformation, key: jax.Array) -> State:

@@ -39,33 +39,40 @@ def generate(config, params, conditions, target, start, stop, sampling, seed=0, 
 @pytest.mark.parametrize("position", ["clock", "index"])
 @pytest.mark.parametrize("stage", STAGES)
 def test_logits_of_every_step_are_those_of_one_full_pass(stage, position, packed):
-    """With a part of the target prefilled, and the rest fed token by token."""
+    """Conditioned rows and the unconditioned ones of guidance; from BOS on, and with a part of the target prefilled."""
     config = tiny_config(stage, position)
     params = random_params(config)
     conditions, target = random_tokens(stage, 2, config.window_cells)
-    frames, codebooks = target.shape[1:]
-    given = STAGES[stage].target.frames_per_cell
-    tokens = interleave(target)
+    codebooks, vocabulary = config.streams.target.codebooks, config.streams.target.vocabulary
+    tokens = interleave(np.concatenate([target, target]))  # [R, T]
     capacity = config.streams.num_tokens(config.window_cells)
+    weights = decode.prepare(config, params, packed)
 
     @jax.jit
-    def stepped(weights, conditions, target, tokens):
+    def stepped(weights, cache, tokens, first):
         ends = model.ends(config, weights.ends)
         step = decode.stepper(config, weights, capacity)
-        cache = decode._prefill(config, weights, conditions, target[:, :given], False, capacity)
 
-        def feed(cache, position):
-            x = ends.embed_target(tokens[:, position - 1], (position - 1) % codebooks)
-            logits, cache = step(x, cache, position)
-            return cache, logits
+        def feed(position, carry):
+            cache, logits = carry
+            before = ends.embed_target(tokens[:, position - 1], (position - 1) % codebooks)
+            row, cache = step(jnp.where(position > 0, before, ends.embed_bos()), cache, position)
+            return cache, logits.at[:, position].set(row)
 
-        return jax.lax.scan(feed, cache, jnp.arange(given * codebooks, frames * codebooks))[1]  # [T, B, V]
+        logits = jnp.zeros((*tokens.shape, vocabulary))
+        return jax.lax.fori_loop(first, tokens.shape[1], feed, (cache, logits))[1]  # [R, T, V]
 
-    found = stepped(decode.prepare(config, params, packed), conditions, target, tokens)
-    logits = jax.jit(model.forward, static_argnums=0)(config, params, conditions, target)
-    expected = np.asarray(logits).reshape(2, frames * codebooks, -1)[:, given * codebooks :].swapaxes(0, 1)
-    assert np.abs(expected).max() > 1
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)  # float32, summed in another order
+    nulls = model.null_conditions(config, conditions, jnp.ones(2, bool))
+    rows = [np.concatenate(pair) for pair in zip(conditions, nulls, strict=True)]
+    logits = jax.jit(model.forward, static_argnums=0)(config, params, rows, np.concatenate([target, target]))
+    expected = np.asarray(logits).reshape(*tokens.shape, vocabulary)
+    assert np.abs(expected).max() > 1 and np.abs(expected[:2] - expected[2:]).max() > 1
+    for given in (0, config.streams.target.frames_per_cell):
+        cache = decode._prefill(config, weights, conditions, target[:, :given], True, capacity)
+        first = given * codebooks
+        found = stepped(weights, cache, tokens, first)
+        # float32, summed in another order
+        np.testing.assert_allclose(found[:, first:], expected[:, first:], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("packed", PACKED)

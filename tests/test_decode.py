@@ -98,18 +98,19 @@ def test_greedy_decoding_takes_the_guided_argmax_of_one_full_pass(guidance, pack
 
 
 @pytest.mark.parametrize("packed", PACKED)
-def test_a_batch_of_vocals_gets_what_each_gets_alone(packed):
-    config = tiny_config("coarse")
+@pytest.mark.parametrize(("stage", "position"), [("semantic", "index"), ("coarse", "clock"), ("fine", "index")])
+def test_a_batch_of_vocals_gets_what_each_gets_alone(stage, position, packed):
+    config = tiny_config(stage, position)
     params = random_params(config)
-    conditions, target = random_tokens("coarse", 3, 4)
+    conditions, target = random_tokens(stage, 3, 4)
     sampling = Sampling(guidance_scale=2.0, temperature=1.0)
-    start = 3  # some frames are given
-    together = generate(config, params, conditions, target, start, 12, sampling, packed=packed)
+    start, stop = 3, target.shape[1]  # some frames are given
+    together = generate(config, params, conditions, target, start, stop, sampling, packed=packed)
     weights = decode.prepare(config, params, packed)
     for i, key in enumerate(keys(3)):
         one = [jnp.asarray(c[i : i + 1]) for c in conditions]
         alone = decode.generate_window(
-            config, weights, one, jnp.asarray(target[i : i + 1]), start, 12, key[None], 0, sampling
+            config, weights, one, jnp.asarray(target[i : i + 1]), start, stop, key[None], 0, sampling
         )
         np.testing.assert_array_equal(alone[0], together[i])
 

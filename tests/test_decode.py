@@ -116,7 +116,7 @@ def test_a_batch_of_vocals_gets_what_each_gets_alone(stage, position, packed):
 
 
 @pytest.mark.parametrize("packed", PACKED)
-def test_guidance_1_is_guidance_off_bit_for_bit_and_runs_half_the_rows(packed):
+def test_guidance_1_is_guidance_off_bit_for_bit_and_runs_half_the_rows(packed, monkeypatch):
     config = tiny_config("coarse")
     conditions, target = random_tokens("coarse", 2, 4)
     weights = decode.prepare(config, random_params(config), packed)
@@ -125,14 +125,22 @@ def test_guidance_1_is_guidance_off_bit_for_bit_and_runs_half_the_rows(packed):
     made = []
     for guided in (False, True):
         cache = decode._prefill(config, weights, conditions, target[:, :0], guided, capacity)
-        rows = {x.shape[0] for x in jax.tree.leaves(cache)}
-        assert rows == {4 if guided else 2}
         made.append(decode._extend(config, weights, cache, jnp.array(target), 0, 12, keys(2), 0, sampling, guided)[1])
     np.testing.assert_array_equal(*made)
-    off = decode.generate_window(
-        config, weights, [jnp.asarray(c) for c in conditions], jnp.asarray(target), 0, 12, keys(2), 0, sampling
-    )
-    np.testing.assert_array_equal(off, made[0])
+
+    real, rows = decode._extend, set()
+
+    def spy(config, weights, cache, *rest):
+        rows.update(x.shape[0] for x in jax.tree.leaves(cache))
+        return real(config, weights, cache, *rest)
+
+    monkeypatch.setattr(decode, "_extend", spy)
+    for guidance_scale, expected_rows in ((3.0, 4), (1.0, 2)):
+        rows.clear()
+        how = sampling._replace(guidance_scale=guidance_scale)
+        found = decode.generate_window(config, weights, conditions, jnp.asarray(target), 0, 12, keys(2), 0, how)
+        assert rows == {expected_rows}
+    np.testing.assert_array_equal(found, made[0])
 
 
 def test_frames_after_stop_are_left_alone():

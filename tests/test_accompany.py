@@ -51,6 +51,8 @@ def test_the_seed_decides_and_samples_do_not_depend_on_their_neighbours(accompan
     alone, three = (
         accompanist.tokens(voice, 24_000, 25, seed=3, num_samples=n, sampling=FREE, skip_fine=True) for n in (1, 3)
     )
+    again = accompanist.tokens(voice, 24_000, 25, seed=3, num_samples=3, sampling=FREE, skip_fine=True)
+    np.testing.assert_array_equal(three, again)
     np.testing.assert_array_equal(alone[0], three[0])
     assert (three[0] != three[1]).mean() > 0.5 and (three[1] != three[2]).mean() > 0.5
 

@@ -167,6 +167,7 @@ class Accompanist:
         Optional: a call compiles what is missing, but one stage after the other. progress counts stages.
         """
         wanted = self.stage_cells(cells, skip_fine)
+        progress("compile", 0, len(wanted))
         with ThreadPoolExecutor(len(wanted)) as pool:
             jobs = []
             for name, stage_cells in wanted.items():

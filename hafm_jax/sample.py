@@ -74,11 +74,45 @@ def output_paths(out: Path, num_samples: int) -> list[tuple[Path, Path]]:
     return [(out.with_name(f"{s}{out.suffix}"), out.with_name(f"{s}_instrumental{out.suffix}")) for s in stems]
 
 
+class Progress:
+    """A bar from the first report on; as text, how far the run is."""
+
+    bar = None
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        from tqdm import tqdm
+
+        if self.bar is None:
+            self.bar = tqdm(leave=False)
+        if self.bar.desc != f"{what}: ":
+            self.bar.reset(total=total)
+            self.bar.set_description(what)
+        self.bar.update(done)
+
+    def __str__(self) -> str:
+        return "loading" if self.bar is None else f"{self.bar.desc}{100 * self.bar.n // self.bar.total} % done"
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
 def main(argv: list[str] | None = None) -> None:
     arguments = parser().parse_args(argv)
+    progress, written = Progress(), []
+    try:
+        accompany(arguments, progress, written)
+    except KeyboardInterrupt as interrupt:
+        progress.close()
+        outputs = [path for pair in output_paths(arguments.out, arguments.num_samples) for path in pair]
+        missing = ", ".join(str(path) for path in outputs if path not in written)
+        files = f"written: {', '.join(map(str, written))}; not written: {missing}" if written else "nothing written"
+        raise KeyboardInterrupt(f"{progress}, {files}") from interrupt
 
+
+def accompany(arguments: argparse.Namespace, progress: Progress, written: list[Path]) -> None:
+    """What the command does; each file that is whole is added to `written`."""
     import numpy as np
-    from tqdm import tqdm
 
     from hafm_jax import kernels
     from hafm_jax.accompany import Accompanist
@@ -110,32 +144,20 @@ def main(argv: list[str] | None = None) -> None:
     accompanist.check_memory(**options)
     needed_gb = accompanist.needed_bytes(**options) / 1e9
     print(f"generating takes at most {needed_gb:.2f} GB of memory beside the model, however long the voice is")
-    bar = tqdm(total=len(accompanist.stages), leave=False, desc="compile")
-
-    def progress(what: str, done: int, total: int) -> None:
-        if bar.desc != f"{what}: ":
-            bar.reset(total=total)
-            bar.set_description(what)
-        bar.update(done)
-
-    try:
-        cells = num_cells(files.resampled_length(vocal.shape[1], rate_hz, CODEC_SAMPLE_RATE_HZ), CODEC_SAMPLE_RATE_HZ)
-        accompanist.compile(cells, **options, progress=progress)
-        compiled_s = time.monotonic()
-        instrumentals = accompanist(vocal, rate_hz, seed=arguments.seed, **options, progress=progress)
-    except KeyboardInterrupt as interrupt:
-        bar.close()
-        got = f"{bar.desc}{100 * bar.n // bar.total} % done, nothing written"
-        raise KeyboardInterrupt(got) from interrupt
-    bar.close()
+    cells = num_cells(files.resampled_length(vocal.shape[1], rate_hz, CODEC_SAMPLE_RATE_HZ), CODEC_SAMPLE_RATE_HZ)
+    accompanist.compile(cells, **options, progress=progress)
+    compiled_s = time.monotonic()
+    instrumentals = accompanist(vocal, rate_hz, seed=arguments.seed, **options, progress=progress)
+    progress.close()
     generated_s = time.monotonic()
     vocal = files.resample(vocal, rate_hz, CODEC_SAMPLE_RATE_HZ)
     for instrumental, (mix_path, instrumental_path) in zip(
         instrumentals, output_paths(arguments.out, arguments.num_samples), strict=True
     ):
         mixed = files.mix(vocal, instrumental, CODEC_SAMPLE_RATE_HZ)
-        files.write_audio(instrumental_path, mixed.instrumental, CODEC_SAMPLE_RATE_HZ)
-        files.write_audio(mix_path, mixed.audio, CODEC_SAMPLE_RATE_HZ)
+        for path, audio in ((instrumental_path, mixed.instrumental), (mix_path, mixed.audio)):
+            files.write_audio(path, audio, CODEC_SAMPLE_RATE_HZ)
+            written.append(path)
         print(f"{mix_path}  {instrumental_path}")
     duration_s = vocal.shape[-1] / CODEC_SAMPLE_RATE_HZ * arguments.num_samples
     total_s = time.monotonic() - STARTED_S

@@ -13,6 +13,7 @@ import pytest
 import soundfile
 
 from hafm_jax import compiled, sample
+from hafm_jax.accompany import Accompanist
 from hafm_jax.errors import InputError
 
 
@@ -152,6 +153,38 @@ def test_an_interrupted_run_says_how_far_it_got_and_leaves_nothing(tiny_model, t
     assert re.search(r"interrupted: (coarse|fine): \d+ % done, nothing written\n$", said), said
     assert "Traceback" not in said
     assert [p.name for p in tmp_path.iterdir()] == ["in.wav"]
+
+
+def test_an_interrupt_while_loading_says_that_nothing_is_written(run, tmp_path, monkeypatch):
+    def interrupted(source):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Accompanist, "load", interrupted)
+    with pytest.raises(KeyboardInterrupt, match=r"^loading, nothing written$"):
+        run("--vocal", write(tmp_path / "in.wav"))
+    assert [p.name for p in tmp_path.iterdir()] == ["in.wav"]
+
+
+def test_an_interrupt_while_writing_says_which_files_are_whole(run, tmp_path, monkeypatch):
+    vocal = write(tmp_path / "in.wav")
+    real, calls = soundfile.write, []
+
+    def interrupted_in_the_third(path, audio, *rest, **options):
+        calls.append(path)
+        if len(calls) == 3:
+            real(path, audio[: len(audio) // 2], *rest, **options)
+            raise KeyboardInterrupt
+        real(path, audio, *rest, **options)
+
+    monkeypatch.setattr(soundfile, "write", interrupted_in_the_third)
+    with pytest.raises(KeyboardInterrupt) as interrupt:
+        run("--vocal", vocal, "--num-samples", 2, "--skip-fine", "--seconds", 0.5)
+    files = {name: tmp_path / name for name in ("mix_1_instrumental.wav", "mix_1.wav")}
+    missing = f"{tmp_path / 'mix_2.wav'}, {tmp_path / 'mix_2_instrumental.wav'}"
+    whole = ", ".join(map(str, files.values()))
+    assert str(interrupt.value) == f"coarse: 100 % done, written: {whole}; not written: {missing}"
+    assert {p.name for p in tmp_path.iterdir()} == {"in.wav", *files}
+    assert {soundfile.info(path).frames for path in files.values()} == {12_000}
 
 
 def test_the_process_exits_with_2_and_one_line(tmp_path):

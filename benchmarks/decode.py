@@ -1,6 +1,6 @@
 """Steps of cached decoding at full size: time, share of the memory floor, and ratio to MusicGen's decoder.
 
-    python benchmarks/decode.py [--quick] [--peers 0] [--resume] [--out benchmarks/results/decode.json]
+    python benchmarks/decode.py [--quick] [--batches 1 8] [--peers 0] [--resume] [--out benchmarks/results/decode.json]
 
 Weights are random, of the size `base`. Everything that is compared runs in a process of its own and in turn with the
 others, round by round: machines drift, ratios hold. The floor of a step is the time that the same machine, in the same
@@ -40,8 +40,8 @@ class Case(NamedTuple):
     context: int  # tokens in the cache at the first step, at least
 
 
-def cases(quick: bool) -> list[Case]:
-    stages, batches, contexts = ("semantic", "coarse", "fine"), (1, 8), (0, 2000, 6000)
+def cases(quick: bool, batches: list[int]) -> list[Case]:
+    stages, contexts = ("semantic", "coarse", "fine"), (0, 2000, 6000)
     if quick:
         stages, batches, contexts = ("coarse",), (1,), (0, 2000)
     return [Case(s, b, g, c) for s in stages for b in batches for g in (True, False) for c in contexts]
@@ -349,6 +349,7 @@ def table(results: list[dict]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two contexts of the coarse stage at batch 1")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8], help="voices at once (default: 1 8)")
     parser.add_argument("--peers", type=int, default=1, help="0 leaves MusicGen out (default: 1)")
     parser.add_argument("--dtype", default="float32", help="compute dtype of `ours` (default: float32)")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/decode.json"))
@@ -369,7 +370,8 @@ def main() -> None:
     results = json.loads(arguments.out.read_text())["cases"] if arguments.resume else []
     bandwidth = Worker("bandwidth")
     bandwidth.setup()
-    for case in tqdm(cases(arguments.quick)[len(results) :], unit="case"):
+    done = {tuple(result[field] for field in Case._fields) for result in results}
+    for case in tqdm([c for c in cases(arguments.quick, arguments.batches) if c not in done], unit="case"):
         # Steps of the fine stage are as large as those of the coarse one.
         more = compared if case.batch == 1 and case.guided and case.stage != "fine" else {}
         # New processes a case: the largest leave no room for what the others of an earlier case would still hold.

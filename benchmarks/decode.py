@@ -385,8 +385,7 @@ def main() -> None:
     bandwidth.setup()
     done = {tuple(result[field] for field in Case._fields) for result in results}
     for case in tqdm([c for c in cases(arguments.quick, arguments.batches) if c not in done], unit="case"):
-        # Steps of the fine stage are as large as those of the coarse one.
-        more = compared if case.batch == 1 and case.guided and case.stage != "fine" else {}
+        more = compared if case.batch == 1 and case.guided else {}
         # New processes a case: the largest leave no room for what the others of an earlier case would still hold.
         workers = {name: Worker(name.split()[0].strip(",").lower()) for name in arguments_of | more}
         results.append(measure(case, workers | {"bandwidth": bandwidth}, arguments_of | more))

@@ -22,7 +22,7 @@ import numpy as np
 
 from hafm_jax import decode, memory
 from hafm_jax.audio.codecs import Codec, load_codec
-from hafm_jax.audio.files import resampled_length
+from hafm_jax.audio.files import resampled_length, to_mono
 from hafm_jax.audio.semantic import SemanticTokenizer, load_semantic, vocal_tokens
 from hafm_jax.decode import Weights
 from hafm_jax.errors import InputError
@@ -246,8 +246,8 @@ class Accompanist:
         semantic = []
         for vocal, seed in zip(vocals, seeds, strict=True):
             missing = -(-padded * sample_rate_hz // CELLS_PER_S) - vocal.shape[-1]
-            vocal = np.pad(vocal, ((0, 0), (0, max(0, missing))))
-            tokens = vocal_tokens(self.tokenizer, vocal, sample_rate_hz, seed=seed)
+            mono = np.pad(to_mono(vocal), (0, max(0, missing)))
+            tokens = vocal_tokens(self.tokenizer, mono, sample_rate_hz, seed=seed)
             semantic.append(tokens[: padded * STAGES["semantic"].conditions[0].frames_per_cell, None])
         streams = {"vocal_semantic": np.repeat(np.stack(semantic), num_samples, axis=0)}
         roots = jnp.repeat(jnp.stack([jax.random.key(seed) for seed in seeds]), num_samples)

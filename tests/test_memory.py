@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from hafm_jax import accompany, decode, kernels, memory, model
+from hafm_jax import decode, kernels, memory, model
 from hafm_jax.accompany import Accompanist
 from hafm_jax.errors import InputError
 from hafm_jax.sampling import Sampling
@@ -49,17 +49,24 @@ def test_what_is_stated_is_what_the_compiler_plans_or_a_little_more(stage, size,
 
 def test_too_many_samples_are_told_how_many_would_fit(tiny_model, monkeypatch):
     accompanist = Accompanist.load(str(tiny_model))
-    three = accompanist.needed_bytes(3, Sampling(), False)
-    monkeypatch.setattr(accompany.memory, "available_bytes", lambda: three)
-    accompanist.check_memory(3, Sampling(), False)
+
+    def check(num_samples, guidance_scale=3.0, seconds=1):
+        request = {"sampling": Sampling(guidance_scale), "skip_fine": False, "vocal_shape": (1, 24_000 * seconds)}
+        accompanist.check_memory(num_samples, **request, sample_rate_hz=24_000)
+
+    three = accompanist.needed_bytes(3, Sampling(), False, (1, 24_000), 24_000)
+    monkeypatch.setattr(memory, "available_bytes", lambda: three)
+    check(3)
     with pytest.raises(InputError, match=r"4 samples at once need .* 3 would fit"):
-        accompanist.check_memory(4, Sampling(), False)
-    accompanist.check_memory(4, Sampling(guidance_scale=1.0), False)  # half the rows
-    monkeypatch.setattr(accompany.memory, "available_bytes", lambda: 1)
+        check(4)
+    check(4, guidance_scale=1.0)  # half the rows
     with pytest.raises(InputError, match="not even one fits"):
-        accompanist.check_memory(4, Sampling(), False)
-    monkeypatch.setattr(accompany.memory, "available_bytes", lambda: None)  # cannot be told
-    accompanist.check_memory(4, Sampling(), False)
+        check(4, seconds=3600)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1)
+    with pytest.raises(InputError, match="not even one fits"):
+        check(4)
+    monkeypatch.setattr(memory, "available_bytes", lambda: None)  # cannot be told
+    check(4)
 
 
 def test_this_machine_has_some_memory():

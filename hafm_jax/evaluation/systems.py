@@ -48,7 +48,7 @@ ABOUT = {
     "click": "a click on each beat",
     "silence": "nothing",
 }
-CLIPS_AT_ONCE = 8  # that the model generates for: ours, a fourth of the time of one by one on two cores
+CLIPS_AT_ONCE = 8  # that the model generates for, at most: ours, a fourth of the time of one by one on two cores
 GUIDED = "guidance_"  # and the scale: the model with another one than sample's
 
 
@@ -131,7 +131,15 @@ class Bands:
         if not _tokens_file(folder, clip).exists():
             clips = self._protocol.clips[self._protocol.clips.index(clip) :]
             vocals = {clip: self._vocal(songs, clip)[None]}
-            for other in [c for c in clips if not _tokens_file(folder, c).exists()][1:CLIPS_AT_ONCE]:
+            sampling = Sampling(guidance_scale=scale)
+            at_once = self._accompanist.fitting(
+                CLIPS_AT_ONCE,
+                sampling=sampling,
+                skip_fine=False,
+                vocal_shape=vocals[clip].shape,
+                sample_rate_hz=CODEC_SAMPLE_RATE_HZ,
+            )
+            for other in [c for c in clips if not _tokens_file(folder, c).exists()][1:at_once]:
                 with suppress(InputError):  # its own turn will come, and fail
                     vocals[other] = self._vocal(songs, other)[None]
             tokens = self._accompanist.tokens_of_each(
@@ -139,7 +147,7 @@ class Bands:
                 CODEC_SAMPLE_RATE_HZ,
                 num_cells(CLIP_SAMPLES, CODEC_SAMPLE_RATE_HZ),
                 seeds=[self._protocol.seed_of(c) for c in vocals],
-                sampling=Sampling(guidance_scale=scale),
+                sampling=sampling,
             )
             folder.mkdir(parents=True, exist_ok=True)
             for of_clip, found in zip(vocals, tokens, strict=True):

@@ -1,6 +1,6 @@
 """Steps of cached decoding at full size: time, share of the memory floor, and ratio to MusicGen's decoder.
 
-    python benchmarks/decode.py [--quick] [--peers 0] [--resume] [--out benchmarks/results/decode.json]
+    python benchmarks/decode.py [--quick] [--batches 1 8] [--peers 0] [--resume] [--out benchmarks/results/decode.json]
 
 Weights are random, of the size `base`. Everything that is compared runs in a process of its own and in turn with the
 others, round by round: machines drift, ratios hold. The floor of a step is the time that the same machine, in the same
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -40,8 +41,8 @@ class Case(NamedTuple):
     context: int  # tokens in the cache at the first step, at least
 
 
-def cases(quick: bool) -> list[Case]:
-    stages, batches, contexts = ("semantic", "coarse", "fine"), (1, 8), (0, 2000, 6000)
+def cases(quick: bool, batches: list[int]) -> list[Case]:
+    stages, contexts = ("semantic", "coarse", "fine"), (0, 2000, 6000)
     if quick:
         stages, batches, contexts = ("coarse",), (1,), (0, 2000)
     return [Case(s, b, g, c) for s in stages for b in batches for g in (True, False) for c in contexts]
@@ -151,14 +152,15 @@ class MusicGen:
         )
         torch.manual_seed(0)
         self.torch = torch
-        self.model = MusicgenForCausalLM(config).to(getattr(torch, dtype)).eval()
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = MusicgenForCausalLM(config).to(self.device, getattr(torch, dtype)).eval()
         self.rows = case.batch * (2 if case.guided else 1)
         self.codebooks = target.codebooks
         *_, self.context = layout(case)
         filled = StaticCache(config, self.context + MAX_STEPS) if compiled else DynamicCache(config=config)
         shape = (self.rows, ours.num_heads, self.context, ours.head_dim)
         for layer in range(ours.num_layers):
-            keys, values = (torch.randn(shape, dtype=self.model.dtype) for _ in range(2))
+            keys, values = (torch.randn(shape, dtype=self.model.dtype, device=self.device) for _ in range(2))
             filled.update(keys, values, layer)
         self.cache = EncoderDecoderCache(filled, DynamicCache(config=config))
         self.compiled = compiled
@@ -168,9 +170,9 @@ class MusicGen:
         if case.guided:
             self.processors.insert(0, ClassifierFreeGuidanceLogitsProcessor(sampling.guidance_scale))
         self.guided = case.guided
-        started_s = time.perf_counter()
+        started_s = self.seconds()
         self.run(2)
-        compile_s = time.perf_counter() - started_s
+        compile_s = self.seconds() - started_s
         self.run(8)
         layer = self.model.model.decoder.layers[0]
         parts = [layer.self_attn, layer.fc1, layer.fc2]
@@ -179,23 +181,30 @@ class MusicGen:
             "context": self.context,
             "layer_parameters": sum(p.numel() for part in parts for p in part.parameters()),
             "torch_threads": torch.get_num_threads(),
+            "torch_device": str(self.device),
         }
+
+    def seconds(self) -> float:
+        """The clock, when all that was asked of the device is done."""
+        if self.device.type == "cuda":
+            self.torch.cuda.synchronize()
+        return time.perf_counter()
 
     def run(self, steps: int) -> tuple[float, int]:
         torch = self.torch
-        tokens = torch.zeros((self.rows * self.codebooks, 1), dtype=torch.long)
-        started_s = time.perf_counter()
+        tokens = torch.zeros((self.rows * self.codebooks, 1), dtype=torch.long, device=self.device)
+        started_s = self.seconds()
         with torch.inference_mode():
-            for i in range(steps):
+            for _ in range(steps):
                 out = self.forward(input_ids=tokens, past_key_values=self.cache, use_cache=True)
-                assert self.cache.get_seq_length() == self.context + i + 1
                 scores = out.logits[:, -1].float()
                 for process in self.processors:
                     scores = process(tokens[: len(tokens) // 2] if self.guided else tokens, scores)
                 tokens = torch.multinomial(torch.softmax(scores, dim=-1), 1)
                 if self.guided:
                     tokens = torch.cat([tokens, tokens])
-        seconds = time.perf_counter() - started_s
+        seconds = self.seconds() - started_s
+        assert self.cache.get_seq_length() == self.context + steps
         if self.compiled:
             for layer in self.cache.self_attention_cache.layers:
                 layer.cumulative_length.fill_(self.context)
@@ -260,7 +269,11 @@ class Worker:
     def __init__(self, kind: str):
         self.kind = kind
         self.process = subprocess.Popen(
-            [sys.executable, __file__, "--worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, __file__, "--worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},  # workers share a GPU
         )
 
     def _ask(self, request: dict):
@@ -349,6 +362,7 @@ def table(results: list[dict]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two contexts of the coarse stage at batch 1")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8], help="voices at once (default: 1 8)")
     parser.add_argument("--peers", type=int, default=1, help="0 leaves MusicGen out (default: 1)")
     parser.add_argument("--dtype", default="float32", help="compute dtype of `ours` (default: float32)")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/decode.json"))
@@ -369,9 +383,9 @@ def main() -> None:
     results = json.loads(arguments.out.read_text())["cases"] if arguments.resume else []
     bandwidth = Worker("bandwidth")
     bandwidth.setup()
-    for case in tqdm(cases(arguments.quick)[len(results) :], unit="case"):
-        # Steps of the fine stage are as large as those of the coarse one.
-        more = compared if case.batch == 1 and case.guided and case.stage != "fine" else {}
+    done = {tuple(result[field] for field in Case._fields) for result in results}
+    for case in tqdm([c for c in cases(arguments.quick, arguments.batches) if c not in done], unit="case"):
+        more = compared if case.batch == 1 and case.guided else {}
         # New processes a case: the largest leave no room for what the others of an earlier case would still hold.
         workers = {name: Worker(name.split()[0].strip(",").lower()) for name in arguments_of | more}
         results.append(measure(case, workers | {"bandwidth": bandwidth}, arguments_of | more))

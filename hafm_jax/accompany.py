@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ import numpy as np
 
 from hafm_jax import decode, memory
 from hafm_jax.audio.codecs import Codec, load_codec
-from hafm_jax.audio.files import resampled_length
+from hafm_jax.audio.files import resampled_length, to_mono
 from hafm_jax.audio.semantic import SemanticTokenizer, load_semantic, vocal_tokens
 from hafm_jax.decode import Weights
 from hafm_jax.errors import InputError
@@ -130,24 +130,39 @@ class Accompanist:
         following = [self.stages[name][0].window_cells for name in names[1:]]
         return dict(zip(names, [max(cells, window) for window in [*following, cells]], strict=True))
 
-    def needed_bytes(self, num_samples: int, sampling: Sampling | dict[str, Sampling], skip_fine: bool) -> int:
-        """What generating takes of the device's memory beside the loaded model, however long the song is."""
+    def needed_bytes(
+        self,
+        num_samples: int,
+        sampling: Sampling | dict[str, Sampling],
+        skip_fine: bool,
+        vocal_shape: tuple[int, int],
+        sample_rate_hz: int,
+    ) -> int:
+        """What generating for a vocal [C, S] takes of memory beside the loaded model: windows, however long it is, and
+        audio (that is the host's memory, counted as if it were the device's, as it is on a CPU)."""
 
         def stage_bytes(name: str) -> int:
             config, weights = self.stages[name]
             guided = _sampling_of(sampling, name).guidance_scale != 1.0
             return memory.window_bytes(config, num_samples, guided, weights.packed)
 
-        return max(map(stage_bytes, _stage_names(skip_fine)))
+        windows = sum(map(stage_bytes, _stage_names(skip_fine)))  # of all stages: `compile` runs them at the same time
+        return windows + memory.audio_bytes(vocal_shape, sample_rate_hz, num_samples)
 
-    def check_memory(self, num_samples: int, sampling: Sampling | dict[str, Sampling], skip_fine: bool) -> None:
-        """Raises InputError where so many samples at once do not fit, saying how many would."""
+    def fitting(self, num_samples: int, **request: Any) -> int:
+        """How many samples at once the free memory has room for, `num_samples` at most; request: the other arguments
+        of `needed_bytes`."""
         available = memory.available_bytes()
-        needed = self.needed_bytes(num_samples, sampling, skip_fine)
-        if available is None or needed <= available:
+        if available is None:
+            return num_samples
+        return next((n for n in range(num_samples, 0, -1) if self.needed_bytes(n, **request) <= available), 0)
+
+    def check_memory(self, num_samples: int, **request: Any) -> None:
+        """Raises InputError where so many samples at once do not fit, saying how many would; request: as above."""
+        most = self.fitting(num_samples, **request)
+        if most == num_samples:
             return
-        fitting = (n for n in range(num_samples - 1, 0, -1) if self.needed_bytes(n, sampling, skip_fine) <= available)
-        most = next(fitting, 0)
+        needed, available = self.needed_bytes(num_samples, **request), memory.available_bytes()
         raise InputError(
             f"{num_samples} samples at once need {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are free; "
             + (f"{most} would fit: draw them with several seeds" if most else "not even one fits: free some")
@@ -246,8 +261,8 @@ class Accompanist:
         semantic = []
         for vocal, seed in zip(vocals, seeds, strict=True):
             missing = -(-padded * sample_rate_hz // CELLS_PER_S) - vocal.shape[-1]
-            vocal = np.pad(vocal, ((0, 0), (0, max(0, missing))))
-            tokens = vocal_tokens(self.tokenizer, vocal, sample_rate_hz, seed=seed)
+            mono = np.pad(to_mono(vocal), (0, max(0, missing)))
+            tokens = vocal_tokens(self.tokenizer, mono, sample_rate_hz, seed=seed)
             semantic.append(tokens[: padded * STAGES["semantic"].conditions[0].frames_per_cell, None])
         streams = {"vocal_semantic": np.repeat(np.stack(semantic), num_samples, axis=0)}
         roots = jnp.repeat(jnp.stack([jax.random.key(seed) for seed in seeds]), num_samples)

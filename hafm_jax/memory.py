@@ -11,7 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from hafm_jax.attention import BLOCK_TOKENS
+from hafm_jax.audio.files import resampled_length
 from hafm_jax.sizes import StageConfig, num_parameters
+from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ
 
 
 def weights_bytes(config: StageConfig) -> int:
@@ -30,6 +32,17 @@ def window_bytes(config: StageConfig, batch_size: int, guided: bool, packed: boo
     block = 4 * config.num_heads * BLOCK_TOKENS * tokens * (3 + 2 * len(config.streams.streams))
     copies = 0 if packed else cache + weights_bytes(config)  # the cache grows by copies; XLA may turn the weights
     return cache + row + block + copies
+
+
+def audio_bytes(vocal_shape: tuple[int, int], sample_rate_hz: int, num_samples: int) -> int:
+    """What audio takes of the host's memory at most: the vocal [C, S], the instrumentals, and what mixes them."""
+    channels, samples = vocal_shape
+    mixed = resampled_length(samples, sample_rate_hz, CODEC_SAMPLE_RATE_HZ)
+    # In float32 numbers. Resampling holds the vocal and its result twice each; tokenizing, earlier, holds less. Mixing
+    # holds the vocal, the two results of the sample before, and float64 for loudness or four arrays of the mix's size.
+    resampling = 2 * channels * (samples + mixed)
+    mixing = (3 * channels + max(6, 4 * channels)) * mixed
+    return 4 * (max(resampling, mixing) + num_samples * mixed)
 
 
 def available_bytes() -> int | None:

@@ -114,7 +114,7 @@ def accompany(arguments: argparse.Namespace, progress: Progress, written: list[P
     """What the command does; each file that is whole is added to `written`."""
     import numpy as np
 
-    from hafm_jax import kernels
+    from hafm_jax import kernels, memory
     from hafm_jax.accompany import Accompanist
     from hafm_jax.audio import files
     from hafm_jax.compiled import use_compilation_cache
@@ -123,7 +123,7 @@ def accompany(arguments: argparse.Namespace, progress: Progress, written: list[P
     from hafm_jax.sampling import Sampling
     from hafm_jax.streams import CELLS_PER_S, CODEC_SAMPLE_RATE_HZ, num_cells
 
-    vocal, rate_hz = files.read_audio(arguments.vocal)
+    vocal, rate_hz = files.read_audio(arguments.vocal, arguments.seconds or math.inf)
     if arguments.seconds:
         vocal = vocal[:, : round(arguments.seconds * rate_hz)]
     if vocal.shape[1] * CELLS_PER_S < rate_hz:
@@ -141,9 +141,14 @@ def accompany(arguments: argparse.Namespace, progress: Progress, written: list[P
         print(f"note: decoding at XLA's own speed, without this package's kernels: {reason}", file=sys.stderr)
 
     options = {"num_samples": arguments.num_samples, "sampling": Sampling(**given), "skip_fine": arguments.skip_fine}
-    accompanist.check_memory(**options)
-    needed_gb = accompanist.needed_bytes(**options) / 1e9
-    print(f"generating takes at most {needed_gb:.2f} GB of memory beside the model, however long the voice is")
+    request = options | {"vocal_shape": vocal.shape, "sample_rate_hz": rate_hz}
+    accompanist.check_memory(**request)
+    needed_gb = accompanist.needed_bytes(**request) / 1e9
+    audio_gb = memory.audio_bytes(vocal.shape, rate_hz, arguments.num_samples) / 1e9
+    print(
+        f"generating takes at most {needed_gb:.2f} GB of memory beside the model: {audio_gb:.2f} GB for audio, "
+        "the rest however long the voice is"
+    )
     cells = num_cells(files.resampled_length(vocal.shape[1], rate_hz, CODEC_SAMPLE_RATE_HZ), CODEC_SAMPLE_RATE_HZ)
     accompanist.compile(cells, **options, progress=progress)
     compiled_s = time.monotonic()

@@ -22,7 +22,7 @@ from small_vggish import small_vggish
 pytest.importorskip("librosa", reason="needs the extra hafm_jax[evaluate]")
 pytest.importorskip("mir_eval", reason="needs the extra hafm_jax[evaluate]")
 
-from hafm_jax import compiled, evaluate
+from hafm_jax import compiled, evaluate, memory
 from hafm_jax.accompany import Accompanist
 from hafm_jax.audio.files import read_audio, write_audio
 from hafm_jax.audio.synthesis import song_seed, synthesize_song
@@ -30,7 +30,7 @@ from hafm_jax.errors import InputError
 from hafm_jax.evaluation import figures
 from hafm_jax.evaluation import report as pages
 from hafm_jax.evaluation.baselines import Library
-from hafm_jax.evaluation.clips import read_band, read_clip
+from hafm_jax.evaluation.clips import CLIP_SAMPLES, read_band, read_clip
 from hafm_jax.evaluation.protocol import read_protocol
 from hafm_jax.evaluation.systems import ABOUT, ORDER, Bands
 from hafm_jax.metrics import coherence, mel
@@ -38,6 +38,7 @@ from hafm_jax.metrics.analysis import import_librosa
 from hafm_jax.metrics.bootstrap import drawn_frechet_distances
 from hafm_jax.metrics.embeddings import load_embedding
 from hafm_jax.metrics.frechet import frechet_distance
+from hafm_jax.sampling import Sampling
 
 SECONDS = 10
 DRAWS = 20  # a tenth of the usual
@@ -155,6 +156,22 @@ def test_the_model_is_what_sample_makes(report, songs, tiny_model, tmp_path):
         bands.make(system, clip)
         (expected,) = accompanist(vocal, rate_hz, seed=protocol.seed_of(clip), skip_fine=skip_fine)
         np.testing.assert_allclose(read_band(tmp_path, system, clip.id), np.clip(expected, -1, 1), atol=2**-15)
+
+
+def test_no_more_clips_at_once_than_memory_has_room_for(report, songs, tiny_model, monkeypatch, tmp_path):
+    protocol = read_protocol(report[0] / "protocol.json")
+    accompanist = Accompanist.load(str(tiny_model))
+    three = accompanist.needed_bytes(3, Sampling(), False, (1, CLIP_SAMPLES), 24_000)
+    at_once = []
+
+    def counted(accompanist, vocals, *rest, **options):
+        at_once.append(len(vocals))
+        return stand_in(accompanist, vocals, *rest, **options)
+
+    monkeypatch.setattr(memory, "available_bytes", lambda: three)
+    monkeypatch.setattr(Accompanist, "tokens_of_each", counted)
+    Bands(tmp_path, songs, protocol, accompanist, Library(())).make("model", protocol.clips[0])
+    assert at_once == [3]
 
 
 def test_the_files_for_programs_agree_with_the_report(report):

@@ -7,14 +7,16 @@ import re
 import signal
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
 import soundfile
 
-from hafm_jax import compiled, sample
+from hafm_jax import compiled, decode, memory, sample
 from hafm_jax.accompany import Accompanist
 from hafm_jax.errors import InputError
+from hafm_jax.sampling import Sampling
 
 
 def write(path, seconds=1.0, rate_hz=24_000, channels=1):
@@ -65,6 +67,47 @@ def test_several_samples_are_numbered(run, tmp_path):
     }  # fmt: skip
     assert (tmp_path / "mix_1.wav").read_bytes() != (tmp_path / "mix_2.wav").read_bytes()
     assert soundfile.info(tmp_path / "mix_1.wav").frames == 12_000
+
+
+class Begun(Exception):
+    pass
+
+
+def test_memory_is_stated_and_checked_before_the_work(run, tiny_model, tmp_path, monkeypatch, capsys):
+    def begin(*_, **__):
+        raise Begun
+
+    monkeypatch.setattr(Accompanist, "compile", begin)
+    vocal = write(tmp_path / "in.wav", 30.0, 44_100, 2)
+    arguments = Sampling(guidance_scale=1.0), False, (2, 30 * 44_100), 44_100
+    one, two = (Accompanist.load(str(tiny_model)).needed_bytes(n, *arguments) for n in (1, 2))
+    with pytest.raises(Begun):
+        run("--vocal", vocal, "--num-samples", 2)
+    stated, audio = map(float, re.search(r"at most (\S+) GB .* (\S+) GB for audio", capsys.readouterr().out).groups())
+    assert stated == round(two / 1e9, 2) and 0.03 < audio < stated
+    monkeypatch.setattr(memory, "available_bytes", lambda: one)
+    with pytest.raises(InputError, match=r"2 samples at once need .* 1 would fit"):
+        run("--vocal", vocal, "--num-samples", 2)
+    with pytest.raises(Begun):
+        run("--vocal", vocal)
+
+
+def test_audio_takes_the_memory_that_is_stated_for_it(run, tmp_path, monkeypatch):
+    """By numpy's own account; without the stages, whose part does not depend on the vocal."""
+    monkeypatch.setattr(Accompanist, "compile", lambda *_, **__: None)
+    monkeypatch.setattr(decode, "generate_window", lambda config, weights, conditions, target, *_: target)
+    run("--vocal", write(tmp_path / "in.wav", 10))  # what is imported and compiled the first time is not of the audio
+    for rate_hz, channels in ((24_000, 1), (44_100, 2)):
+        found, stated = [], []
+        for seconds in (10, 40):
+            vocal = write(tmp_path / "in.wav", seconds, rate_hz, channels)
+            tracemalloc.start()
+            run("--vocal", vocal, "--num-samples", 2)
+            found.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+            stated.append(memory.audio_bytes((channels, seconds * rate_hz), rate_hz, 2))
+        (growth,), (stated_growth,) = np.diff(found), np.diff(stated)
+        assert 0.6 * stated_growth < growth < 1.01 * stated_growth  # tokens are less than a hundredth
 
 
 def test_zero_is_a_value_not_a_default(monkeypatch):

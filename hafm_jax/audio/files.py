@@ -235,8 +235,10 @@ def loudness_lufs(audio: np.ndarray, sample_rate_hz: int) -> float:
     """
     from scipy.signal import sosfilt  # here: 0.3 s of import that only a mix needs
 
-    audio = np.atleast_2d(np.asarray(audio, np.float64))  # [C, S]
-    power = np.square(sosfilt(_k_weighting(sample_rate_hz), audio, axis=-1)).sum(axis=0)  # [S]
+    audio = np.atleast_2d(audio)  # [C, S]
+    power = np.zeros(audio.shape[-1])  # [S]
+    for channel in audio:  # one by one: the float64 of all would be most of what a mix takes of memory
+        power += np.square(sosfilt(_k_weighting(sample_rate_hz), channel))
     block, hop = round(BLOCK_S * sample_rate_hz), round(HOP_S * sample_rate_hz)
     if power.size < block:
         block = max(power.size, 1)

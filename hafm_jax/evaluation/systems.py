@@ -58,7 +58,7 @@ ORDER = (
     ("model", "wrong_vocal"),
     ("model", "random"),
 )
-CLIPS_AT_ONCE = 8  # that the model generates for: ours, a fourth of the time of one by one on two cores
+CLIPS_AT_ONCE = 8  # that the model generates for, at most: ours, a fourth of the time of one by one on two cores
 GUIDED = "guidance_"  # and the scale: the model with another one than sample's
 
 
@@ -140,10 +140,16 @@ class Bands:
         folder = self._report / "tokens" / (f"{GUIDED}{scale:g}" + ("" if songs == self._songs else "_separated"))
         if not _tokens_file(folder, clip).exists():
             clips = self._protocol.clips[self._protocol.clips.index(clip) :]
+            waiting = [c for c in clips if not _tokens_file(folder, c).exists()]
+            at_once = self._accompanist.fitting(
+                CLIPS_AT_ONCE,
+                sampling=Sampling(guidance_scale=scale),
+                skip_fine=False,
+                vocal_shape=self._vocal(songs, clip)[None].shape,
+                sample_rate_hz=CODEC_SAMPLE_RATE_HZ,
+            )
             with suppress(Exception):  # one of the others may be to blame: its own turn will come, and fail
-                self._generate(
-                    [c for c in clips if not _tokens_file(folder, c).exists()][:CLIPS_AT_ONCE], scale, songs, folder
-                )
+                self._generate(waiting[:at_once], scale, songs, folder)
         if not _tokens_file(folder, clip).exists():
             self._generate([clip], scale, songs, folder)
         return np.load(_tokens_file(folder, clip), allow_pickle=False)

@@ -1,15 +1,17 @@
 """Training steps at full size: time, share of the machine's matrix products, memory, and ratio to a torch model.
 
-    python benchmarks/train.py [--quick] [--resume] [--stages coarse semantic fine]
-        [--out benchmarks/results/train.json]
+    python benchmarks/train.py [--quick] [--resume] [--large] [--stages coarse semantic fine]
+        [--dtype float32] [--batch 1] [--out benchmarks/results/train.json]
 
-Size `base`, float32, one window of 250 cells: sequences of 1,000 (semantic), 4,000 (coarse) and 6,000 tokens (fine),
-random tokens. Every figure is of a process of its own, which makes one step to warm up and then those that count; all
-take turns, round by round, since machines drift and ratios hold. `ours` is what configs/base.py trains: positions by
-`clock`, remat `attention`. `cores` is CPU time over time: where it is well below the machine's, something else ran
-beside. The share is of the rate of a large float32 matrix product, the better of XLA's and torch's, read at the end of
-each process. FLOPs are what `sizes.train_flops` counts: what remat computes again is not among them. Peak memory is the
-process's own high-water mark, libraries and compiler included.
+Size `base`, windows of 250 cells: sequences of 1,000 (semantic), 4,000 (coarse) and 6,000 tokens (fine), random tokens;
+on a GPU where JAX and torch see one (of several, CUDA_VISIBLE_DEVICES chooses). `--dtype bfloat16` is our compute
+dtype, and torch's autocast. Every figure is of a process of its own, which makes one step to warm up and then those
+that count; all take turns, round by round, since machines drift and ratios hold. `ours` is what configs/base.py trains:
+positions by `clock`, remat `attention`. `cores` is CPU time over time: where it is well below the machine's, something
+else ran beside. The share is of the rate of a large matrix product in the dtype, the better of XLA's and torch's, read
+at the end of each process; MFU is of the device's bfloat16 peak, where it is known. FLOPs are what `sizes.train_flops`
+counts, not what remat computes again. Peak memory is the device's where it has its own, else the process's high-water
+mark, libraries and compiler included.
 
 The peer is transformers' Qwen3 of the same width, depth, heads and feed-forward (three matrices, tanh GELU), with
 RMSNorm and QK-norm: its layers have as many parameters, and embeddings and heads are alike. Its rotary embedding is
@@ -20,8 +22,8 @@ that function runs its fast causal path: no model like ours, but a mark of what 
 gradient checkpointing, layer by layer as in our remat `layer`.
 
 All processes, ours and the peer's, run with what the Makefile's recipe for the demo model runs with (an allocator that
-keeps huge pages, XLA's reductions not fused); `as is` is without. An allocator that gives nothing back can raise a
-peak: memory is to be compared with the lower of the peer's two.
+keeps huge pages, XLA's reductions not fused); `as is` is without, as a command gets it. An allocator that gives nothing
+back can raise a peak: memory is to be compared with the lower of the peer's two.
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ GEMM_WIDTH = 4096
 GEMM_REPEATS = 3
 CHECK_TOKENS = 64  # sequence on which the peer is looked at before it is timed
 
+ENVIRONMENT = dict(os.environ)  # of the processes that are measured
 # As in the Makefile.
 TUNED = {
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184",
@@ -65,25 +68,30 @@ class Subject(NamedTuple):
 
 OURS = Subject("ours", "ours", {"position": "clock", "remat": "attention"})
 PEER = Subject("torch, bias, layers again", "torch", {"bias": True, "again": True})
+OURS_AS_IS = OURS._replace(name="ours, as is", tuned=False)
+PEER_AS_IS = PEER._replace(name=f"{PEER.name}, as is", tuned=False)
 MARK = Subject("torch, no bias", "torch", {"bias": False, "again": False})
 MARK_AGAIN = Subject("torch, no bias, layers again", "torch", {"bias": False, "again": True})
 VARIANTS = [
     Subject("ours, index", "ours", {"position": "index", "remat": "attention"}),
     Subject("ours, remat layer", "ours", {"position": "clock", "remat": "layer"}),
     Subject("ours, remat none", "ours", {"position": "clock", "remat": "none"}),
-    OURS._replace(name="ours, as is", tuned=False),
-    PEER._replace(name=f"{PEER.name}, as is", tuned=False),
+    Subject("ours, index, as is", "ours", {"position": "index", "remat": "attention"}, tuned=False),
+    Subject("ours, remat layer, as is", "ours", {"position": "clock", "remat": "layer"}, tuned=False),
+    OURS_AS_IS,
+    PEER_AS_IS,
 ]
-# At 6,000 tokens the peer's bias, its scores and their gradients need more memory than 24 GiB have: 2.25 times those of
-# coarse.
 SUBJECTS = {
     "coarse": [OURS, PEER, MARK, MARK_AGAIN, *VARIANTS],
     "semantic": [OURS, PEER, MARK, MARK_AGAIN],
     "fine": [OURS, MARK_AGAIN],
 }
+# Only with --large. At 6,000 tokens the peer's bias, its scores and their gradients take 2.25 times what they take at
+# 4,000: up to 18.4 GB with the plain allocator, and more than 24 GB with the other.
+LARGE = {"fine": [OURS_AS_IS, PEER_AS_IS]}
 
 
-def ours(stage: str, position: str, remat: str) -> tuple:
+def ours(stage: str, dtype: str, batch: int, position: str, remat: str) -> tuple:
     """(a step that returns its loss, facts)."""
     import jax
     import numpy as np
@@ -93,18 +101,18 @@ def ours(stage: str, position: str, remat: str) -> tuple:
     from hafm_jax.step import Programs
 
     training = get_config()
-    training.update(stage=stage, size=SIZE, window_cells=WINDOW_CELLS, compute_dtype="float32", batch_size=1)
+    training.update(stage=stage, size=SIZE, window_cells=WINDOW_CELLS, compute_dtype=dtype, batch_size=batch)
     training.update(position=position, remat=remat)
     programs = Programs(training, sharding.make_mesh(1, 1, 1))
     rng = np.random.default_rng(0)
-    batch = programs.place(
+    tokens = programs.place(
         {
-            s.name: rng.integers(0, s.vocabulary, (1, WINDOW_CELLS * s.frames_per_cell, s.codebooks), np.int32)
+            s.name: rng.integers(0, s.vocabulary, (batch, WINDOW_CELLS * s.frames_per_cell, s.codebooks), np.int32)
             for s in programs.config.streams.streams
         }
     )
     started_s = time.perf_counter()
-    compiled = programs.compile(1)
+    compiled = programs.compile(batch)
     compile_s = time.perf_counter() - started_s
     state = programs.init()
     parameters = jax.tree.map(lambda x: x.size, state["params"])
@@ -112,7 +120,7 @@ def ours(stage: str, position: str, remat: str) -> tuple:
 
     def step() -> float:
         nonlocal state
-        state, metrics = compiled(state, batch)
+        state, metrics = jax.block_until_ready(compiled(state, tokens))
         return float(metrics["loss"])
 
     return step, {
@@ -123,7 +131,7 @@ def ours(stage: str, position: str, remat: str) -> tuple:
     }
 
 
-def torch_peer(stage: str, bias: bool, again: bool) -> tuple:
+def torch_peer(stage: str, dtype: str, batch: int, bias: bool, again: bool) -> tuple:
     """(a step that returns its loss, facts)."""
     import torch
     from transformers import Qwen3Config, Qwen3Model
@@ -141,6 +149,7 @@ def torch_peer(stage: str, bias: bool, again: bool) -> tuple:
     num_targets = WINDOW_CELLS * target.tokens_per_cell
     modeling_qwen3.apply_rotary_pos_emb = lambda q, k, *_: (q, k)
     torch.manual_seed(0)
+    device = torch_device()
 
     class Stage(torch.nn.Module):
         def __init__(self):
@@ -167,7 +176,8 @@ def torch_peer(stage: str, bias: bool, again: bool) -> tuple:
             """The bias with the future masked, [1, heads, T, T]; None: causal attention without bias."""
             if not bias:
                 return None
-            distance = torch.arange(length - 1, -length, -1)  # of a query to the keys, from the last row's first on
+            # Of a query to the keys, from the last row's first on.
+            distance = torch.arange(length - 1, -length, -1, device=device)
             bucket = T5Attention._relative_position_bucket(-distance, False, INDEX_BUCKETS, INDEX_MAX_DISTANCE)
             falling = torch.where(distance < 0, torch.finfo(torch.float32).min, self.table(bucket).T.contiguous())
             return falling.unfold(1, length, 1).flip(1)[None]
@@ -176,21 +186,22 @@ def torch_peer(stage: str, bias: bool, again: bool) -> tuple:
             return self.body(tokens, attention_mask={"full_attention": self.mask(tokens.shape[1])}).last_hidden_state
 
         def forward(self, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-            """Cross-entropy of targets [1, F, K], which the last F * K tokens predict."""
+            """Cross-entropy of targets [B, F, K], which the last F * K tokens predict."""
             hidden = self.hidden(tokens)
-            assert hidden.shape == (1, num_tokens, ours.d_model)
+            assert hidden.shape == (batch, num_tokens, ours.d_model)
             hidden = hidden[:, -num_targets:].reshape(*targets.shape, -1)
             logits = torch.einsum("bfkd,kdv->bfkv", hidden, self.heads)
             return torch.nn.functional.cross_entropy(logits.flatten(0, 2), targets.flatten())
 
-    model = Stage().train()
+    model = Stage().train().to(device)
     if again:
         model.body.activation_checkpointing_enable({"use_reentrant": False})
-    tokens = torch.randint(0, model.body.config.vocab_size, (1, num_tokens))
-    targets = torch.randint(0, target.vocabulary, (1, WINDOW_CELLS * target.frames_per_cell, target.codebooks))
+    frames = WINDOW_CELLS * target.frames_per_cell
+    tokens = torch.randint(0, model.body.config.vocab_size, (batch, num_tokens), device=device)
+    targets = torch.randint(0, target.vocabulary, (batch, frames, target.codebooks), device=device)
 
     with torch.no_grad():  # no token reads what comes later, and the last one is read
-        short = tokens[:, :CHECK_TOKENS]
+        short = tokens[:1, :CHECK_TOKENS]
         changed = torch.cat([short[:, :-1], (short[:, -1:] + 1) % model.body.config.vocab_size], dim=1)
         difference = (model.hidden(short) - model.hidden(changed)).abs().amax(-1)[0]
         assert difference[:-1].max() < 1e-5 < difference[-1], "the peer is not causal"
@@ -211,35 +222,59 @@ def torch_peer(stage: str, bias: bool, again: bool) -> tuple:
     }
 
     def step() -> float:
-        loss = model(tokens, targets)
+        with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
+            loss = model(tokens, targets)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)
         if bias:
             facts["bias_gradient_norm"] = model.table.weight.grad.norm().item()
         optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
         return loss.item()
 
     return step, facts
 
 
-def gemm_flops_per_s(kind: str) -> float:
-    """Of a float32 matrix product by the library of `kind`."""
+def torch_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def gemm_flops_per_s(kind: str, dtype: str) -> float:
+    """Of a matrix product by the library of `kind`, on the device that it trains on."""
     if kind == "ours":
         import jax
 
-        a = jax.random.normal(jax.random.key(0), (GEMM_WIDTH, GEMM_WIDTH))
+        a = jax.random.normal(jax.random.key(0), (GEMM_WIDTH, GEMM_WIDTH), dtype)
         matmul = jax.jit(jax.numpy.matmul)
     else:
         import torch
 
-        a, matmul = torch.randn(GEMM_WIDTH, GEMM_WIDTH), torch.matmul
+        a = torch.randn(GEMM_WIDTH, GEMM_WIDTH, device=torch_device(), dtype=getattr(torch, dtype))
+        matmul = torch.matmul
     seconds = []
     for _ in range(1 + GEMM_REPEATS):
         started_s = time.perf_counter()
         float(matmul(a, a)[0, 0])
         seconds.append(time.perf_counter() - started_s)
     return 2 * GEMM_WIDTH**3 / statistics.median(seconds[1:])
+
+
+def peak_bytes(kind: str) -> int:
+    """Of the device that the library of `kind` trains on, where it has its own memory; else of this process."""
+    of_device = 0
+    if kind == "ours":
+        import jax
+
+        of_device = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
+    elif torch_device() == "cuda":
+        import torch
+
+        of_device = torch.cuda.max_memory_allocated()
+    return of_device or 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def timed_steps(kind: str, options: dict) -> dict:
@@ -254,26 +289,28 @@ def timed_steps(kind: str, options: dict) -> dict:
     return {
         "seconds": seconds,
         "cores_used": (time.process_time() - cpu_s) / sum(seconds),
-        "peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
-        "gemm_flops_per_s": gemm_flops_per_s(kind),
+        "peak_bytes": peak_bytes(kind),
+        "gemm_flops_per_s": gemm_flops_per_s(kind, options["dtype"]),
         "first_loss": first_loss,
         **facts,
     }
 
 
 def in_a_process(kind: str, options: dict, tuned: bool) -> dict:
-    environment = os.environ | (TUNED if tuned else {})
+    environment = ENVIRONMENT | (TUNED if tuned else {})
     command = [sys.executable, __file__, "--worker", json.dumps([kind, options])]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def summary(stage: str, runs: dict[str, list[dict]]) -> dict:
+def summary(stage: str, batch: int, runs: dict[str, list[dict]]) -> dict:
     """Of a stage, from what each subject's processes found: subject -> a result a round."""
+    from hafm_jax.runlog import peak_flops
     from hafm_jax.sizes import StageConfig, train_flops
 
     config = StageConfig.of_size(stage, SIZE, window_cells=WINDOW_CELLS)
-    num_tokens, flops = config.streams.num_tokens(WINDOW_CELLS), train_flops(config, WINDOW_CELLS)
+    num_tokens, flops = config.streams.num_tokens(WINDOW_CELLS), batch * train_flops(config, WINDOW_CELLS)
+    peak = peak_flops()
     rates = {"ours": [], "torch": []}
     for name, by_round in runs.items():
         rates["ours" if name.startswith("ours") else "torch"] += [run["gemm_flops_per_s"] for run in by_round]
@@ -286,9 +323,10 @@ def summary(stage: str, runs: dict[str, list[dict]]) -> dict:
             "seconds": seconds,
             "cores_used": statistics.median(run["cores_used"] for run in by_round),
             "peak_bytes": max(run["peak_bytes"] for run in by_round),
-            "tokens_per_s": num_tokens / seconds["median"],
+            "tokens_per_s": batch * num_tokens / seconds["median"],
             "flops_per_s": flops / seconds["median"],
             "share_of_gemm": flops / seconds["median"] / gemm,
+            **({"mfu": flops / seconds["median"] / peak} if peak else {}),
             "rounds": by_round,
         }
     return {
@@ -303,7 +341,7 @@ def summary(stage: str, runs: dict[str, list[dict]]) -> dict:
 def table(stages: list[dict]) -> str:
     """One row a subject; `takes` and `of ours` say how often ours goes into its time and its memory."""
     header = ["stage", "tokens", "", "s a step", "low-high", "takes", "cores", "tokens/s", "GFLOP/s"]
-    header += ["share of GEMM", "peak GB", "of ours", "planned GB", "M parameters a layer"]
+    header += ["share of GEMM", "MFU", "peak GB", "of ours", "planned GB", "M parameters a layer"]
     rows = [header]
     for stage in stages:
         reference = stage["subjects"][OURS.name]
@@ -321,6 +359,7 @@ def table(stages: list[dict]) -> str:
                     f"{found['tokens_per_s']:.0f}",
                     f"{found['flops_per_s'] / 1e9:.0f}",
                     f"{found['share_of_gemm']:.2f}",
+                    f"{found['mfu']:.2f}" if "mfu" in found else "",
                     f"{found['peak_bytes'] / 1e9:.2f}",
                     f"{found['peak_bytes'] / reference['peak_bytes']:.2f}",
                     f"{found['planned_bytes'] / 1e9:.2f}" if "planned_bytes" in found else "",
@@ -334,8 +373,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one round of ours and of the peer with bias")
     parser.add_argument("--stages", nargs="+", choices=SUBJECTS, default=list(SUBJECTS), help="default: all")
+    parser.add_argument("--large", action="store_true", help="the fine peer with bias too: 18.4 GB of memory, or more")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="default: float32")
+    parser.add_argument("--batch", type=int, default=1, help="windows a step (default: 1)")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/train.json"))
-    parser.add_argument("--resume", action="store_true", help="keep what --out already has")
+    parser.add_argument("--resume", action="store_true", help="keep what --out has, of the same dtype and batch")
     parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
@@ -343,13 +385,17 @@ def main() -> None:
         print(json.dumps(timed_steps(kind, options)))
         return
 
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # this process only asks what the device is
     plans = {stage: SUBJECTS[stage][: 2 if arguments.quick else None] for stage in arguments.stages}
+    if arguments.large:
+        plans = {stage: [*subjects, *LARGE.get(stage, [])] for stage, subjects in plans.items()}
     turns = [
         (number, stage, subject)
         for stage, subjects in plans.items()
         for number in range(1 if arguments.quick else ROUNDS)
         for subject in subjects
     ]
+    work = {"dtype": arguments.dtype, "batch": arguments.batch}
     runs = {}  # stage -> subject -> a result a round
     if arguments.resume:
         for stage in json.loads(arguments.out.read_text())["stages"]:
@@ -358,11 +404,11 @@ def main() -> None:
         by_round = runs.setdefault(stage, {}).setdefault(subject.name, [])
         if len(by_round) > number:
             continue
-        by_round.append(in_a_process(subject.kind, {"stage": stage, **subject.options}, subject.tuned))
-        stages = [summary(*item) for item in runs.items()]
-        document = {"machine": machine("torch", "transformers"), "size": SIZE, "tuned": TUNED, "stages": stages}
+        by_round.append(in_a_process(subject.kind, {"stage": stage, **work, **subject.options}, subject.tuned))
+        stages = [summary(name, arguments.batch, found) for name, found in runs.items()]
+        document = {"machine": machine("torch", "transformers"), "size": SIZE, **work, "tuned": TUNED, "stages": stages}
         arguments.out.write_text(json.dumps(document, indent=1) + "\n")
-    print(table([summary(*item) for item in runs.items()]))
+    print(table([summary(name, arguments.batch, found) for name, found in runs.items()]))
 
 
 if __name__ == "__main__":

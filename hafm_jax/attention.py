@@ -8,6 +8,9 @@ computed that the mask hides.
 Nor has the bias the size of the square: it depends on the difference of two tokens' times (or places) alone, and blocks
 are whole cells apart, so all blocks of a segment read the same rows, shifted.
 
+There is no fused kernel: `jax.nn.dot_product_attention` and cuDNN behind it take a bias, and give its gradient, as an
+array of the square. One of our own that does without has not been written, and on GPUs nothing has been measured.
+
 Axes: B batch, H heads, Q queries of a block, T keys, E head width, W columns of the shared bias rows, N buckets,
 S shards of the batch.
 """

@@ -56,6 +56,7 @@ if shutil.which("ffmpeg") is None and importlib.util.find_spec("imageio_ffmpeg")
 
 # Files of a few long tests, which would else come last and leave one worker alone with them.
 LONG = (
+    "test_sweep",
     "test_hosts",
     "test_demo",
     "test_seams",

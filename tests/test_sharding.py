@@ -13,9 +13,12 @@ import pytest
 from conftest import CACHE
 from jax.sharding import AbstractMesh, PartitionSpec
 
-from hafm_jax import model, sharding
+from configs.base import get_config
+from hafm_jax import sharding
 from hafm_jax.errors import InputError
+from hafm_jax.optim import optimizer
 from hafm_jax.sizes import StageConfig
+from hafm_jax.step import init_state
 from hafm_jax.streams import STAGES
 
 
@@ -40,20 +43,33 @@ def test_any_mesh_computes_the_same(stage, position, tmp_path):
     assert share["(2, 2, 2)"] < 0.4  # matrices by four, embeddings by two
 
 
-def test_every_large_parameter_has_a_rule():
+# Matrices and embeddings are split by their width over `fsdp`, by heads, hidden units or vocabulary over `tensor`.
+SPLIT = {
+    "blocks/query_key_value": PartitionSpec(None, "fsdp", None, "tensor", None),
+    "blocks/attention_out": PartitionSpec(None, "tensor", None, "fsdp"),
+    "blocks/ffn_in": PartitionSpec(None, "fsdp", None, "tensor"),
+    "blocks/ffn_out": PartitionSpec(None, "tensor", "fsdp"),
+    "ends/conditions/vocal_semantic": PartitionSpec(None, None, "fsdp"),
+    "ends/conditions/instrumental_semantic": PartitionSpec(None, None, "fsdp"),
+    "ends/conditions/coarse": PartitionSpec(None, None, "fsdp"),
+    "ends/target": PartitionSpec(None, None, "fsdp"),
+    "ends/heads": PartitionSpec(None, "fsdp", "tensor"),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_large_parameters_and_their_moments_are_split(stage):
     mesh = AbstractMesh((1, 2, 2), sharding.MESH_AXES)
-    for stage in STAGES:
-        config = StageConfig.of_size(stage, "base", window_cells=250)
-        shapes = jax.eval_shape(lambda config=config: model.init(config, jax.random.key(0)))
-        for path, sharded in jax.tree_util.tree_leaves_with_path(sharding.state_shardings(mesh, shapes)):
-            size = np.prod(jax.tree_util.tree_reduce(lambda _, x: x.shape, _at(shapes, path), ()))
-            assert size < 1e5 or sharded.spec != PartitionSpec(), path
-
-
-def _at(tree, path):
-    for key in path:
-        tree = tree[key.key]
-    return tree
+    config = StageConfig.of_size(stage, "base", window_cells=250)
+    shapes = jax.eval_shape(lambda: init_state(config, optimizer(get_config()), jax.random.key(0)))
+    shardings = sharding.state_shardings(mesh, shapes)
+    moments = shardings["opt_state"][1][0]
+    for tree in (shardings["params"], moments.mu, moments.nu):
+        for path, sharded in jax.tree_util.tree_leaves_with_path(tree):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            assert sharded.spec == SPLIT.get(name, PartitionSpec()), name
+    whole = [x.size for x, s in zip(*map(jax.tree.leaves, (shapes, shardings)), strict=True) if s.is_fully_replicated]
+    assert max(whole) < 1e5  # norms and tables
 
 
 def test_a_mesh_that_is_not_that_of_the_devices_is_refused():

@@ -1,6 +1,8 @@
 """Steps of a tiny stage on eight simulated devices, for test_sharding.py: JSON on stdout.
 
-python tests/sharded_steps.py STAGE POSITION WORKDIR
+python tests/sharded_steps.py STAGE POSITION PARTS WORKDIR
+
+On the meshes a batch goes through in PARTS (accumulate_steps); on one device it goes whole.
 """
 
 from __future__ import annotations
@@ -24,24 +26,34 @@ from hafm_jax.sizes import SIZES, Size
 from hafm_jax.step import Programs
 
 MESHES = ((1, 1, 1), (8, 1, 1), (1, 8, 1), (2, 2, 2))
-STEPS, BATCH = 4, 8
+STEPS, BATCH = 4, 16
+
+
+def planned_bytes(program: jax.stages.Compiled) -> int:
+    """Of one device, by the compiler's plan."""
+    plan = program.memory_analysis()
+    made = plan.output_size_in_bytes - plan.alias_size_in_bytes
+    return plan.argument_size_in_bytes + plan.temp_size_in_bytes + made
 
 
 def main() -> None:
-    stage, position, workdir = sys.argv[1:]
-    SIZES["tiny"] = Size(64, 2, 2)
+    stage, position, parts, workdir = sys.argv[1:]
+    SIZES["tiny"] = Size(64, 8, 2)  # deep: what is kept of all layers outweighs what one works with
     config = get_config()
-    config.update(stage=stage, position=position, size="tiny", window_cells=10, compute_dtype="float32")
-    config.update(steps=STEPS, batch_size=BATCH, learning_rate=3e-3, warmup_steps=2)
+    config.update(stage=stage, position=position, size="tiny", window_cells=2, compute_dtype="float32")
+    config.update(steps=STEPS, batch_size=BATCH, learning_rate=6e-3, warmup_steps=2)
     records = Songs(random_record(10 + i, i) for i in range(BATCH))
     found = {}
     states = {}
     for shape in MESHES:
         devices = jax.devices()[: int(np.prod(shape))]
+        config.accumulate_steps = int(parts) if len(devices) > 1 else 1
         mesh = jax.make_mesh(shape, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
         programs = Programs(config, mesh)
-        batches = data.train_batches([(records, 1)], programs.config.streams, 10, BATCH, 0)
+        batches = data.train_batches([(records, 1)], programs.config.streams, config.window_cells, BATCH, 0)
         step, state, losses = programs.compile(BATCH), programs.init(), []
+        with jax.set_mesh(mesh):
+            init = programs._init.lower(programs.key).compile()
         weights = jax.tree.leaves(state)
         here = sum(x.addressable_shards[0].data.nbytes for x in weights) / sum(x.nbytes for x in weights)
         for i in range(STEPS):
@@ -49,6 +61,7 @@ def main() -> None:
             losses.append(float(metrics["loss"]))
         validation = programs.evaluate(state["params"], [programs.place(batches[0])])
         found[str(shape)] = {"losses": losses, "validation": validation.tolist(), "share_of_state": here}
+        found[str(shape)] |= {"step_bytes": planned_bytes(step), "init_bytes": planned_bytes(init)}
         states[shape] = (programs, state)
 
     # What one mesh saves another one restores, bit for bit.

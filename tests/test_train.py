@@ -255,3 +255,15 @@ def test_analytic_flops_are_those_that_the_compiler_counts(stage, window_cells, 
     programs = Programs(tiny, make_mesh(1, 1, 1))
     counted = programs.compile(tiny.batch_size).cost_analysis()["flops"]
     assert counted == pytest.approx(step_flops(programs.config, tiny.batch_size), rel=0.05)
+
+
+@pytest.mark.parametrize("position", ["clock", "index"])
+def test_memory_of_a_step_grows_with_the_length_not_with_its_square(position, tiny, monkeypatch):
+    monkeypatch.setitem(SIZES, "tiny", Size(32, 1, 4))  # narrow, with many heads: squares would outweigh the rest
+    tiny.update(stage="fine", position=position, batch_size=1, remat="attention")
+
+    def temporary_bytes(num_cells: int) -> int:
+        programs = Programs(ConfigDict(tiny.to_dict() | {"window_cells": num_cells}), make_mesh(-1, 1, 1))
+        return programs.compile(1).memory_analysis().temp_size_in_bytes
+
+    assert temporary_bytes(84) < 2.1 * temporary_bytes(42)  # 2,016 and 1,008 tokens

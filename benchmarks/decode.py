@@ -388,10 +388,12 @@ def main() -> None:
         more = compared if case.batch == 1 and case.guided else {}
         # New processes a case: the largest leave no room for what the others of an earlier case would still hold.
         workers = {name: Worker(name.split()[0].strip(",").lower()) for name in arguments_of | more}
-        results.append(measure(case, workers | {"bandwidth": bandwidth}, arguments_of | more))
+        found = measure(case, workers | {"bandwidth": bandwidth}, arguments_of | more)
+        facts = machine("torch", "transformers")
+        results.append(found | {"commit": facts["commit"]})
         for worker in workers.values():
             worker.close()
-        document = {"machine": machine("torch", "transformers"), "size": SIZE, "rounds": ROUNDS, "cases": results}
+        document = {"machine": facts, "size": SIZE, "rounds": ROUNDS, "cases": results}
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(document, indent=1) + "\n")
     bandwidth.close()

@@ -404,9 +404,11 @@ def main() -> None:
         by_round = runs.setdefault(stage, {}).setdefault(subject.name, [])
         if len(by_round) > number:
             continue
-        by_round.append(in_a_process(subject.kind, {"stage": stage, **work, **subject.options}, subject.tuned))
+        found = in_a_process(subject.kind, {"stage": stage, **work, **subject.options}, subject.tuned)
+        facts = machine("torch", "transformers")
+        by_round.append(found | {"commit": facts["commit"]})
         stages = [summary(name, arguments.batch, found) for name, found in runs.items()]
-        document = {"machine": machine("torch", "transformers"), "size": SIZE, **work, "tuned": TUNED, "stages": stages}
+        document = {"machine": facts, "size": SIZE, **work, "tuned": TUNED, "stages": stages}
         arguments.out.write_text(json.dumps(document, indent=1) + "\n")
     print(table([summary(name, arguments.batch, found) for name, found in runs.items()]))
 

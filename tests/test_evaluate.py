@@ -161,17 +161,17 @@ def test_the_model_is_what_sample_makes(report, songs, tiny_model, tmp_path):
 def test_no_more_clips_at_once_than_memory_has_room_for(report, songs, tiny_model, monkeypatch, tmp_path):
     protocol = read_protocol(report[0] / "protocol.json")
     accompanist = Accompanist.load(str(tiny_model))
-    three = accompanist.needed_bytes(3, Sampling(), False, (1, CLIP_SAMPLES), 24_000)
+    one = accompanist.needed_bytes(1, Sampling(), False, (1, CLIP_SAMPLES), 24_000)
     at_once = []
 
     def counted(accompanist, vocals, *rest, **options):
         at_once.append(len(vocals))
         return stand_in(accompanist, vocals, *rest, **options)
 
-    monkeypatch.setattr(memory, "available_bytes", lambda: three)
+    monkeypatch.setattr(memory, "available_bytes", lambda: one)
     monkeypatch.setattr(Accompanist, "tokens_of_each", counted)
     Bands(tmp_path, songs, protocol, accompanist, Library(())).make("model", protocol.clips[0])
-    assert at_once == [3]
+    assert at_once == [1]
 
 
 def test_the_files_for_programs_agree_with_the_report(report):

@@ -1,0 +1,91 @@
+"""The committed evaluation: its anchors stand in the order that sense demands, and README says what it says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROWS = {  # of README's table
+    "the true band": "truth",
+    "through the codec, 8 codebooks": "codec8",
+    "through the codec, 4 codebooks": "codec4",
+    "**the demo model**": "model",
+    "... with guidance 5": "guidance_5",
+    "... without guidance": "no_guidance",
+    "... made for another clip's voice": "wrong_vocal",
+    "retrieval by the true tempo, beats and key": "retrieval_oracle",
+    "retrieval by what the voice tells": "retrieval",
+    "any training band": "random",
+    "clicks on the beat": "click",
+    "silence": "silence",
+}
+COLUMNS = ("beat_f", "lag_strength", "chroma_chords", "key_score")
+
+
+@pytest.fixture(scope="module")
+def document() -> dict:
+    return json.loads((ROOT / "benchmarks" / "results" / "evaluation.json").read_text())
+
+
+def difference(document: dict, pair: str, figure: str) -> dict[str, float]:
+    of_distances = document["embeddings"]["mel"]["order"]
+    return of_distances[pair][figure] if figure.startswith("fad") else document["order"][pair][figure]
+
+
+@pytest.mark.parametrize(
+    "pair, figures",
+    [
+        ("codec8 - truth", ["fad_stem", "fad_mix"]),
+        ("codec4 - codec8", ["fad_stem", "fad_mix"]),
+        ("model - codec4", ["fad_stem", "fad_mix"]),
+    ],
+)
+def test_distances_grow_with_every_step_from_the_truth(document, pair, figures):
+    for figure in figures:
+        assert difference(document, pair, figure)["low"] > 0, figure
+
+
+@pytest.mark.parametrize(
+    "pair, figures",
+    [
+        ("model - codec4", ["onset_f", "lag_strength", "chroma_chords"]),
+        ("random - codec4", [*COLUMNS, "onset_f"]),
+        ("wrong_vocal - model", ["beat_f", "onset_f", "lag_strength", "chroma_chords"]),
+        ("random - model", [*COLUMNS, "onset_f"]),
+    ],
+)
+def test_what_goes_with_the_vocal_falls_with_every_step(document, pair, figures):
+    for figure in figures:
+        assert difference(document, pair, figure)["high"] < 0, figure
+
+
+def test_each_check_of_the_metrics_fools_the_one_it_should(document):
+    measures = {name: found["measures"] for name, found in document["systems"].items()}
+    assert measures["click"]["beat_f"]["value"] > measures["truth"]["beat_f"]["value"]
+    assert measures["click"]["chroma_chords"]["high"] < measures["truth"]["chroma_chords"]["low"]
+    assert measures["silence"]["coverage"]["value"] == 0
+    found = {name: x["fad_stem"] for name, x in document["embeddings"]["mel"]["systems"].items()}
+    bands = set(ROWS.values()) - {"click", "silence"}
+    assert min(found[check]["low"] for check in ("click", "silence")) > max(found[name]["high"] for name in bands)
+
+
+def test_it_was_made_in_a_quarter_of_an_hour_and_nothing_failed(document):
+    assert document["seconds"] < 15 * 60 and not document["went_on"]
+    assert document["clips"] >= 64 and document["failures"] == {}
+
+
+def test_readme_has_its_figures(document):
+    lines = (ROOT / "README.md").read_text().splitlines()
+    distances = document["embeddings"]["mel"]["systems"]
+    for label, system in ROWS.items():
+        (line,) = [line for line in lines if line.startswith(f"| {label} |")]
+        cells = [cell.strip() for cell in line.strip("|").split("|")][1:]
+        expected = [document["systems"][system]["measures"][name]["value"] for name in COLUMNS]
+        expected += [distances[system][name]["value"] for name in ("fad_stem", "fad_mix")]
+        for cell, value in zip(cells, expected, strict=True):
+            digits = len(cell.partition(".")[2])
+            assert (cell == "") == (value is None), label
+            assert value is None or float(cell) == pytest.approx(value, abs=0.5001 * 10**-digits), label

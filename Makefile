@@ -6,13 +6,17 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest --quiet --durations=15 --numprocesses 2 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slurm lint format overfit evaluate demo-model clean
+.PHONY: demo test test-slow test-slurm lint format overfit evaluate demo-model clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m hafm_jax.sample --vocal examples/vocal.wav --out mix.wav
 
 test: $(VENV)/.dev
-	$(PYTEST)
+	$(PYTEST) -m "not slow"
+
+# Whole chains, and processes that are killed: what would make the tests above take longer than ten minutes.
+test-slow: $(VENV)/.dev
+	$(PYTEST) -m slow
 
 # Needs SLURM's daemons (Debian: slurm-wlm), which it starts on loopback addresses and ends. Two minutes.
 test-slurm: $(VENV)/.dev

@@ -59,6 +59,7 @@ def write_codec(tokenizers: Path, source: Path) -> None:
     (tokenizers / "codec" / "config.json").write_text(json.dumps(codec))
 
 
+@pytest.mark.slow
 def test_a_folder_of_mixtures_becomes_a_batch(
     music,
     checkpoint_file,  # noqa: F811

@@ -144,6 +144,7 @@ def test_songs_in_memory_are_bounded_in_seconds(monkeypatch, tmp_path, song_s):
     assert 2.0 <= peak_s <= 2.0 + 1.0 + 3 * song_s + 1e-6
 
 
+@pytest.mark.slow
 def test_killed_it_goes_on_and_makes_the_same_bytes(whole, songs, tokenizers, tmp_path):
     out = tmp_path / "tokens"
     process = extract(songs, tokenizers, out, "--workers", 1, wait=False)

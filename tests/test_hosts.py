@@ -187,6 +187,7 @@ def test_two_processes_end_at_the_same_step_and_go_on(token_set, whole_of_two, t
     assert_same_run(tmp_path, whole_of_two)
 
 
+@pytest.mark.slow
 def test_one_process_goes_on_with_what_two_began(token_set, whole, tmp_path):
     saved = kill_after_a_checkpoint(tmp_path, *start_two(token_set, tmp_path))
     assert f"from step {saved}" in finish(start(token_set, tmp_path))[0]

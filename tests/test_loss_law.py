@@ -69,6 +69,7 @@ def test_the_gradient_is_that_of_the_objective():
     assert gradient == pytest.approx(approx_fprime(at, lambda x: problem.objective(x, weights)[0], 1e-8), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_true_exponents():
     """95 % intervals, over 20 sweeps of 6 x 5 runs that scatter by half a per cent; benchmarks/law_intervals.py has
     hundreds."""

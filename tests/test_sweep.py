@@ -130,6 +130,7 @@ def wait_for_a_step(process: subprocess.Popen, workdir: Path, plan: Plan) -> Non
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_after_a_kill_a_checkpoint_interval_is_lost_at_most(made, token_set, tmp_path):
     plan = planned(token_set, tmp_path)
     process = start_all(tmp_path)

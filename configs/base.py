@@ -7,6 +7,8 @@ Not yet trained: tests/test_train.py makes one step and a short decode of the co
 
 from ml_collections import ConfigDict
 
+from hafm_jax.sampling import Sampling
+
 
 def get_config() -> ConfigDict:
     config = ConfigDict()
@@ -51,6 +53,9 @@ def get_config() -> ConfigDict:
 
     # The folder of the tokenizers that made the tokens: others are refused at the start. "": not looked at
     config.tokenizers = ""
+
+    # How tokens are drawn, in the sounds below and, unless told otherwise, of the exported model (hafm_jax/sampling.py)
+    config.sampling = ConfigDict(Sampling()._asdict())
 
     # Sounds in TensorBoard, of the coarse and the fine stage: what the model makes of validation songs, on one device.
     # Parameters are gathered for it: each host needs room for all of them, and the first host's first device for them

@@ -102,17 +102,15 @@ def _stage_names(skip_fine: bool) -> list[str]:
     return [name for name in STAGES if not (skip_fine and name == "fine")]
 
 
-def _sampling_of(sampling: Sampling | dict[str, Sampling], stage: str) -> Sampling:
-    return sampling[stage] if isinstance(sampling, dict) else sampling
-
-
 @dataclass(frozen=True)
 class Accompanist:
-    """A loaded model: stages (config and prepared weights), tokenizer and codec."""
+    """A loaded model: stages (config and prepared weights), tokenizer and codec; `sampling` by stage is its own way to
+    draw, which a call can take or leave."""
 
     stages: dict[str, tuple[StageConfig, Weights]]
     tokenizer: SemanticTokenizer
     codec: Codec
+    sampling: dict[str, Sampling]
 
     @classmethod
     def load(cls, source: str) -> Accompanist:
@@ -122,7 +120,12 @@ class Accompanist:
             {name: (s.config, decode.prepare(s.config, s.params)) for name, s in pretrained.stages.items()},
             load_semantic(pretrained.directory / "semantic"),
             load_codec(pretrained.directory / "codec"),
+            {name: s.sampling for name, s in pretrained.stages.items()},
         )
+
+    def _sampling_of(self, asked: Sampling | dict[str, Sampling] | None, stage: str) -> Sampling:
+        """What a call is `asked` for: one for all stages, one a stage, or None, the model's own."""
+        return asked if isinstance(asked, Sampling) else (asked or self.sampling)[stage]
 
     def stage_cells(self, cells: int, skip_fine: bool) -> dict[str, int]:
         """How many cells each stage fills for `cells` of music: at least a window of the next one."""
@@ -133,7 +136,7 @@ class Accompanist:
     def needed_bytes(
         self,
         num_samples: int,
-        sampling: Sampling | dict[str, Sampling],
+        sampling: Sampling | dict[str, Sampling] | None,
         skip_fine: bool,
         vocal_shape: tuple[int, int],
         sample_rate_hz: int,
@@ -143,7 +146,7 @@ class Accompanist:
 
         def stage_bytes(name: str) -> int:
             config, weights = self.stages[name]
-            guided = _sampling_of(sampling, name).guidance_scale != 1.0
+            guided = self._sampling_of(sampling, name).guidance_scale != 1.0
             return memory.window_bytes(config, num_samples, guided, weights.packed)
 
         windows = sum(map(stage_bytes, _stage_names(skip_fine)))  # of all stages: `compile` runs them at the same time
@@ -173,7 +176,7 @@ class Accompanist:
         cells: int,
         *,
         num_samples: int = 1,
-        sampling: Sampling | dict[str, Sampling] = Sampling(),  # noqa: B008 - immutable
+        sampling: Sampling | dict[str, Sampling] | None = None,
         skip_fine: bool = False,
         progress: Progress = lambda stage, done, total: None,
     ) -> None:
@@ -188,7 +191,7 @@ class Accompanist:
             for name, stage_cells in wanted.items():
                 config, weights = self.stages[name]
                 given = {w.known - w.start for w in plan_windows(stage_cells, config.window_cells)}
-                how = _sampling_of(sampling, name)
+                how = self._sampling_of(sampling, name)
                 jobs.append(pool.submit(decode.compile_window, config, weights, num_samples, how, given))
             for job in as_completed(jobs):
                 job.result()
@@ -201,13 +204,14 @@ class Accompanist:
         *,
         seed: int = 0,
         num_samples: int = 1,
-        sampling: Sampling | dict[str, Sampling] = Sampling(),  # noqa: B008 - immutable
+        sampling: Sampling | dict[str, Sampling] | None = None,
         skip_fine: bool = False,
         progress: Progress = lambda stage, done, total: None,
     ) -> np.ndarray:
         """The accompaniment of a vocal float32 [C, S]: float32 [B, S24] at 24 kHz, exactly the vocal's duration.
 
-        sampling: one for all stages or one a stage name; skip_fine: the coarse codebooks alone; num_samples: B.
+        sampling: one for all stages, or one a stage name, or None, the model's own; skip_fine: the coarse codebooks
+        alone; num_samples: B.
         """
         num_samples_out = resampled_length(vocal.shape[-1], sample_rate_hz, CODEC_SAMPLE_RATE_HZ)
         cells = num_cells(num_samples_out, CODEC_SAMPLE_RATE_HZ)
@@ -231,7 +235,7 @@ class Accompanist:
         *,
         seed: int = 0,
         num_samples: int = 1,
-        sampling: Sampling | dict[str, Sampling] = Sampling(),  # noqa: B008 - immutable
+        sampling: Sampling | dict[str, Sampling] | None = None,
         skip_fine: bool = False,
         progress: Progress = lambda stage, done, total: None,
     ) -> np.ndarray:
@@ -247,7 +251,7 @@ class Accompanist:
         *,
         seeds: Sequence[int],
         num_samples: int = 1,
-        sampling: Sampling | dict[str, Sampling] = Sampling(),  # noqa: B008 - immutable
+        sampling: Sampling | dict[str, Sampling] | None = None,
         skip_fine: bool = False,
         progress: Progress = lambda stage, done, total: None,
     ) -> np.ndarray:
@@ -280,7 +284,7 @@ class Accompanist:
                 streams,
                 wanted[name],
                 keys,
-                _sampling_of(sampling, name),
+                self._sampling_of(sampling, name),
                 lambda frames, name=name, total=total: progress(name, frames, total),
             )
         acoustic = [streams["coarse"]] if skip_fine else [streams["coarse"], streams["fine"]]

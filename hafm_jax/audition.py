@@ -37,6 +37,7 @@ class Audition:
         self.rate_hz = self._codec.sample_rate_hz
         self._config = config
         self._key = jax.random.key(training.seed)
+        self._sampling = Sampling(**training.sampling)
         long_enough = np.flatnonzero(validation.num_cells >= config.window_cells)[:SONGS]
         songs = (validation.window(int(i), 0, config.window_cells) for i in long_enough)
         crops = [data.crop(song, config.streams, 0, config.window_cells) for song in songs]
@@ -58,7 +59,7 @@ class Audition:
         frames = self._target.shape[1]
         keys = jax.random.split(self._key, len(self._target))
         generated = decode.generate_window(
-            self._config, weights, self._conditions, jnp.zeros_like(self._target), 0, frames, keys, 0, Sampling()
+            self._config, weights, self._conditions, jnp.zeros_like(self._target), 0, frames, keys, 0, self._sampling
         )
         sounds = self._decoded("generated", generated)
         if not self._heard:

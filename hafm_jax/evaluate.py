@@ -82,6 +82,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--guidance-scales", type=float, nargs="+", default=[], metavar="W", help="the model with these too, for a plot"
     )
+    add("--systems", nargs="+", metavar="NAME", help="only these, in the table's order (default: all)")
     add(
         "--embedding",
         nargs="+",
@@ -192,7 +193,14 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if library.left_out:
         run.failures["library"] = library.left_out
     bands = Bands(
-        arguments.out, arguments.songs, protocol, accompanist, library, arguments.separated, arguments.guidance_scales
+        arguments.out,
+        arguments.songs,
+        protocol,
+        accompanist,
+        library,
+        arguments.separated,
+        arguments.guidance_scales,
+        arguments.systems,
     )
     run.make_bands(bands)
     measures = run.measure_clips(bands.systems)
@@ -206,6 +214,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         "library_songs": len(library.entries),
         "model": str(arguments.model or "the demo model"),
         "model_sha256": asked["model_sha256"],
+        "sampling": {name: how._asdict() for name, how in accompanist.sampling.items()},
         "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
         "machine": this_machine(),
         "systems": {

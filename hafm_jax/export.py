@@ -19,6 +19,7 @@ from hafm_jax.checkpoint import Checkpoints
 from hafm_jax.errors import InputError, run_command
 from hafm_jax.optim import optimizer
 from hafm_jax.pretrained import StageWeights, check_tokenizers, save_model
+from hafm_jax.sampling import Sampling
 from hafm_jax.sizes import num_parameters
 from hafm_jax.step import init_state, stage_config
 from hafm_jax.streams import CELLS_PER_S, STAGES
@@ -39,7 +40,8 @@ def load_run(workdir: Path) -> StageWeights:
     if found is None:
         raise InputError(f"{workdir} holds no complete checkpoint; train to --config.checkpoint_every steps at least")
     step, state = found
-    return StageWeights(config, state["params"], description | {"step": step} | last_metrics(workdir, step))
+    facts = description | {"step": step} | last_metrics(workdir, step)
+    return StageWeights(config, state["params"], facts, Sampling(**training.get("sampling", {})))
 
 
 def last_metrics(workdir: Path, step: int) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hafm_jax.atomic import replacing, write_bytes
+from hafm_jax.audio.augmentation import augment_vocal
 from hafm_jax.audio.codecs import Codec
 from hafm_jax.audio.files import header_s, pad_to_cells, read_audio, resample, stem_file, to_mono
 from hafm_jax.audio.semantic import SemanticTokenizer, semantic_audio
@@ -64,6 +65,7 @@ class Unit(NamedTuple):
     max_s: float  # longer songs are left out: what a worker holds must not grow with them
     dtype: str | None  # HuBERT's; None: by the device
     facts: dict[str, Any]  # of the tokenizers as the run was planned with them (Tokenizers)
+    augmented: bool = False  # the vocals (hafm_jax.audio.augmentation)
 
     @property
     def shard(self) -> Path:
@@ -89,7 +91,7 @@ class Heard(NamedTuple):
 
 
 def song_seed(seed: int, split: str, name: str) -> int:
-    """Seed of one song's noise: its own whatever other songs there are, and in whatever order they are read."""
+    """Seed of one song's noise and augmentation: its own whatever other songs there are, in whatever order."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{split}/{name}".encode()).digest()[:8], "little")
 
 
@@ -181,7 +183,7 @@ def song_s(folder: Path, max_s: float) -> float:
     return seconds
 
 
-def hear(folder: Path, codec_rate_hz: int, noise_sigma: float, seed: int) -> Heard:
+def hear(folder: Path, codec_rate_hz: int, noise_sigma: float, seed: int, augmented: bool = False) -> Heard:
     """The stems of one song's folder. Raises Unfit where they cannot be used."""
     try:
         vocal, vocal_hz = _read_mono(stem_file(folder, "vocals"))
@@ -199,6 +201,8 @@ def hear(folder: Path, codec_rate_hz: int, noise_sigma: float, seed: int) -> Hea
         raise Unfit(
             Reason.TOO_SHORT, f"{min(vocal_s, instrumental_s):.3g} s; expected a cell, {1 / CELLS_PER_S:g} s, or more"
         )
+    if augmented:
+        vocal = augment_vocal(vocal, vocal_hz, np.random.default_rng([seed, 1]))  # seed alone is the noise's
     return Heard(
         folder.name,
         semantic_audio(vocal, vocal_hz, noise_sigma, seed),
@@ -267,7 +271,8 @@ def _hear_all(unit: Unit, codec_rate_hz: int, rejects: list[Reject]) -> Iterator
                 except Unfit as unfit:
                     rejects.append(Reject(name, unit.split, unfit.reason, unfit.detail))
                     continue
-                ahead.append((name, seconds, pool.submit(hear, folder, codec_rate_hz, unit.noise_sigma, seed)))
+                how = (codec_rate_hz, unit.noise_sigma, seed, unit.augmented)
+                ahead.append((name, seconds, pool.submit(hear, folder, *how)))
             else:
                 name, _, song = ahead.popleft()
                 try:

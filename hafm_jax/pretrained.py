@@ -1,6 +1,6 @@
 """The model directory: config.json, the stages' weights, the tokenizer and the codec.
 
-config.json                    format version, a StageConfig a stage, facts of its training
+config.json                    format version; of each stage its StageConfig, its Sampling, facts of its training
 semantic.safetensors, coarse.safetensors, fine.safetensors
 semantic/  codec/              the tokenizers, as tokenize/ writes them
 README.md                      the model card
@@ -21,6 +21,7 @@ from hafm_jax import arrays, model
 from hafm_jax.atomic import write_bytes
 from hafm_jax.errors import InputError
 from hafm_jax.model import Params
+from hafm_jax.sampling import Sampling
 from hafm_jax.sizes import StageConfig
 from hafm_jax.streams import STAGES
 
@@ -30,11 +31,13 @@ DEMO = Path(__file__).parent / "demo"
 
 @dataclass(frozen=True)
 class StageWeights:
-    """One trained stage. `facts`: what its training reported (steps, losses, minutes, ...), JSON-able."""
+    """One trained stage. `facts`: what its training reported (steps, losses, minutes, ...), JSON-able; `sampling`: how
+    its tokens are drawn unless told otherwise."""
 
     config: StageConfig
     params: Params
     facts: dict[str, Any]
+    sampling: Sampling = Sampling()  # noqa: RUF009 - immutable
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,10 @@ def save_model(directory: Path, stages: dict[str, StageWeights], tokenizers: Pat
         arrays.save(directory / f"{name}.safetensors", stage.params, dtype)
     config = {
         "format_version": FORMAT_VERSION,
-        "stages": {name: {"config": asdict(s.config), "training": s.facts} for name, s in stages.items()},
+        "stages": {
+            name: {"config": asdict(s.config), "sampling": s.sampling._asdict(), "training": s.facts}
+            for name, s in stages.items()
+        },
     }
     write_bytes(directory / "README.md", card.encode())
     write_bytes(directory / "config.json", (json.dumps(config, indent=2) + "\n").encode())
@@ -103,7 +109,10 @@ def load_model(source: str) -> Pretrained:
         version = config["format_version"]
         if version != FORMAT_VERSION:
             raise InputError(f"{path} has format version {version}; this hafm_jax reads {FORMAT_VERSION}: export again")
-        stages = {name: (StageConfig(**entry["config"]), entry["training"]) for name, entry in config["stages"].items()}
+        stages = {
+            name: (StageConfig(**entry["config"]), entry["training"], Sampling(**entry.get("sampling", {})))
+            for name, entry in config["stages"].items()
+        }
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing; expected a model directory: see `python -m hafm_jax.export`") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -111,7 +120,7 @@ def load_model(source: str) -> Pretrained:
     if missing := STAGES.keys() - stages.keys():
         raise InputError(f"{path} has no {' and no '.join(sorted(missing))} stage; expected {', '.join(STAGES)}")
     loaded = {}
-    for name, (stage_config, facts) in stages.items():
+    for name, (stage_config, *rest) in stages.items():
         shapes = jax.eval_shape(lambda c=stage_config: model.init(c, jax.random.key(0)))
-        loaded[name] = StageWeights(stage_config, arrays.load(directory / f"{name}.safetensors", shapes), facts)
+        loaded[name] = StageWeights(stage_config, arrays.load(directory / f"{name}.safetensors", shapes), *rest)
     return Pretrained(directory, loaded)

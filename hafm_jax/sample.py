@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 STARTED_S = time.monotonic()
+STAGE_NAMES = ("semantic", "coarse", "fine")  # hafm_jax.streams has them too; --help is to come at once
 
 
 def _number(kind: type, low: float, high: float):
@@ -32,6 +33,18 @@ def _number(kind: type, low: float, high: float):
     return parse
 
 
+def _by_stage(parse, names: tuple[str, ...]):
+    """An argparse type for one of several values: VALUE, or STAGE=VALUE -> (stage or None for all, value)."""
+
+    def parse_one(text: str):
+        stage, equals, value = text.rpartition("=")
+        if equals and stage not in names:
+            raise argparse.ArgumentTypeError(f"found stage {stage!r}, expected one of {', '.join(names)}")
+        return stage or None, parse(value)
+
+    return parse_one
+
+
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="python -m hafm_jax.sample", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -41,22 +54,18 @@ def parser() -> argparse.ArgumentParser:
     add("--out", type=Path, default=Path("mix.wav"), help="the mix, wav or flac (default: mix.wav)")
     add("--model", help="model directory, or Hugging Face Hub id OWNER/NAME (default: the demo model in the package)")
     add("--seed", type=_number(int, 0, 2**31 - 1), default=0, help="same seed, same music (default: 0)")
-    add(
-        "--guidance-scale",
-        type=_number(float, 0, 100),
-        help="how strongly to follow the voice; 1 is off, and faster (default: 3)",
-    )
-    add(
-        "--temperature",
-        type=_number(float, 0, 100),
-        help="0 always takes the likeliest token; higher is wilder (default: 0.9)",
-    )
-    add("--top-k", type=_number(int, 0, 10**6), help="draw among the k likeliest tokens; 0 is off (default: 250)")
-    add(
-        "--top-p",
-        type=_number(float, 1e-6, 1),
-        help="draw among the likeliest tokens that hold this share of the probability; 1 is off (default: 1)",
-    )
+    how = p.add_argument_group(
+        "how tokens are drawn", "For all stages, or some: --temperature 0.8 or --temperature semantic=0.7 coarse=0.9. "
+        "Defaults are the model's own."
+    )  # fmt: skip
+    for name, kind, low, high, text in (
+        ("guidance-scale", float, 0, 100, "how strongly to follow the voice; 1 is off, and faster"),
+        ("temperature", float, 0, 100, "0 always takes the likeliest token; higher is wilder"),
+        ("top-k", int, 0, 10**6, "draw among the k likeliest tokens; 0 is off"),
+        ("top-p", float, 1e-6, 1, "draw among the likeliest tokens that hold this share of the probability; 1 is off"),
+    ):
+        parse = _by_stage(_number(kind, low, high), STAGE_NAMES)
+        how.add_argument(f"--{name}", type=parse, nargs="+", default=[], metavar="[STAGE=]X", help=text)
     add("--seconds", type=_number(float, 0.04, math.inf), help="only the voice's first seconds (default: all of it)")
     add(
         "--num-samples",
@@ -134,13 +143,17 @@ def accompany(arguments: argparse.Namespace, progress: Progress, written: list[P
         print(f"warning: {arguments.vocal} is silent: the band has nothing to go with", file=sys.stderr)
     files.check_writable(arguments.out)
     use_compilation_cache()
-    given = {name: value for name in Sampling._fields if (value := getattr(arguments, name)) is not None}
     accompanist = Accompanist.load(arguments.model or str(DEMO))
+    sampling = dict(accompanist.sampling)
+    for name in Sampling._fields:
+        for stage, value in getattr(arguments, name):
+            for one in [stage] if stage else STAGE_NAMES:
+                sampling[one] = sampling[one]._replace(**{name: value})
     loaded_s = time.monotonic()
     if reason := kernels.load():
         print(f"note: decoding at XLA's own speed, without this package's kernels: {reason}", file=sys.stderr)
 
-    options = {"num_samples": arguments.num_samples, "sampling": Sampling(**given), "skip_fine": arguments.skip_fine}
+    options = {"num_samples": arguments.num_samples, "sampling": sampling, "skip_fine": arguments.skip_fine}
     request = options | {"vocal_shape": vocal.shape, "sample_rate_hz": rate_hz}
     accompanist.check_memory(**request)
     needed_gb = accompanist.needed_bytes(**request) / 1e9

@@ -86,7 +86,7 @@ def describe(config: ConfigDict, mixture: data.Mixture) -> dict[str, Any]:
 
 # What may change when a run goes on: how the work is laid out, how often it is written, but nothing that is computed.
 FREE = ("mesh", "remat", "log_every", "eval_every", "checkpoint_every", "keep_checkpoints", "keep_every")
-FREE += ("sample_every", "tokenizers", "profile_first_step", "profile_steps")
+FREE += ("sample_every", "sampling", "tokenizers", "profile_first_step", "profile_steps")
 
 
 def changed_fields(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

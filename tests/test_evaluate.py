@@ -75,7 +75,7 @@ def separated(songs, tmp_path_factory):
 def stand_in(accompanist, vocals, sample_rate_hz, cells, *, seeds, sampling):
     """In place of the three stages, which other tests run: the vocal's own tokens, the later the more guidance."""
     tokens = accompanist.codec.encode(np.concatenate(vocals))[:, : 3 * cells]
-    return np.roll(tokens, round(sampling.guidance_scale), axis=1)
+    return np.roll(tokens, round(sampling["coarse"].guidance_scale), axis=1)
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_bands_are_what_their_names_say(report, songs):
         truth = read_band(out, "truth", clip.id)
         stored, _ = read_audio(songs / "test" / clip.song / "instrumental.flac")
         np.testing.assert_allclose(truth, stored[0, clip.start_s * 24_000 :][:240_000], atol=2**-15)
-        tokens = np.load(out / "tokens" / "guidance_3" / f"{clip.id}.npy")
+        tokens = np.load(out / "tokens" / "model" / f"{clip.id}.npy")
         assert tokens.shape == (750, 8)
     first, second = protocol.clips[:2]
     np.testing.assert_array_equal(read_band(out, "wrong_vocal", first.id), read_band(out, "model", second.id))
@@ -284,7 +284,7 @@ def test_clips_that_fail_are_named_whatever_they_raise_and_the_rest_goes_on(
     victim, other = protocol.clips[:2]
     for path in (
         *(copy / "clips" / "model" / f"{clip.id}.flac" for clip in (victim, other)),
-        *(copy / "tokens" / "guidance_3" / f"{clip.id}.npy" for clip in (victim, other)),
+        *(copy / "tokens" / "model" / f"{clip.id}.npy" for clip in (victim, other)),
         copy / "measures" / f"{victim.id}.json",
         *(copy / "embeddings" / "mel" / f"{name}.npz" for name in ("click", "reference")),
         copy / "run.json",  # of the songs that were whole

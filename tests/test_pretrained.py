@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ from conftest import random_params, tiny_config
 
 from hafm_jax import arrays, pretrained
 from hafm_jax.errors import InputError
+from hafm_jax.sampling import Sampling
 
 
 def test_a_model_directory_comes_back_as_it_was_saved(tiny_model):
@@ -20,6 +22,16 @@ def test_a_model_directory_comes_back_as_it_was_saved(tiny_model):
         jax.tree.map(np.testing.assert_array_equal, stage.params, random_params(stage.config))
     for part in ("README.md", "semantic/config.json", "semantic/centroids.safetensors", "codec/config.json"):
         assert (model.directory / part).is_file()
+
+
+def test_every_stage_keeps_its_way_to_draw(tiny_model, tmp_path):
+    model = pretrained.load_model(str(tiny_model))
+    ways = {"semantic": Sampling(5.0, 0.7, 100, 0.9), "coarse": Sampling(1.0), "fine": Sampling(temperature=0.0)}
+    stages = {name: replace(stage, sampling=ways[name]) for name, stage in model.stages.items()}
+    pretrained.save_model(tmp_path, stages, tiny_model, "a card", "float16")
+    assert {name: s.sampling for name, s in pretrained.load_model(str(tmp_path)).stages.items()} == ways
+    edit_config(tmp_path, lambda c: c["stages"]["coarse"].pop("sampling"))  # as models from before have it
+    assert pretrained.load_model(str(tmp_path)).stages["coarse"].sampling == Sampling()
 
 
 def test_half_precision_weights_are_rounded_not_broken(tmp_path):
@@ -51,6 +63,10 @@ def edit_config(directory, change):
         (lambda d: edit_config(d, lambda c: c.update(format_version=99)), "format version 99"),
         (lambda d: edit_config(d, lambda c: c["stages"].pop("coarse")), "no coarse stage"),
         (lambda d: edit_config(d, lambda c: c["stages"]["coarse"]["config"].update(d_model=64)), "not of one model"),
+        (
+            lambda d: edit_config(d, lambda c: c["stages"]["coarse"]["sampling"].update(colour=1)),
+            "no model configuration",
+        ),
         (
             lambda d: edit_config(d, lambda c: c["stages"]["coarse"]["config"].update(colour=1)),
             "no model configuration",

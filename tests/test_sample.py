@@ -73,6 +73,36 @@ class Begun(Exception):
     pass
 
 
+def test_tokens_are_drawn_as_asked_stage_by_stage_else_as_the_model_says(run, tiny_model, tmp_path, monkeypatch):
+    own = Accompanist.load(str(tiny_model)).sampling
+    seen = []
+
+    def begin(*_, sampling, **__):
+        seen.append(sampling)
+        raise Begun
+
+    monkeypatch.setattr(Accompanist, "compile", begin)
+    vocal = write(tmp_path / "in.wav")
+    for asked in (["--temperature", "0.5"], ["--temperature", "semantic=0", "fine=0.7", "--top-k", "9", "coarse=3"]):
+        with pytest.raises(Begun):
+            run("--vocal", vocal, *asked)
+    unguided = {name: how._replace(guidance_scale=1.0) for name, how in own.items()}  # `run` asks for that
+    assert seen[0] == {name: how._replace(temperature=0.5) for name, how in unguided.items()}
+    assert seen[1] == {
+        "semantic": unguided["semantic"]._replace(temperature=0.0, top_k=9),
+        "coarse": unguided["coarse"]._replace(top_k=3),
+        "fine": unguided["fine"]._replace(temperature=0.7, top_k=9),
+    }
+
+
+@pytest.mark.parametrize("asked", ["rough=2", "semantic=warm", "=1", "semantic="])
+def test_a_stage_or_number_that_is_none_is_refused(asked, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        sample.parser().parse_args(["--vocal", "in.wav", "--temperature", asked])
+    assert exit_.value.code == 2
+    assert re.search("expected (one of|a number)", capsys.readouterr().err)
+
+
 def test_memory_is_stated_and_checked_before_the_work(run, tiny_model, tmp_path, monkeypatch, capsys):
     def begin(*_, **__):
         raise Begun
@@ -112,7 +142,7 @@ def test_audio_takes_the_memory_that_is_stated_for_it(run, tmp_path, monkeypatch
 
 def test_zero_is_a_value_not_a_default(monkeypatch):
     arguments = sample.parser().parse_args(["--vocal", "x.wav", "--temperature", "0", "--top-k", "0", "--seed", "0"])
-    assert (arguments.temperature, arguments.top_k, arguments.seed) == (0.0, 0, 0)
+    assert (arguments.temperature, arguments.top_k, arguments.seed) == ([(None, 0.0)], [(None, 0)], 0)
 
 
 def test_a_silent_voice_is_a_warning(run, tmp_path, capsys):

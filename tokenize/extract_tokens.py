@@ -63,8 +63,13 @@ def parse_arguments() -> argparse.Namespace:
     add(
         "--vocal-noise", type=float, default=VOCAL_NOISE_SIGMA, help="sigma of the vocals' noise (default: %(default)s)"
     )
+    add(
+        "--augment-vocals",
+        action="store_true",
+        help="the training split's vocals through a random equaliser, room and gain: one version of each",
+    )
     add("--dtype", choices=DTYPES, help="HuBERT's (default: float16 on a GPU, else float32); the codec has float32")
-    add("--seed", type=int, default=0, help="of the noise (default: %(default)s)")
+    add("--seed", type=int, default=0, help="of noise and augmentation (default: %(default)s)")
     add("--max-seconds", type=float, default=Limits().max_s, help="longer songs are left out (default: %(default)s)")
     add("--workers", type=int, help="processes (default: one a GPU, or one for two cores where there is none)")
     add("--part", type=Part.parse, default=Part(), help="I/N: every N-th unit from the I-th (default: all)")
@@ -98,6 +103,7 @@ def plan_units(arguments: argparse.Namespace, splits: list[str]) -> list[extract
                 max_s=arguments.max_seconds,
                 dtype=arguments.dtype,
                 facts=facts,
+                augmented=arguments.augment_vocals and split == "train",
             )
             for k in range(count)
         ]
@@ -109,6 +115,7 @@ def describe(arguments: argparse.Namespace, units: list[extraction.Unit]) -> dic
     return {
         **units[0].facts,
         "vocal_noise_sigma": arguments.vocal_noise,
+        "vocals_augmented": arguments.augment_vocals,
         "seed": arguments.seed,
         "max_s": arguments.max_seconds,
         "units_sha256": extraction.units_sha256(units),

@@ -24,7 +24,7 @@ from hafm_jax.audio.files import mix
 from hafm_jax.audio.spectra import log_mel_db
 from hafm_jax.evaluation.clips import CLIP_S, VOCAL, Clip, band_file, read_band
 from hafm_jax.evaluation.figures import Measures
-from hafm_jax.evaluation.systems import GUIDANCE_SCALE, GUIDED
+from hafm_jax.evaluation.systems import GUIDED
 from hafm_jax.metrics.frechet import MIN_CLIPS
 from hafm_jax.page import new_figure, picture, player, svg, table, write_page
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ
@@ -140,11 +140,12 @@ def _parts(report: Path, document: Mapping[str, Any], measures: Mapping[Clip, Me
         "<p>Lag is the mean of its absolute value; where it is noise, about 125 ms. Each measure alone can be fooled, "
         "as the click track and silence show.</p>"
     )
-    yield "<h3>The model less the others, clip by clip</h3>"
-    yield _figure_table({n: s["model_minus_it"] for n, s in systems.items() if n != "model"}, MEASURES)
+    if "model" in systems and len(systems) > 1:
+        yield "<h3>The model less the others, clip by clip</h3>"
+        yield _figure_table({n: s["model_minus_it"] for n, s in systems.items() if n != "model"}, MEASURES)
     yield "<h3>How late the band plays</h3>"
     yield _lag_plot(measures)
-    if sweep := _sweep(systems):
+    if sweep := _sweep(document):
         yield "<h3>Guidance</h3>"
         yield _sweep_plot(document, sweep)
     yield f"<h2>Do they stand in the order that sense demands?</h2><p>{ABOUT_ORDER}</p>{_order_table(document)}"
@@ -232,10 +233,13 @@ def _lag_plot(measures: Mapping[Clip, Measures]) -> str:
     return svg(figure)
 
 
-def _sweep(systems: Mapping[str, Any]) -> dict[float, str]:
-    """Guidance scale -> the system that has it; {} where there is nothing to compare."""
-    sweep = {1.0: "no_guidance", GUIDANCE_SCALE: "model"}
-    sweep |= {float(name.removeprefix(GUIDED)): name for name in systems if name.startswith(GUIDED)}
+def _sweep(document: Mapping[str, Any]) -> dict[float, str]:
+    """Guidance scale -> the system that has it, the model's own where its semantic stage has it; {} where there is
+    nothing to compare."""
+    systems = document["systems"]
+    scales = {"no_guidance": 1.0, "model": document["sampling"]["semantic"]["guidance_scale"]}
+    scales |= {name: float(name.removeprefix(GUIDED)) for name in systems if name.startswith(GUIDED)}
+    sweep = {scale: name for name, scale in scales.items() if name in systems}
     return dict(sorted(sweep.items())) if len(sweep) > 2 else {}
 
 

@@ -1,8 +1,8 @@
 """What is compared: every system makes a band for a clip's vocal. What stands above and below the model in the table
 says what each measure is worth.
 
-The model's acoustic tokens, int32 [F, 8], are kept as REPORT/tokens/guidance_SCALE/ID.npy: several systems are decoded
-from them.
+The model's acoustic tokens, int32 [F, 8], are kept as REPORT/tokens/model/ID.npy, with another guidance than its own as
+guidance_SCALE/ID.npy: several systems are decoded from them.
 
 Axes: F frames, K codebooks, S samples.
 """
@@ -31,7 +31,6 @@ from hafm_jax.sampling import Sampling
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ, STREAMS, num_cells
 
 COARSE_BOOKS = STREAMS["coarse"].codebooks
-GUIDANCE_SCALE = Sampling().guidance_scale
 
 # In the order of the table.
 ABOUT = {
@@ -62,13 +61,14 @@ ORDER = (
 # Clips that the model generates for together, at most. Ours: on a CPU the KV caches of all of them have to stay in the
 # processor's; the demo model takes 2.9 s for one clip, and of two 2.6 s each, of four 3.0 s, of eight 3.3 s.
 CLIPS_AT_ONCE, CLIPS_AT_ONCE_ON_CPU = 32, 2
-GUIDED = "guidance_"  # and the scale: the model with another one than sample's
+GUIDED = "guidance_"  # and the scale, in all stages: the model with another one than its own
 
 
 class Bands:
     """The bands of one evaluation, made when asked for and kept in its report folder.
 
-    separated: a songs folder with the same songs, their vocals as a separator found them in the mixtures.
+    separated: a songs folder with the same songs, their vocals as a separator found them in the mixtures; only: names
+    of systems, the others are left out. Raises InputError where there is none of such a name.
     """
 
     def __init__(
@@ -80,6 +80,7 @@ class Bands:
         library: Library,
         separated: Path | None = None,
         guidance_scales: Sequence[float] = (),
+        only: Sequence[str] | None = None,
     ) -> None:
         self._report, self._songs, self._protocol = report, songs, protocol
         self._accompanist, self._library = accompanist, library
@@ -100,7 +101,10 @@ class Bands:
         }
         if separated is None:
             del makers["model_separated"]
-        self._makers = makers | {f"{GUIDED}{w:g}": partial(self._generated, scale=w) for w in guidance_scales}
+        makers |= {f"{GUIDED}{w:g}": partial(self._generated, scale=w) for w in guidance_scales}
+        if unknown := [name for name in only or () if name not in makers]:
+            raise InputError(f"no system is called {', '.join(unknown)}; expected some of {', '.join(makers)}")
+        self._makers = {name: make for name, make in makers.items() if only is None or name in only}
 
     @property
     def systems(self) -> list[str]:
@@ -133,20 +137,22 @@ class Bands:
         return codec.decode(codec.encode(self._truth(clip)[None])[..., :books])[0]
 
     def _generated(
-        self, clip: Clip, scale: float = GUIDANCE_SCALE, books: int | None = None, songs: Path | None = None
+        self, clip: Clip, scale: float | None = None, books: int | None = None, songs: Path | None = None
     ) -> np.ndarray:
         tokens = self._tokens(clip, scale, songs or self._songs)
         return self._accompanist.codec.decode(tokens[None, :, :books])[0]
 
-    def _tokens(self, clip: Clip, scale: float, songs: Path) -> np.ndarray:
-        """int32 [F, K]; where they have to be generated, together with those of the next clips, which is faster."""
-        folder = self._report / "tokens" / (f"{GUIDED}{scale:g}" + ("" if songs == self._songs else "_separated"))
+    def _tokens(self, clip: Clip, scale: float | None, songs: Path) -> np.ndarray:
+        """int32 [F, K], with the model's own guidance or with another scale. Where they have to be generated, those of
+        the next clips are too: together is faster."""
+        name = "model" if scale is None else f"{GUIDED}{scale:g}"
+        folder = self._report / "tokens" / (name + ("" if songs == self._songs else "_separated"))
         if not _tokens_file(folder, clip).exists():
             clips = self._protocol.clips[self._protocol.clips.index(clip) :]
             waiting = [c for c in clips if not _tokens_file(folder, c).exists()]
             at_once = self._accompanist.fitting(
                 CLIPS_AT_ONCE_ON_CPU if jax.default_backend() == "cpu" else CLIPS_AT_ONCE,
-                sampling=Sampling(guidance_scale=scale),
+                sampling=self._sampling(scale),
                 skip_fine=False,
                 vocal_shape=self._vocal(songs, clip)[None].shape,
                 sample_rate_hz=CODEC_SAMPLE_RATE_HZ,
@@ -157,13 +163,17 @@ class Bands:
             self._generate([clip], scale, songs, folder)
         return np.load(_tokens_file(folder, clip), allow_pickle=False)
 
-    def _generate(self, clips: Sequence[Clip], scale: float, songs: Path, folder: Path) -> None:
+    def _sampling(self, scale: float | None) -> dict[str, Sampling]:
+        own = self._accompanist.sampling
+        return own if scale is None else {name: s._replace(guidance_scale=scale) for name, s in own.items()}
+
+    def _generate(self, clips: Sequence[Clip], scale: float | None, songs: Path, folder: Path) -> None:
         tokens = self._accompanist.tokens_of_each(
             [self._vocal(songs, clip)[None] for clip in clips],
             CODEC_SAMPLE_RATE_HZ,
             num_cells(CLIP_SAMPLES, CODEC_SAMPLE_RATE_HZ),
             seeds=[self._protocol.seed_of(clip) for clip in clips],
-            sampling=Sampling(guidance_scale=scale),
+            sampling=self._sampling(scale),
         )
         folder.mkdir(parents=True, exist_ok=True)
         for clip, found in zip(clips, tokens, strict=True):

@@ -96,6 +96,20 @@ def test_records_are_what_the_tokenizers_make_of_each_song(whole, songs, tokeniz
         np.testing.assert_array_equal(record["acoustic"], codec.encode(heard.acoustic[None])[0])
 
 
+def test_vocals_of_the_training_split_are_augmented_if_asked_for_and_nothing_else(whole, songs, tokenizers, tmp_path):
+    extract(songs, tokenizers, tmp_path / "tokens", "--workers", 1, "--augment-vocals")
+    semantic = load_semantic(tokenizers / "semantic")
+    for split in ("train", "validation"):
+        plain, augmented = (records.TokenRecords(out, split) for out in (whole, tmp_path / "tokens"))
+        for k in range(len(plain)):
+            assert plain[k]["id"] == augmented[k]["id"]
+            for name in ("instrumental_semantic", "acoustic"):
+                np.testing.assert_array_equal(plain[k][name], augmented[k][name])
+            seed = extraction.song_seed(3, split, plain[k]["id"])
+            heard = extraction.hear(songs / split / plain[k]["id"], 24_000, 0.01, seed, augmented=split == "train")
+            np.testing.assert_array_equal(augmented[k]["vocal_semantic"], semantic.encode(heard.vocal))
+
+
 def test_what_the_set_holds_is_counted(whole):
     statistics = records.read_tokens_json(whole)["made_by"]["statistics"]
     assert statistics["train"]["songs"] == 7 and statistics["train"]["rejected_by_reason"] == {"damaged": 1}

@@ -294,7 +294,9 @@ def test_tpu_that_is_preempted_is_asked_for_again(monkeypatch, cloud):
     code, calls = supervised(monkeypatch, cloud, program, preempt)
     assert code == 0
     assert num_starts(cloud) == [2, 2]
-    assert (calls.count("create"), calls.count("scp"), calls.count("delete")) == (2, 2, 2)
+    assert (calls.count("create"), calls.count("delete")) == (2, 2)
+    # Between the workers' end and the node's a watcher may look, and copy to what is about to go.
+    assert calls.count("scp") in (2, 3)
     assert calls[-1] == "delete"
 
 

@@ -174,6 +174,20 @@ def test_no_more_clips_at_once_than_memory_has_room_for(report, songs, tiny_mode
     assert at_once == [1]
 
 
+def test_systems_are_left_out_by_name_and_unknown_names_refused(report, songs, tiny_model):
+    protocol, accompanist = read_protocol(report[0] / "protocol.json"), Accompanist.load(str(tiny_model))
+    made = partial(Bands, report[0], songs, protocol, accompanist, Library(()), guidance_scales=[5.0])
+    assert made(only=["guidance_5", "truth"]).systems == ["truth", "guidance_5"]
+    with pytest.raises(InputError, match="no system is called triangle; expected some of truth, codec8"):
+        made(only=["truth", "triangle"])
+
+
+def test_some_systems_alone_make_a_report(run, tmp_path):
+    document = run(tmp_path / "report", "--systems", "truth", "random")
+    assert list(document["systems"]) == ["truth", "random"]
+    assert "The model less the others" not in (tmp_path / "report" / "index.html").read_text()
+
+
 def test_the_files_for_programs_agree_with_the_report(report):
     out, document = report
     with (out / "table.csv").open() as file:

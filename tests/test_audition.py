@@ -15,6 +15,7 @@ from hafm_jax import decode, records
 from hafm_jax.audio.codecs import load_codec
 from hafm_jax.audition import SONGS, Audition
 from hafm_jax.errors import InputError
+from hafm_jax.sampling import Sampling
 from hafm_jax.streams import STAGES, STREAMS, tokens_of
 
 WINDOW_CELLS = 3
@@ -27,7 +28,7 @@ def token_set(directory: Path, lengths_cells: list[int]) -> records.TokenRecords
 
 
 def training(tokenizers: Path | str, seed: int = 0) -> ConfigDict:
-    return ConfigDict({"tokenizers": str(tokenizers), "seed": seed})
+    return ConfigDict({"tokenizers": str(tokenizers), "seed": seed, "sampling": Sampling()._asdict()})
 
 
 @pytest.mark.parametrize("stage", ["coarse", "fine"])

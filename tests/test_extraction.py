@@ -203,13 +203,14 @@ def test_a_unit_is_done_when_its_shard_is_there_too(monkeypatch, tmp_path, songs
 
 def open_shards(out: Path) -> Iterator[tuple[int, Path]]:
     """(process, file) of each shard that is being written."""
-    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            path = descriptor.readlink()
-        except OSError:  # it was closed meanwhile
+            paths = [descriptor.readlink() for descriptor in (process / "fd").iterdir()]
+        except OSError:  # it has ended or closed a file meanwhile, and is looked at again
             continue
-        if path.parent == out / ".units" and re.fullmatch(r"\.\w+-\d+-of-\d+\.\w+\.tmp", path.name):
-            yield int(descriptor.parts[2]), path
+        for path in paths:
+            if path.parent == out / ".units" and re.fullmatch(r"\.\w+-\d+-of-\d+\.\w+\.tmp", path.name):
+                yield int(process.name), path
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")

@@ -22,6 +22,7 @@ import math
 import platform
 import shutil
 import time
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -254,6 +255,18 @@ def train(
 
     `workdir` gets checkpoints and metrics.jsonl; where it holds an unfinished run, that one goes on, to the same end.
     """
+    start_workdir(workdir, recipe, clips)
+    with closing(Checkpoints(workdir, keep=1)) as checkpoints:  # interrupted, it waits for what is being written
+        return _train(clips, config, recipe, workdir, checkpoints)
+
+
+def _train(
+    clips: list[np.ndarray],
+    config: spectral.SpectralConfig,
+    recipe: Recipe,
+    workdir: Path,
+    checkpoints: Checkpoints,
+) -> tuple[dict, dict[str, Any]]:
     samples = max(1, round(recipe.seconds * config.frame_rate_hz)) * config.hop
     frames = recipe.batch_size * samples // config.hop
     params = jax.jit(spectral.init, static_argnums=0)(config, jax.random.key(recipe.seed))
@@ -269,8 +282,6 @@ def train(
     )
     state = {"params": params, "optimiser": optimiser.init(params), "books": books}
     key = jax.random.key(recipe.seed + 1)
-    start_workdir(workdir, recipe, clips)
-    checkpoints = Checkpoints(workdir, keep=1)
     first_step = checkpoints.latest() or 0
     if first_step:
         state = checkpoints.restore(first_step, state)
@@ -319,7 +330,6 @@ def train(
         # Before the codebooks start, the latents that they will start from are in no checkpoint.
         if quantised and done % CHECKPOINT_EVERY_STEPS == 0:
             checkpoints.save(done, state)
-    checkpoints.close()
     facts = {
         **asdict(recipe),
         "unquantised_steps": unquantised,

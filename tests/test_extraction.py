@@ -175,6 +175,7 @@ def test_killed_it_goes_on_and_makes_the_same_bytes(whole, songs, tokenizers, tm
     assert content(out) == content(whole) and not (out / ".units").exists()
 
 
+@pytest.mark.slow
 def test_processes_and_parts_make_the_same_bytes_as_one(whole, songs, tokenizers, tmp_path):
     out = tmp_path / "tokens"
     said = extract(songs, tokenizers, out, "--part", "1/2", "--workers", 2)
@@ -213,6 +214,7 @@ def open_shards(out: Path) -> Iterator[tuple[int, Path]]:
                 yield int(process.name), path
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
 def test_a_ray_cluster_that_loses_a_worker_makes_the_same_bytes(whole, songs, tokenizers, tmp_path, ray_cluster):
     out = tmp_path / "tokens"

@@ -177,6 +177,7 @@ def test_two_processes_train_as_one(whole, whole_of_two):
     np.testing.assert_allclose(list(found.values()), list(expected.values()), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_two_processes_end_at_the_same_step_and_go_on(token_set, whole_of_two, tmp_path):
     processes = start_two(token_set, tmp_path, "--config.mesh.fsdp=2")
     wait_for_step(tmp_path, 7, *processes)

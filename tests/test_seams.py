@@ -20,6 +20,8 @@ from hafm_jax.streams import CELLS_PER_S, CODEC_SAMPLE_RATE_HZ, STAGES
 SECONDS, SONGS = 16, 3
 CELLS = SECONDS * CELLS_PER_S
 KEYS = jax.random.split(jax.random.key(0), SONGS)
+pytestmark = pytest.mark.slow  # whole songs, drawn and looked at several times
+
 UNGUIDED, DEFAULT = Sampling(guidance_scale=1.0), Sampling()
 CASES = [(UNGUIDED, "semantic"), (UNGUIDED, "coarse"), *((DEFAULT, name) for name in STAGES)]
 FLUX_FRAMES = 3  # of the codec, 40 ms, before and after: one frame alone changes much anywhere

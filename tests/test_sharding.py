@@ -23,6 +23,7 @@ from hafm_jax.streams import STAGES
 
 
 # `left` of one device's memory: embeddings and heads are gathered, and XLA sums gradients whole on CPUs.
+@pytest.mark.slow
 @pytest.mark.parametrize("stage, position, parts, left", [("semantic", "index", 1, 0.25), ("coarse", "clock", 2, 0.4)])
 def test_any_mesh_computes_the_same(stage, position, parts, left, tmp_path):
     command = [sys.executable, "tests/sharded_steps.py", stage, position, str(parts), str(tmp_path)]

@@ -217,6 +217,7 @@ def test_batches_are_a_function_of_seed_and_step():
     assert not np.array_equal(first, training().make_batch(clips, recipe, 800, 4))
 
 
+@pytest.mark.slow
 def test_short_training_learns_uses_codes_and_goes_on_bit_for_bit(tmp_path, monkeypatch):
     monkeypatch.setattr(training(), "LOG_EVERY_STEPS", 20)
     monkeypatch.setattr(training(), "CHECKPOINT_EVERY_STEPS", 40)

@@ -86,6 +86,7 @@ def token_sets(tmp_path_factory) -> list[Path]:
     return directories
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_goes_on_when_started_again(token_sets, tmp_path):
     workdir = tmp_path / "run"
     mixture = ["--data", f"{token_sets[0]}=2", "--data", f"{token_sets[1]}=1", "--workdir", workdir]

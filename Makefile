@@ -55,7 +55,7 @@ overfit: $(VENV)/.dev
 	$(BIN)/python -m hafm_jax.train --config configs/overfit.py --data $(OVERFIT)/tokens --workdir $(OVERFIT)/coarse
 	@echo "the band as learnt and as it is: $(OVERFIT)/coarse/sounds/generated-0-200.wav and song-0-200.wav"
 
-# The demo model among anchors and baselines, on 64 clips of songs that it has never heard. A quarter of an hour.
+# The demo model among anchors and baselines, on 64 clips of songs that it has never heard. Ten minutes.
 EVALUATION := build/evaluation
 evaluate: $(VENV)/.dev
 	$(BIN)/python tokenize/synthesize_songs.py --out $(EVALUATION)/songs --num-songs 512 --num-validation 0 --num-test 128 --seconds 20 --seed 0

@@ -45,7 +45,7 @@ MEASURES = ("beat_f", "onset_f", "lag_strength", "chroma_chords", "key_score", "
 Notes = list[dict[str, Any]]  # of song.json: start_s, end_s, midi
 
 
-def hz(midi: float) -> float:
+def hz(midi: float | np.ndarray) -> float | np.ndarray:
     return 440.0 * 2 ** ((midi - 69) / 12)
 
 
@@ -103,7 +103,7 @@ def tone(notes: Notes, glide_s: float, harmonics: tuple[float, ...], breath: flo
         ]
 
     at_s = np.arange(int(CLIP_S * RATE_HZ)) / RATE_HZ
-    f_hz = np.interp(at_s, t_s, 440.0 * 2 ** ((smooth(midi, glide_s) - 69) / 12 + octaves))
+    f_hz = np.interp(at_s, t_s, hz(smooth(midi, glide_s) + 12 * octaves))
     turns = 2 * np.pi * np.cumsum(f_hz) / RATE_HZ
     sound = sum(a * np.sin(k * turns) for k, a in enumerate(harmonics, 1))
     sound = sound + breath * np.random.default_rng(0).standard_normal(len(at_s))

@@ -33,13 +33,13 @@ def _number(kind: type, low: float, high: float):
     return parse
 
 
-def _by_stage(parse, names: tuple[str, ...]):
+def _by_stage(parse):
     """An argparse type for one of several values: VALUE, or STAGE=VALUE -> (stage or None for all, value)."""
 
     def parse_one(text: str):
         stage, equals, value = text.rpartition("=")
-        if equals and stage not in names:
-            raise argparse.ArgumentTypeError(f"found stage {stage!r}, expected one of {', '.join(names)}")
+        if equals and stage not in STAGE_NAMES:
+            raise argparse.ArgumentTypeError(f"found stage {stage!r}, expected one of {', '.join(STAGE_NAMES)}")
         return stage or None, parse(value)
 
     return parse_one
@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
         ("top-k", int, 0, 10**6, "draw among the k likeliest tokens; 0 is off"),
         ("top-p", float, 1e-6, 1, "draw among the likeliest tokens that hold this share of the probability; 1 is off"),
     ):
-        parse = _by_stage(_number(kind, low, high), STAGE_NAMES)
+        parse = _by_stage(_number(kind, low, high))
         how.add_argument(f"--{name}", type=parse, nargs="+", default=[], metavar="[STAGE=]X", help=text)
     add("--seconds", type=_number(float, 0.04, math.inf), help="only the voice's first seconds (default: all of it)")
     add(
@@ -147,7 +147,7 @@ def accompany(arguments: argparse.Namespace, progress: Progress, written: list[P
     sampling = dict(accompanist.sampling)
     for name in Sampling._fields:
         for stage, value in getattr(arguments, name):
-            for one in [stage] if stage else STAGE_NAMES:
+            for one in [stage] if stage else sampling:
                 sampling[one] = sampling[one]._replace(**{name: value})
     loaded_s = time.monotonic()
     if reason := kernels.load():

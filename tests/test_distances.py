@@ -62,4 +62,4 @@ def test_adherence_falls_when_songs_are_swapped(songs):
     sets = mixes(reference, 0), mixes(reference, SONGS)
     true, half, none = (adherence(mixes(others, swapped), *sets).score for swapped in (0, SONGS // 2, SONGS))
     assert true > half + 0.02 > none + 0.04
-    assert true > none + 0.2
+    assert true > none + 0.1

@@ -187,6 +187,21 @@ def test_melody_fits_its_chords_and_its_singer(songs):
         assert len(on_beat) > 3 and all(on_beat)
 
 
+def test_melody_tells_its_chords(songs):
+    """Of the notes on a chord's beats the first is nearly always its root; of any chord tone it would be a third."""
+    root_first = []
+    for song in songs:
+        for chord in song.info["chords"]:
+            told = [
+                note["midi"] % 12
+                for note in song.info["melody"]
+                if chord["start_s"] - 1e-4 <= note["start_s"] < chord["end_s"] - 1e-4
+                and min(abs(note["start_s"] - beat) for beat in song.info["beats_s"]) < 1e-4
+            ]
+            root_first += [told[0] == chord["pitch_classes"][0]] if told else []
+    assert len(root_first) > 15 and np.mean(root_first) > 0.7
+
+
 def test_drum_onsets_are_on_the_grid():
     """Loud onsets stand on sixteenths of the beat, and most of the sound's rise is at the beats, not between them."""
     hop, checked = 120, 0
@@ -244,7 +259,8 @@ def test_tables_are_whole():
         for feel, rows in tables.items():
             for row in itertools.chain.from_iterable(r.values() if isinstance(r, dict) else [r] for r in rows.values()):
                 assert len(row) in (patterns.FEELS[feel].slots_per_bar, 2 * patterns.FEELS[feel].slots_per_bar)
-    assert set(patterns.CHORD_INSTRUMENTS) | set(patterns.BASS_INSTRUMENTS) == set(instruments.TIMBRES)
+    played = {*patterns.CHORD_INSTRUMENTS, *patterns.BASS_INSTRUMENTS, *patterns.LEAD_INSTRUMENTS}
+    assert played == set(instruments.TIMBRES)
     kit = instruments.drum_kit(np.random.default_rng(0), RATE_HZ)
     used = {drum for feel in patterns.DRUM_PATTERNS.values() for rows in feel.values() for drum in rows}
     assert used | {"tom", "crash"} == set(kit)

@@ -1,15 +1,17 @@
 """Writes songs as scores: key, tempo, beats, chords, a melody for one singer and parts for a small band. No sound here.
 
-A song is made so that its accompaniment can be heard from its melody: chord tones stand on the beats, scale tones
-pass between them, all onsets lie on the eighth-note grid, and the band plays the chords that the melody was written
-over. What cannot be heard from a melody (instruments, patterns, balance) is drawn at random once per song.
+A song is made so that its accompaniment can be heard from its melody: chord tones stand on the beats, those that tell
+the chord first, scale tones pass between them, all onsets lie on the eighth-note grid, and the band plays the chords
+that the melody was written over. What cannot be heard from a melody (instruments, patterns, balance) is drawn at random
+once per song.
 
 Time is counted in slots (eighth notes) from the first downbeat; `Score.time_s` turns slots into seconds.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import itertools
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -22,6 +24,8 @@ from hafm_jax.audio.patterns import (
     FEEL_WEIGHTS,
     FEELS,
     HELD_INSTRUMENTS,
+    LEAD_INSTRUMENTS,
+    LEAD_ROLES,
     NUMERALS,
     PROGRESSIONS,
     QUALITIES,
@@ -29,6 +33,10 @@ from hafm_jax.audio.patterns import (
     TONICS,
     Feel,
 )
+
+# Ours: how much sooner than another tone of a chord its root is sung, and then its third. A classifier that sees all of
+# a song's melody finds 69 % of the chords with 4, for root and third alike on bars and ends, and 89 % with this.
+TELLING_WEIGHT = 30.0
 
 
 @dataclass(frozen=True)
@@ -176,8 +184,9 @@ def _phrase_rhythm(rng: np.random.Generator, feel: Feel, num_slots: int) -> list
 
 
 def _phrase_pitches(rng: np.random.Generator, score: Score, rhythm: list, low: int, high: int) -> list[int]:
-    """MIDI numbers: chord tones on the beats and on long notes first, then scale steps between them."""
-    per_beat, bar = score.feel.slots_per_beat, score.feel.slots_per_bar
+    """MIDI numbers: chord tones on the beats and on long notes first, each chord's root and third before its other
+    tones; then scale steps between them."""
+    per_beat = score.feel.slots_per_beat
     scale = {(score.tonic + step) % 12 for step in SCALES[score.mode]}
     middle = (low + high) / 2
     span = np.arange(low, high + 1)
@@ -187,15 +196,20 @@ def _phrase_pitches(rng: np.random.Generator, score: Score, rhythm: list, low: i
     ]
     midis: list[int] = [0] * len(rhythm)
     previous = middle + rng.normal(0, 3)
+    previous_chord, untold = None, []
     for i, (slot, _) in enumerate(rhythm):
         if not strong[i]:
             continue
-        tones = score.chord_at(slot).pitch_classes
-        weight = np.isin(span % 12, tones) * np.exp(-np.abs(span - previous) / 3.0 - ((span - middle) / 7.0) ** 2)
+        chord = score.chord_at(slot)
+        weight = np.isin(span % 12, chord.pitch_classes).astype(np.float64)
+        weight *= np.exp(-np.abs(span - previous) / 3.0 - ((span - middle) / 7.0) ** 2)
         weight *= np.where(span == previous, 0.5, 1.0)
-        if slot % bar == 0 or i == len(rhythm) - 1:  # root and third tell the chord best
-            weight *= np.where(np.isin(span % 12, tones[:2]), 2.0, 1.0)
+        if chord is not previous_chord:
+            previous_chord, untold = chord, list(chord.pitch_classes[:2])
+        if untold:
+            weight *= np.where(span % 12 == untold[0], TELLING_WEIGHT, 1.0)
         previous = midis[i] = int(rng.choice(span, p=weight / weight.sum()))
+        untold = [tone for tone in untold if tone != previous % 12]
     for i, (slot, _) in enumerate(rhythm):
         if strong[i]:
             continue
@@ -228,6 +242,8 @@ def _write_band(score: Score, rng: np.random.Generator, num_bars: int) -> None:
         _write_chords(score, rng, instrument, str(rng.choice(names)), num_bars)
     if rng.random() < 0.82:
         _write_drums(score, rng, str(rng.choice(list(DRUM_PATTERNS[feel]))), num_bars)
+    if rng.random() < 0.4:
+        _write_lead(score, rng, str(rng.choice(LEAD_INSTRUMENTS)), str(rng.choice(LEAD_ROLES)))
 
 
 def _rows(row: str, slots_per_bar: int) -> list[tuple[float, float, str]]:
@@ -276,6 +292,27 @@ def _write_chords(score: Score, rng: np.random.Generator, instrument: str, patte
             for i, midi in enumerate(picked):
                 times = score.time_s(start + slot) + i * strum_s, score.time_s(start + slot + 0.97 * ring)
                 notes.append(Note(*times, midi, accent))
+
+
+def _write_lead(score: Score, rng: np.random.Generator, instrument: str, role: str) -> None:
+    """A tune between C4 and B5: the singer's own, or chord tones by steps of a slot while the singer rests."""
+    score.patterns[instrument] = role
+    notes = score.parts[instrument] = []
+    if role == "doubles":
+        octaves = 12 * max(0, -((score.melody[0].midi - 60) // 12))
+        notes.extend(replace(note, midi=note.midi + octaves, velocity=0.8 * note.velocity) for note in score.melody)
+        return
+    slots = np.array([score.time_s(slot) for slot in range(score.chords[-1].end_slot)])
+    midi = 67.0
+    for sung, following in itertools.pairwise(score.melody):
+        free = np.flatnonzero((slots > sung.end_s + 0.1) & (slots < following.start_s - 0.1))
+        if sung.phrase == following.phrase or len(free) < 3:
+            continue
+        for slot in free[:-1]:
+            tones = np.array([m for m in range(60, 84) if m % 12 in score.chord_at(slot).pitch_classes])
+            weight = np.exp(-np.abs(tones - midi) / 3.0) * (tones != midi)
+            midi = float(rng.choice(tones, p=weight / weight.sum()))
+            notes.append(Note(slots[slot], slots[slot] + 0.9 * (slots[slot + 1] - slots[slot]), int(midi), 0.8))
 
 
 def _write_drums(score: Score, rng: np.random.Generator, pattern: str, num_bars: int) -> None:

@@ -17,6 +17,7 @@ from hafm_jax.audio.composition import Note
 
 CONTROL_RATE_HZ = 200  # ours: pitch, level and formants of the singer move at this rate
 NUM_FORMANTS = 5
+ARTICULATIONS = {"sung": 0.88, "hummed": 0.07, "whistled": 0.05}  # ours: their share of the songs
 
 # F1 to F3 of men, Hz: Peterson & Barney 1952, table II. F4 and F5 are ours: a neutral tract's, lowered as singers do.
 VOWELS_HZ = {
@@ -49,9 +50,12 @@ VOICES = {
     v.name: v
     for v in (
         Voice("bass", (42, 60), 0.95),
+        Voice("baritone", (45, 63), 0.98),
         Voice("tenor", (49, 67), 1.02),
         Voice("alto", (55, 73), 1.12),
+        Voice("mezzo", (57, 75), 1.15),
         Voice("soprano", (60, 78), 1.19),
+        Voice("child", (60, 76), 1.30),
     )
 }
 
@@ -92,6 +96,11 @@ TIMBRES = {  # all ours, tuned by ear and by spectrogram
     "organ": Timbre((1.0, 0.7, 0.5, 0.35, 0.0, 0.2, 0.0, 0.15), 0.0, 0.0, 0.012, 0.04, held=True, detune_cents=2.0),
     "pad": Timbre(_power(1.7, 10), 0.0, 0.0, 0.18, 0.25, held=True, detune_cents=9.0),
     "strings": Timbre(_power(1.2, 18), 0.0, 0.0, 0.09, 0.15, held=True, detune_cents=7.0),
+    "flute": Timbre((1.0, 0.35, 0.12, 0.06, 0.02), 0.0, 0.0, 0.05, 0.08, held=True),
+    "violin": Timbre(_power(1.1, 16), 0.0, 0.0, 0.06, 0.10, held=True, detune_cents=4.0),
+    "synth_lead": Timbre(_power(1.0, 18, odd=0.4), 0.0, 0.0, 0.01, 0.06, held=True, detune_cents=5.0),
+    "brass": Timbre(_power(0.8, 14), 0.3, 0.1, 0.035, 0.06),
+    "music_box": Timbre((1.0, 0.0, 0.25, 0.0, 0.0, 0.1), 2.5, 0.8, 0.002, 0.10),
     "fingered_bass": Timbre(_power(1.3, 12), 1.0, 0.45, 0.004, 0.05),
     "synth_bass": Timbre(_power(1.1, 14, odd=0.5), 0.3, 0.25, 0.004, 0.04),
     "upright_bass": Timbre(_power(1.7, 10), 2.0, 0.6, 0.006, 0.06),
@@ -181,16 +190,24 @@ def drum_kit(rng: np.random.Generator, rate_hz: int) -> dict[str, np.ndarray]:
     return {name: (kit[name][1] * shot / np.abs(shot).max()).astype(np.float32) for name, shot in faded.items()}
 
 
-def sing(notes: list[Note], voice: Voice, rng: np.random.Generator, num_samples: int, rate_hz: int) -> np.ndarray:
-    """Sing the melody on changing vowels: float32 [S], unnormalised. Legato inside a phrase, silent between phrases."""
+def sing(
+    notes: list[Note], voice: Voice, articulation: str, rng: np.random.Generator, num_samples: int, rate_hz: int
+) -> np.ndarray:
+    """Sing the melody on changing vowels, hum or whistle it: float32 [S], unnormalised. Legato inside a phrase, silent
+    between phrases."""
     hop = rate_hz // CONTROL_RATE_HZ
     t_s = np.arange(num_samples // hop + 2) * (hop / rate_hz)  # [F]
     midi, level, formants, noise, consonants = _gestures(notes, voice, rng, t_s, rate_hz)
+    if articulation != "sung":
+        consonants = []
+        formants[:] = np.array(NASAL_HZ) * voice.formant_scale
     f0_hz = 440.0 * 2.0 ** ((midi - 69) / 12)
     # Above its first formant a singer opens the jaw: F1 follows the pitch (Sundberg 1975).
     formants[:, 0] = np.maximum(formants[:, 0], 1.05 * f0_hz)
 
     tilt = float(rng.uniform(1.15, 1.5))  # source and radiation together, harmonics k**-tilt; 1 is pressed, 2 is flutey
+    if articulation == "whistled":
+        tilt = 5.0  # next to nothing but the fundamental
     sample_s = np.arange(num_samples) / rate_hz
     f0_per_sample_hz = np.interp(sample_s, t_s, f0_hz)
     turns = np.cumsum(f0_per_sample_hz / rate_hz)
@@ -269,11 +286,15 @@ def _gestures(notes: list[Note], voice: Voice, rng: np.random.Generator, t_s: np
         elif not opens:
             level[before] *= 0.6
 
+    # Nobody sings in tune: an offset for the song, another for each note (ours, in semitones).
+    intonation = np.full(frames, rng.normal(0, 0.06))
+    for note in notes:
+        intonation[frame(note.start_s - 0.05) :] = rng.normal(0, 0.08)
     drift = _smooth(rng.normal(0, 1, frames), 41) * 6**0.5
     jitter = _smooth(rng.normal(0, 1, frames), 3)
     rate = rng.uniform(5.0, 6.3) * (1 + 0.04 * drift)  # Hz
     wave = np.sin(2 * np.pi * np.cumsum(rate) / CONTROL_RATE_HZ)
-    midi = _smooth(midi, 15) + _smooth(vibrato, 9) * wave + scoop + 0.05 * drift + 0.02 * jitter
+    midi = _smooth(midi + intonation, 15) + _smooth(vibrato, 9) * wave + scoop + 0.05 * drift + 0.02 * jitter
     level = (
         _smooth(level, 7) * (1 + 0.02 * _smooth(rng.normal(0, 1, frames), 3)) * (1 + 0.15 * _smooth(vibrato, 9) * wave)
     )

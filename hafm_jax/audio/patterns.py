@@ -55,6 +55,10 @@ PROGRESSIONS = {
         "I ii IV V7",
         "I I7 IV iv",
         "I IV Vsus4 V",
+        "I V ii IV",
+        "vi ii V7 I",
+        "IV I V vi",
+        "I vi ii7 V7",
     ),
     "minor": (
         "i bVI bIII bVII",
@@ -64,6 +68,8 @@ PROGRESSIONS = {
         "i bVI iv V7",
         "i bIII bVII bVI",
         "i iio V7 i",
+        "i v bVI bVII",
+        "bVI bVII i i",
     ),
     "dorian": ("i IV i IV", "i bVII IV i", "i7 IV7 i7 bVII", "i v IV i"),
 }
@@ -109,6 +115,9 @@ BASS_PATTERNS = {
         "octaves": "r.8.r.8.",
         "push": "r--r--5-",
         "quarters": "r-r-r-5-",
+        "bossa": "r--55--r",
+        "gallop": "r.rrr.rr",
+        "reggae": "..r-r35-",
     },
     "swing": {"walking": "r-3-5-a-", "two_beat": "r---5---", "bounce": "r-.rr-.5"},
     "waltz": {"one": "r-----", "one_three": "r---5-", "walk": "r-3-5-"},
@@ -124,6 +133,9 @@ CHORD_PATTERNS = {
         "arpeggio": "12324232",
         "sixteenths": "1232423212324232",
         "charleston": "x--x----",
+        "bossa": "x..x.x..",
+        "tresillo": "x--x--x-",
+        "broken": "1-2-3-4-",
     },
     "swing": {
         "sustain": "x-------",
@@ -144,6 +156,11 @@ DRUM_PATTERNS = {
         "sixteenths": {"kick": "x......x..x.....", "snare": "....x.......x...", "hat": "xoooxoooxoooxooo"},
         "half_time": {"kick": "x..o....", "snare": "....x...", "ride": "x.x.x.x."},
         "shaker": {"kick": "x...x...", "rim": "..x...x.", "shaker": "xoxoxoxo"},
+        "bossa": {"kick": "x..xx..x", "rim": "x..x..x.", "shaker": "xoxoxoxo"},
+        "one_drop": {"kick": "....x...", "rim": "....x...", "hat": "x.xox.xo"},
+        "backbeat": {"kick": "x.x.x.x.", "snare": "..x...x.", "hat": "xxxxxxxx"},
+        "breakbeat": {"kick": "x...x.....x.....", "snare": "....x..o.o..x...", "hat": "x.x.x.x.x.x.x.x."},
+        "train": {"kick": "x...x...", "snare": "oxoooxoo"},
     },
     "swing": {
         "ride": {"kick": "x...o...", "hat": "..x...x.", "ride": "x.xox.xo"},
@@ -171,3 +188,5 @@ CHORD_INSTRUMENTS = (
     *HELD_INSTRUMENTS,
 )
 BASS_INSTRUMENTS = ("fingered_bass", "synth_bass", "upright_bass")
+LEAD_INSTRUMENTS = ("flute", "violin", "synth_lead", "brass", "music_box")
+LEAD_ROLES = ("doubles", "answers")  # plays what is sung, or fills the singer's rests

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from hafm_jax.audio.composition import Note, Score, compose
-from hafm_jax.audio.instruments import TIMBRES, VOICES, Timbre, drum_kit, render_note, sing
+from hafm_jax.audio.instruments import ARTICULATIONS, TIMBRES, VOICES, Timbre, drum_kit, render_note, sing
 from hafm_jax.audio.patterns import BASS_INSTRUMENTS, TONICS
 
 SPLITS = ("train", "validation", "test")
@@ -66,18 +66,19 @@ def synthesize_song(seed: int, seconds: float, sample_rate_hz: int = 24_000) -> 
         if note.start_s < seconds - SHORTEST_NOTE_S
     ]
     level_rng, reverb_rng = rng.spawn(2)
+    articulation = str(voice_rng.choice(list(ARTICULATIONS), p=list(ARTICULATIONS.values())))
     reverb = _reverb_response(reverb_rng, sample_rate_hz)
     vocal_wet, band_wet = np.float32(level_rng.uniform((0.0, 0.05), (0.12, 0.25)))
     vocal_rms, band_rms = RMS * 10 ** (level_rng.uniform(-1.5, 1.5, 2) / 20)
 
-    vocals = sing(score.melody, voice, voice_rng, num_samples, sample_rate_hz)
+    vocals = sing(score.melody, voice, articulation, voice_rng, num_samples, sample_rate_hz)
     vocals = _finish(vocals, reverb * vocal_wet, sample_rate_hz)
     vocals = _level(vocals, _sung(score.melody, num_samples, sample_rate_hz), vocal_rms)
 
     band = _render_band(score, band_rng, num_samples, sample_rate_hz)
     band = _finish(band, reverb * band_wet, sample_rate_hz)
     band = _level(band, slice(None), band_rms)
-    return Song(vocals, band, _describe(score, voice.name, seed, seconds, sample_rate_hz))
+    return Song(vocals, band, _describe(score, voice.name, articulation, seed, seconds, sample_rate_hz))
 
 
 def _render_band(score: Score, rng: np.random.Generator, num_samples: int, rate_hz: int) -> np.ndarray:
@@ -169,7 +170,7 @@ def _level(track: np.ndarray, where: np.ndarray | slice, rms: float) -> np.ndarr
     return track * np.float32(min(scale, PEAK / (np.abs(track).max() + 1e-9)))
 
 
-def _describe(score: Score, voice: str, seed: int, seconds: float, rate_hz: int) -> dict[str, Any]:
+def _describe(score: Score, voice: str, articulation: str, seed: int, seconds: float, rate_hz: int) -> dict[str, Any]:
     """What `song.json` holds: the truth about the song, times in seconds from its start."""
     feel = score.feel
     beats_s = [round(float(t), 6) for t in np.arange(score.first_downbeat_s, seconds, score.beat_s)]
@@ -193,6 +194,7 @@ def _describe(score: Score, voice: str, seed: int, seconds: float, rate_hz: int)
         ],
         "melody": [{"start_s": round(n.start_s, 6), "end_s": round(n.end_s, 6), "midi": n.midi} for n in score.melody],
         "voice": voice,
+        "articulation": articulation,
         "instruments": [*score.parts, *(["drums"] if score.drums else [])],
         "patterns": score.patterns,
     }

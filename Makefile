@@ -55,15 +55,16 @@ overfit: $(VENV)/.dev
 	$(BIN)/python -m hafm_jax.train --config configs/overfit.py --data $(OVERFIT)/tokens --workdir $(OVERFIT)/coarse
 	@echo "the band as learnt and as it is: $(OVERFIT)/coarse/sounds/generated-0-200.wav and song-0-200.wav"
 
-# The demo model among anchors and baselines, on 64 clips of songs that it has never heard. Ten minutes.
+# The demo model among anchors and baselines, on 104 clips of songs that it has never heard. Ten minutes.
 EVALUATION := build/evaluation
 evaluate: $(VENV)/.dev
 	$(BIN)/python tokenize/synthesize_songs.py --out $(EVALUATION)/songs --num-songs 512 --num-validation 0 --num-test 128 --seconds 20 --seed 0
-	$(BIN)/python -m hafm_jax.evaluate --songs $(EVALUATION)/songs --protocol configs/protocols/synthetic.json --clips 64 --guidance-scales 5 --out $(EVALUATION)/report
+	$(BIN)/python -m hafm_jax.evaluate --songs $(EVALUATION)/songs --protocol configs/protocols/synthetic.json --clips 104 --guidance-scales 5 --out $(EVALUATION)/report
 	@echo "open $(EVALUATION)/report/index.html"
 
-# The demo model from nothing, in an hour and a half. Interrupted, the same command goes on where it was. The allocator
-# keeps what it has, since XLA's steps on a CPU ask for the same memory again and again.
+# The demo model from nothing; `make -j2 demo-model` trains two stages at a time, each on a core, which is faster on two.
+# Interrupted, the same command goes on where it was. The allocator keeps what it has, since XLA's steps on a CPU ask for
+# the same memory again and again.
 DEMO := build/demo
 RUN := GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184 $(BIN)/python
 # XLA's fused reductions over the batch are slow on a CPU: without them a step of the coarse stage takes 0.78 s, not 0.93.
@@ -71,10 +72,11 @@ STAGE_FLAGS := XLA_FLAGS=--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_T
 
 demo-model: $(DEMO)/.semantic $(DEMO)/.coarse $(DEMO)/.fine
 	$(BIN)/python -m hafm_jax.export --workdir $(DEMO)/semantic $(DEMO)/coarse $(DEMO)/fine --tokenizers $(DEMO)/tokenizers --dtype float16 --out hafm_jax/demo \
-		--trained-on "made by this project's synthesiser, 20 s each; no recordings"
+		--trained-on "made by this project's synthesiser (make demo-model), 20 s each; no recordings" \
+		--limits "bands of the synthesiser's kind: bass, one or two chord instruments, drums and a lead, in one key and tempo. A voice should sing in time, in tune to A = 440 Hz, and the chords' roots on their beats, as the songs' melodies do; for other voices see benchmarks/results/voices.json."
 
 $(DEMO)/.songs: | $(VENV)/.dev
-	$(RUN) tokenize/synthesize_songs.py --out $(DEMO)/songs --num-songs 2000 --num-validation 64 --num-test 64 --seconds 20 --seed 0
+	$(RUN) tokenize/synthesize_songs.py --out $(DEMO)/songs --num-songs 3000 --num-validation 64 --num-test 128 --seconds 20 --seed 0
 	touch $@
 
 $(DEMO)/.kmeans: $(DEMO)/.songs
@@ -86,7 +88,7 @@ $(DEMO)/.codec: $(DEMO)/.songs
 	touch $@
 
 $(DEMO)/.tokens: $(DEMO)/.kmeans $(DEMO)/.codec
-	$(RUN) tokenize/extract_tokens.py --songs $(DEMO)/songs --tokenizers $(DEMO)/tokenizers --out $(DEMO)/tokens
+	$(RUN) tokenize/extract_tokens.py --songs $(DEMO)/songs --tokenizers $(DEMO)/tokenizers --augment-vocals --out $(DEMO)/tokens
 	touch $@
 
 $(DEMO)/.semantic $(DEMO)/.coarse $(DEMO)/.fine: $(DEMO)/.%: $(DEMO)/.tokens

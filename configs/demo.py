@@ -2,39 +2,53 @@
 
     make demo-model
 
-Measured on two cores of an AMD EPYC: semantic 12 minutes to a validation loss of 1.10 nats a token, coarse 27 to 6.17,
-fine 9 to 6.86, hardly below the 6.93 of chance.
-
+Sizes, batches and rates follow what the sweep of configs/scaling.py found at such budgets: small models that see much.
 Windows are shorter the finer the tokens (as AudioLM has it), so that a step stays cheap.
 """
+
+from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
 from configs.base import get_config as base_config
+from hafm_jax.sampling import Sampling
+from hafm_jax.scaling import rules
+from hafm_jax.sizes import find_size
 
-# ours: 10 s to hear the key and the metre, then less and less, since finer tokens depend on what is near
-WINDOW_CELLS = {"semantic": 250, "coarse": 64, "fine": 42}
-STEPS = {"semantic": 1_200, "coarse": 2_000, "fine": 700}  # ours: what an hour on two cores allows
+
+class Recipe(NamedTuple):
+    """Of one stage, all ours."""
+
+    size: str
+    window_cells: int  # 10 s to hear the key and the metre, then less, since finer tokens depend on what is near
+    batch_size: int
+    steps: int
+    sampling: Sampling  # of what was tried on validation songs, what keeps chords, beats and brightness
+
+
+RECIPES = {
+    "semantic": Recipe("96x3x3", 250, 16, 2_000, Sampling(guidance_scale=3.0, temperature=0.8)),
+    "coarse": Recipe("96x3x3", 50, 16, 3_200, Sampling(guidance_scale=1.5, temperature=1.0)),
+    "fine": Recipe("64x2x2", 25, 16, 800, Sampling(guidance_scale=1.0, temperature=0.0)),
+}
 
 
 def get_config(stage: str = "semantic") -> ConfigDict:
-    """`--config configs/demo.py:coarse` chooses the stage, and with it the window and the number of steps."""
+    """`--config configs/demo.py:coarse` chooses the stage, and with it the size, the window and the number of steps."""
+    recipe = RECIPES[stage]
     config = base_config()
     config.stage = stage
-    config.size = "demo"
-    config.window_cells = WINDOW_CELLS[stage]
+    config.update({name: getattr(recipe, name) for name in ("size", "window_cells", "batch_size", "steps")})
+    config.sampling.update(recipe.sampling._asdict())
     config.compute_dtype = "float32"  # bfloat16 is slower on CPUs
-
-    config.steps = STEPS[stage]
-    config.batch_size = 4
     config.remat = "none"
 
-    config.learning_rate = 1.5e-3
-    config.warmup_steps = 100
+    config.learning_rate = rules.learning_rate(find_size(recipe.size).d_model)
+    config.warmup_steps = round(rules.WARMUP_SHARE * recipe.steps)
 
     config.log_every = 10
-    config.eval_every = 400
-    config.eval_batches = 32
+    config.eval_every = 500
+    config.eval_batches = 8
     config.checkpoint_every = 250
 
     return config

@@ -1,4 +1,4 @@
-"""One song of 5 s learnt by heart, to tell whether training works on a machine: the coarse stage at the demo's size.
+"""One song of 5 s learnt by heart, to tell whether training works on a machine: a coarse stage of 2 M parameters.
 
     make overfit
 
@@ -19,9 +19,11 @@ from configs.demo import get_config as demo_config
 
 def get_config() -> ConfigDict:
     config = demo_config("coarse")
+    config.size = "demo"
     config.window_cells = 125  # all of the song: 5 s
     config.batch_size = 1
 
+    config.learning_rate = 1.5e-3
     config.steps = 200
     config.warmup_steps = 20
     config.weight_decay = 0.0  # nothing to hold the weights back

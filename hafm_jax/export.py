@@ -24,6 +24,8 @@ from hafm_jax.sizes import num_parameters
 from hafm_jax.step import init_state, stage_config
 from hafm_jax.streams import CELLS_PER_S, STAGES
 
+LIMITS = "a model plays what it was trained on; it was given nothing else."
+
 
 def load_run(workdir: Path) -> StageWeights:
     """The last checkpoint of a training run that can be read. Raises InputError where there is none."""
@@ -65,15 +67,14 @@ def codec_facts(codec: dict[str, Any]) -> str:
         )
     if found := codec.get("evaluation"):
         copies = [
-            f"{books} books copy at {found[f'{books}_books']['si_sdr_db']:.1f} dB SI-SDR and "
-            f"{found[f'{books}_books']['spectral_distance_db']:.2f} dB spectral distance"
+            f"{books} books copy at {found[f'{books}_books']['spectral_distance_db']:.2f} dB spectral distance"
             for books in (4, 8)
         ]
         facts += f"; on {found['songs']} validation songs {', '.join(copies)}"
     return facts
 
 
-def model_card(stages: dict[str, StageWeights], tokenizers: Path, trained_on: str) -> str:
+def model_card(stages: dict[str, StageWeights], tokenizers: Path, trained_on: str, limits: str) -> str:
     """README.md of the model directory: what it is, from which data, how long, how well."""
     rows = []
     for name, stage in stages.items():
@@ -112,7 +113,7 @@ Validation loss is in nats a token, in brackets by codebook.
 - Semantic tokens: `{semantic["features"]}`, {semantic["clusters"]} clusters.
 - Codec: `{codec["codec"]}`{codec_facts(codec)}.
 - What made each stands in `semantic/config.json` and `codec/config.json`, what made the stages in `config.json`.
-- A model plays what it was trained on; it was given nothing else.
+- Limits: {limits}
 """
 
 
@@ -132,6 +133,9 @@ def main() -> None:
     parser.add_argument(
         "--trained-on", default="", help='for the model card, what the songs are: "40 h of choir music, CC BY 4.0"'
     )
+    parser.add_argument(
+        "--limits", default=LIMITS, help="for the model card, what not to expect (default: %(default)s)"
+    )
     arguments = parser.parse_args()
 
     runs = {run.config.stage: run for run in map(load_run, arguments.workdir)}
@@ -141,7 +145,7 @@ def main() -> None:
     check_tokenizers(arguments.tokenizers)
     made = {f"the {name} run": run.facts["data"].get("tokenizers", {}) for name, run in stages.items()}
     provenance.check_made_by(arguments.tokenizers, made)
-    card = model_card(stages, arguments.tokenizers, arguments.trained_on)
+    card = model_card(stages, arguments.tokenizers, arguments.trained_on, arguments.limits)
     save_model(arguments.out, stages, arguments.tokenizers, card, arguments.dtype)
     size = sum(f.stat().st_size for f in arguments.out.rglob("*") if f.is_file())
     print(f"{arguments.out}: {size / 1e6:.1f} MB")

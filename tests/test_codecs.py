@@ -12,7 +12,9 @@ import pytest
 from hafm_jax.audio import codecs, spectral
 from hafm_jax.errors import InputError
 
-SMALL = spectral.SpectralConfig(encoder_channels=16, encoder_blocks=2, decoder_channels=16, decoder_blocks=2, latent=8)
+SMALL = spectral.SpectralConfig(
+    wide_channels=32, encoder_channels=16, encoder_blocks=2, decoder_channels=16, decoder_blocks=2, latent=8
+)
 
 
 @functools.cache
@@ -39,10 +41,9 @@ def test_chunks_give_what_the_whole_gives(frames):
     codes = codec.encode(audio)
     whole_codes = np.asarray(jax.jit(spectral.quantize)(small_params()["codebooks"], latents)[0])
     assert (codes == whole_codes).mean() > 0.99  # a tie may fall either way by rounding
-    quantised = spectral.dequantize(small_params()["codebooks"], codes)
-    whole = jax.jit(spectral.decode_latents, static_argnums=0)(SMALL, small_params(), quantised)
-    decoded = codec.decode(codes)
-    np.testing.assert_allclose(decoded, whole, atol=1e-4 * np.abs(whole).max())
+    whole, decoded = small_codec(200).decode(codes), codec.decode(codes)
+    # Rounding, grown by the rounds of the phases. A frame in the wrong place would be off by as much as the sound is.
+    np.testing.assert_allclose(decoded, whole, atol=0.02 * np.abs(whole).max())
 
 
 def test_bucket_sizes_do_not_matter():
@@ -50,7 +51,8 @@ def test_bucket_sizes_do_not_matter():
     first, second = small_codec(40), small_codec(25, 64)
     assert (first.encode(audio) == second.encode(audio)).mean() > 0.99
     codes = first.encode(audio)
-    np.testing.assert_allclose(first.decode(codes), second.decode(codes), atol=1e-5)
+    decoded = first.decode(codes)
+    np.testing.assert_allclose(second.decode(codes), decoded, atol=0.02 * np.abs(decoded).max())
 
 
 def test_shapes_ids_and_attributes():
@@ -97,7 +99,7 @@ def test_save_and_load_bit_for_bit(tmp_path):
     assert all(np.array_equal(a, b) and a.dtype == np.float32 for a, b in zip(loaded, given, strict=True))
     assert codec.config == SMALL
     audio = audio_of(20)
-    np.testing.assert_array_equal(codec.encode(audio), small_codec(150, 750).encode(audio))
+    np.testing.assert_array_equal(codec.encode(audio), small_codec(*codecs.CHUNK_FRAMES).encode(audio))
     document = codecs.read_config(tmp_path / "codec")
     assert document["codec"] == "spectral" and document["training"] == {"steps": 3} and document["num_codebooks"] == 8
     assert sorted(p.name for p in (tmp_path / "codec").iterdir()) == ["codec.safetensors", "config.json"]
@@ -119,6 +121,7 @@ def edit_config(directory, **changes):
         (lambda d: (d / "config.json").write_text("[]"), "expected a JSON object"),
         (lambda d: edit_config(d, codec="mp3"), "'mp3'"),
         (lambda d: edit_config(d, format_version=99), "format version 99"),
+        (lambda d: edit_config(d, format_version=1), "train the codec again"),
         (lambda d: edit_config(d, spectral={"colour": 1}), "no usable"),
         (lambda d: edit_config(d, spectral={"codebooks": 4}), "expected"),
         (lambda d: edit_config(d, spectral={"encoder_channels": 17}), "its config.json expects"),
@@ -154,7 +157,6 @@ def test_measure_counts_and_compares():
     codec = small_codec()
     figures, codes_in_use = codecs.measure(codec, [audio_of(20)[0], audio_of(31)[0]], (4, None))
     assert set(figures) == {4, None}
-    for lists in figures.values():
-        assert len(lists["si_sdr_db"]) == len(lists["spectral_distance_db"]) == 2
-        assert np.isfinite(lists["si_sdr_db"]).all() and min(lists["spectral_distance_db"]) >= 0
+    for distances in figures.values():
+        assert len(distances) == 2 and np.isfinite(distances).all() and min(distances) >= 0
     assert len(codes_in_use) == 8 and 1 <= max(codes_in_use) <= 51

@@ -20,7 +20,7 @@ from hafm_jax.pretrained import DEMO, load_model
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ
 
 NUM_SONGS = 32  # the coarse stage's margin is small: it takes so many to tell it from chance
-SECONDS = 10.24  # one window of the semantic stage, four of the coarse stage
+SECONDS = 10.0  # one window of the semantic stage, five of the coarse stage
 EXAMPLE = Path(__file__).parents[1] / "examples" / "vocal.wav"
 
 
@@ -53,7 +53,7 @@ def test_it_can_be_shipped():
     assert all(word in card for word in ("license: apache-2.0", "Trained on", "seed", "minutes", "validation loss"))
 
 
-@pytest.mark.parametrize(("name", "chance_share"), [("semantic", 0.25), ("coarse", 0.92)])
+@pytest.mark.parametrize(("name", "chance_share"), [("semantic", 0.25), ("coarse", 0.5)])
 def test_another_songs_vocal_makes_the_band_less_likely(records, name, chance_share, monkeypatch):
     fast = jax.jit(vocal_use._window_loss.__wrapped__, static_argnums=0, compiler_options=FULL_COMPILATION)
     monkeypatch.setattr(vocal_use, "_window_loss", fast)
@@ -65,9 +65,7 @@ def test_another_songs_vocal_makes_the_band_less_likely(records, name, chance_sh
 
 def test_the_codec_copies_songs_and_eight_books_beat_four(songs, codec):
     figures, codes_in_use = codecs.measure(codec, [song.instrumental for song in songs[:12]], (4, 8))
-    four, eight = ({name: np.mean(values) for name, values in figures[books].items()} for books in (4, 8))
-    assert eight["si_sdr_db"] > four["si_sdr_db"] > 0
-    assert eight["spectral_distance_db"] < four["spectral_distance_db"]
+    assert np.mean(figures[8]) < np.mean(figures[4]) < 4  # dB; of another song's copy it is three times as much
     assert min(codes_in_use) > codec.vocabulary // 4
 
 

@@ -23,8 +23,7 @@ TINY = spectral.SpectralConfig(
     window=320,
     hop=80,
     sample_rate_hz=6000,
-    phase_bins_in=40,
-    phase_bins_out=30,
+    wide_channels=64,
     encoder_channels=24,
     encoder_blocks=1,
     decoder_channels=24,
@@ -36,10 +35,9 @@ TINY = spectral.SpectralConfig(
 
 # Compiled as the product compiles them: op by op, every test would compile hundreds of tiny programs.
 encode_latents = jax.jit(spectral.encode_latents, static_argnums=0)
-decode_latents = jax.jit(spectral.decode_latents, static_argnums=0)
+decode_log_magnitudes = jax.jit(spectral.decode_log_magnitudes, static_argnums=0)
 quantize = jax.jit(spectral.quantize)
 spectral_distance_db = jax.jit(spectra.spectral_distance_db, static_argnums=2)
-si_sdr_db = jax.jit(spectra.si_sdr_db)
 
 
 def noise(seed: int, *shape: int, scale: float = 0.1) -> np.ndarray:
@@ -73,28 +71,11 @@ def test_stft_matches_scipy():
     np.testing.assert_allclose(found, 2 * expected.T, atol=2e-6)
 
 
-@settings(max_examples=12)
-@given(frames=st.sampled_from([1, 2, 5, 9]), overlap=st.sampled_from([2, 4]), seed=st.integers(0, 99))
-def test_istft_inverts_stft_up_to_the_edges(frames, overlap, seed):
-    audio = noise(seed, 2, frames * 64)
-    size = 64 * overlap
-    again = jax.jit(lambda x: spectra.istft(spectra.stft(x, size, 64), size, 64))(audio)
-    np.testing.assert_allclose(again, audio, atol=1e-5)
-
-
 def test_a_sine_peaks_at_its_amplitude():
     audio = 0.5 * np.sin(2 * np.pi * 1500 / 24000 * np.arange(320 * 30)).astype(np.float32)
     magnitude = np.abs(spectra.stft(audio[None], 1280, 320))[0, 10:20]
     assert magnitude.argmax(axis=1).tolist() == [80] * 10
     np.testing.assert_allclose(magnitude.max(axis=1), 0.5, rtol=1e-4)
-
-
-def test_istft_leaves_out_masked_frames():
-    audio = noise(1, 1, 64 * 12)
-    whole = spectra.stft(audio, 256, 64)
-    mask = jnp.asarray(np.pad(np.ones(12), (3, 4)), jnp.float32)[None]
-    chunk = jnp.pad(whole, ((0, 0), (3, 4), (0, 0)), constant_values=7.0)  # what lies outside must not matter
-    np.testing.assert_allclose(spectra.istft(chunk, 256, 64, mask)[:, 3 * 64 : 15 * 64], audio, atol=1e-6)
 
 
 def test_no_mel_band_is_empty():
@@ -109,22 +90,6 @@ def test_spectral_distance_is_the_gain_and_blind_to_polarity():
     assert float(spectral_distance_db(audio, audio, 24000)[0]) == 0
     assert float(spectral_distance_db(-audio, audio, 24000)[0]) < 1e-4
     assert float(spectral_distance_db(audio / 2, audio, 24000)[0]) == pytest.approx(6.02, abs=0.05)
-
-
-@settings(max_examples=20)
-@given(ratio_db=st.floats(-20, 30), gain=st.floats(0.3, 3), seed=st.integers(0, 99))
-def test_si_sdr_of_a_known_error(ratio_db, gain, seed):
-    reference, error = noise(seed, 2, 4000)
-    reference -= reference.mean()
-    error -= error.mean()
-    error -= reference * (error @ reference) / (reference @ reference)  # orthogonal: the ratio is then exact
-    error *= np.linalg.norm(reference) / np.linalg.norm(error) * 10 ** (-ratio_db / 20)
-    found = si_sdr_db(gain * (reference + error)[None], reference[None])[0]
-    assert float(found) == pytest.approx(ratio_db, abs=0.05)
-
-
-def test_si_sdr_of_silence_is_finite():
-    assert float(si_sdr_db(jnp.zeros((1, 100)), jnp.zeros((1, 100)))[0]) == 0
 
 
 @settings(max_examples=10)
@@ -145,7 +110,7 @@ def test_quantiser_matches_a_loop(seed, books):
 
 def test_default_codec_fits_its_budget_and_the_token_contract():
     config = spectral.SpectralConfig()
-    assert spectral.num_params(config) <= 2_300_000  # 4.6 MB in float16
+    assert spectral.num_params(config) <= 3_500_000  # 7 MB in float16
     assert (config.hop, config.frame_rate_hz, config.codebooks, config.vocabulary) == (320, 75, 8, 1024)
 
 
@@ -172,10 +137,19 @@ def test_decoder_sees_no_further_than_its_halo():
     latents = noise(5, 1, frames, 8, scale=1)
     other = latents.copy()
     other[:, at] *= -0.5
-    before, after = (decode_latents(TINY, tiny_params(), x)[0].reshape(frames, 80) for x in (latents, other))
+    before, after = (decode_log_magnitudes(TINY, tiny_params(), x)[0] for x in (latents, other))
     touched = np.abs(after - before).max(1) > 0
-    assert touched[at - TINY.decoder_halo + 1 : at + TINY.decoder_halo].all()
-    assert not touched[: at - TINY.decoder_halo].any() and not touched[at + TINY.decoder_halo + 1 :].any()
+    reach = slice(at - TINY.decoder_halo, at + TINY.decoder_halo + 1)
+    assert touched[reach].all() and touched.sum() == reach.stop - reach.start
+
+
+@settings(max_examples=10)
+@given(level=st.floats(1e-4, 1.0), seed=st.integers(0, 99))
+def test_magnitudes_of_their_logs(level, seed):
+    audio = noise(seed, 1, 80 * 12, scale=level)
+    logs = jax.jit(spectral.log_magnitudes, static_argnums=0)(TINY, audio)
+    expected = np.abs(spectra.stft(audio, TINY.window, TINY.hop))
+    np.testing.assert_allclose(spectral.magnitudes_of(logs), expected, atol=1e-6, rtol=1e-3)
 
 
 def test_kmeans_finds_separate_clusters():
@@ -236,7 +210,7 @@ def test_short_training_learns_uses_codes_and_goes_on_bit_for_bit(tmp_path, monk
     def distance_db(params: dict) -> float:
         audio = [clip.astype(np.float32) / 32767 for clip in clips]
         figures, _ = codecs.measure(codecs.SpectralCodec(TINY, params), audio, (TINY.codebooks,))
-        return np.mean(figures[TINY.codebooks]["spectral_distance_db"])
+        return np.mean(figures[TINY.codebooks])
 
     assert distance_db(params) < distance_db(tiny_params()) / 2
     assert min(facts["last_logged"]["codes_in_use"]) >= 6  # of 32; six clips sound different

@@ -37,7 +37,7 @@ from tqdm import tqdm
 from hafm_jax.atomic import write_bytes
 from hafm_jax.audio import codecs, spectral
 from hafm_jax.audio.files import read_audio, resample, song_folders, stem_file, to_mono
-from hafm_jax.audio.spectra import spectral_distance_db
+from hafm_jax.audio.spectra import mel_per_hz
 from hafm_jax.checkpoint import Checkpoints
 from hafm_jax.errors import InputError, run_command
 
@@ -56,19 +56,19 @@ DEAD_SHARE = 0.1  # a code chosen less often than this, by its moving average an
 # Books per example. Half of the batch has all, since that is what ships; an eighth has four, what --skip-fine decodes.
 BOOKS_PROBABILITIES = (0.08, 0.08, 0.06, 0.12, 0.06, 0.05, 0.05, 0.5)
 GAIN_DB = (-9.0, 0.0)  # random level of a crop, for voices and bands louder or softer than the training songs
-# Weights of the loss: first guesses, not tuned (the spectral distance is in dB).
-SPECTRAL_WEIGHT = 0.1
-WAVEFORM_WEIGHT = 1.0
-COMMITMENT_WEIGHT = 0.25
+# Against the distance in dB. With the loud error the copies of 12 unseen songs after 1,500 steps were at 3.5 dB, not
+# 3.9, and their chords at 0.81, not 0.79; neither weight is tuned.
+LOUD_WEIGHT = 60.0
+COMMITMENT_WEIGHT = 2.5
+LOUD_FLOOR = 0.01  # of a frame's summed amplitudes, which of music are about 5
 LATENT_NOISE = 0.3  # standard deviation in the unquantised phase; the latents' is 1
-SILENCE_POWER = 1e-5  # mean power, -50 dB: keeps the relative waveform error of near-silent crops small
 
 
 @dataclass(frozen=True)
 class Recipe:
     """What the user sets of a run."""
 
-    steps: int = 8000
+    steps: int = 6000
     batch_size: int = 16
     seconds: float = 1.0
     learning_rate: float = 1e-3
@@ -99,9 +99,19 @@ def make_batch(clips: list[np.ndarray], recipe: Recipe, samples: int, step: int)
     return (batch * gain / 32767).astype(np.float32)
 
 
-def relative_error(audio: jax.Array, reference: jax.Array) -> jax.Array:
-    """Power of the difference over the power of the reference, [B, S] -> [B]: what ties the phase."""
-    return jnp.square(audio - reference).mean(1) / (jnp.square(reference).mean(1) + SILENCE_POWER)
+def distance_db(config: spectral.SpectralConfig, logs: jax.Array, reference: jax.Array) -> jax.Array:
+    """Mean distance of two spectra as `spectral.log_magnitudes` has them, [B, F, W] -> [B], in dB. Bins count by how
+    much of the mel scale they cover: those at 5 kHz by a quarter of those at 700 Hz."""
+    weights = mel_per_hz(np.arange(config.bins) * config.sample_rate_hz / config.window)
+    return 20 * (jnp.abs(logs - reference) * (weights / weights.mean())).mean((1, 2))
+
+
+def loud_error(logs: jax.Array, reference: jax.Array) -> jax.Array:
+    """Squared difference of the roots of two spectra's amplitudes over the sum of the reference's, frame by frame,
+    [B, F, W] -> [B]. Where `distance_db` weighs valleys like peaks and settles on a bin's median, which of partials
+    that beat is too soft, this one counts what is loud, and settles on the mean."""
+    root, wanted = (jnp.sqrt(spectral.magnitudes_of(x) + 1e-8) for x in (logs, reference))
+    return (jnp.square(root - wanted).sum(-1) / (jnp.square(wanted).sum(-1) + LOUD_FLOOR)).mean(1)
 
 
 def loss_fn(
@@ -129,16 +139,14 @@ def loss_fn(
         used = latents + jax.lax.stop_gradient(quantised_latents - latents)  # straight-through gradient
     else:
         used = latents + LATENT_NOISE * jax.random.normal(key, latents.shape)
-    copy = spectral.decode_latents(config, params, used)
-    distance = spectral_distance_db(copy, audio, config.sample_rate_hz)
-    error = relative_error(copy, audio)
-    loss = SPECTRAL_WEIGHT * distance.mean() + WAVEFORM_WEIGHT * error.mean() + COMMITMENT_WEIGHT * commitment
-    out |= {"loss": loss, "commitment": jnp.asarray(commitment)}
-    out |= {"spectral_distance_db": distance.mean(), "waveform_error": error.mean(), "latents": latents}
+    copy, wanted = spectral.decode_log_magnitudes(config, params, used), spectral.log_magnitudes(config, audio)
+    distance, loud = distance_db(config, copy, wanted), loud_error(copy, wanted).mean()
+    loss = distance.mean() + LOUD_WEIGHT * loud + COMMITMENT_WEIGHT * commitment
+    out |= {"loss": loss, "commitment": jnp.asarray(commitment), "latents": latents}
+    out |= {"distance_db": distance.mean(), "loud_error": loud}
     if quantised:
         full = (books == config.codebooks).astype(jnp.float32)
-        out["full_spectral_distance_db"] = (distance * full).sum() / jnp.maximum(full.sum(), 1)
-        out["full_waveform_error"] = (error * full).sum() / jnp.maximum(full.sum(), 1)
+        out["full_distance_db"] = (distance * full).sum() / jnp.maximum(full.sum(), 1)
     return loss, out
 
 
@@ -324,9 +332,7 @@ def _train(
             lines.append(line)
             with metrics.open("a") as file:
                 file.write(json.dumps(line) + "\n")
-            progress.set_postfix(
-                loss=line["loss"], dB=line["spectral_distance_db"], wave=line["waveform_error"], refresh=False
-            )
+            progress.set_postfix(dB=line["distance_db"], refresh=False)
         # Before the codebooks start, the latents that they will start from are in no checkpoint.
         if quantised and done % CHECKPOINT_EVERY_STEPS == 0:
             checkpoints.save(done, state)
@@ -351,8 +357,8 @@ def evaluate(codec: codecs.SpectralCodec, clips: list[np.ndarray]) -> dict[str, 
     return {
         "songs": len(clips),
         **{
-            f"{books}_books": {name: round(float(np.mean(values)), 3) for name, values in lists.items()}
-            for books, lists in figures.items()
+            f"{books}_books": {"spectral_distance_db": round(float(np.mean(distances)), 3)}
+            for books, distances in figures.items()
         },
         "codes_in_use": codes_in_use,
     }

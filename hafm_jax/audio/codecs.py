@@ -22,17 +22,17 @@ import numpy as np
 
 from hafm_jax import arrays
 from hafm_jax.atomic import write_bytes
-from hafm_jax.audio import spectral
-from hafm_jax.audio.spectra import si_sdr_db, spectral_distance_db
+from hafm_jax.audio import phases, spectral
+from hafm_jax.audio.spectra import spectral_distance_db
 from hafm_jax.errors import InputError
 from hafm_jax.streams import ACOUSTIC_CODEBOOKS, CODEC_SAMPLE_RATE_HZ, STREAMS
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 was of codes that held phases
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "codec.safetensors"
-# Frames of one call of the network, halo not counted: 2 s and 10 s. One compilation each serves every length, and a
-# file of any length needs the memory of 10 s.
-CHUNK_FRAMES = (150, 750)
+# Frames of one call of the network, halo not counted: more than 2 s and 10 s by what the phases' samples are late. One
+# compilation each serves every length, and a file of any length needs the memory of 10 s.
+CHUNK_FRAMES = (160, 760)
 CONTRACT = {  # what the token streams expect of any codec
     "sample_rate_hz": CODEC_SAMPLE_RATE_HZ,
     "frame_rate_hz": STREAMS["coarse"].rate_hz,
@@ -63,7 +63,14 @@ def _encode_chunk(config: spectral.SpectralConfig, params: dict, audio: jax.Arra
     return latents, spectral.quantize(params["codebooks"], latents)[0]
 
 
-_decode_chunk = jax.jit(spectral.decode_latents, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0)
+def _decode_chunk(
+    config: spectral.SpectralConfig, params: dict, latents: jax.Array, mask: jax.Array, state: phases.State
+) -> tuple[phases.State, jax.Array]:
+    logs = spectral.decode_log_magnitudes(config, params, latents[None], mask[None])[0]
+    frames = slice(config.decoder_halo, len(mask) - config.decoder_halo)
+    magnitudes = spectral.magnitudes_of(logs[frames]) * mask[frames, None]
+    return phases.invert(state, magnitudes, mask[frames], config.window, config.hop)
 
 
 class SpectralCodec:
@@ -100,16 +107,18 @@ class SpectralCodec:
 
     def decode_latents(self, latents: np.ndarray) -> np.ndarray:
         """Latents float32 [B, F, D], quantised or not -> float32 [B, F * hop]."""
-        hop, halo = self.config.hop, self.config.decoder_halo
+        c = self.config
         batch, frames, _ = latents.shape
-        audio = np.zeros((batch, frames * hop), np.float32)
-        padded, mask, chunk = self._pad(latents, frames, halo)
+        late = phases.delay_samples(c.window, c.hop)
+        padded, mask, chunk = self._pad(latents, frames, c.decoder_halo, more=-(-late // c.hop))
+        audio = np.empty((batch, frames * c.hop), np.float32)
         for row in range(batch):
-            for start in range(0, frames, chunk):
-                window = slice(start, start + chunk + 2 * halo)
-                out = _decode_chunk(self.config, self._params, padded[row, None, window], mask[None, window])
-                kept = audio[row, start * hop : (start + chunk) * hop]
-                kept[:] = np.asarray(out)[0, halo * hop : halo * hop + kept.size]
+            state, pieces = phases.start(c.window, c.hop), []
+            for first in range(0, len(mask) - 2 * c.decoder_halo, chunk):
+                window = slice(first, first + chunk + 2 * c.decoder_halo)
+                state, samples = _decode_chunk(c, self._params, padded[row, window], mask[window], state)
+                pieces.append(np.asarray(samples))
+            audio[row] = np.concatenate([*pieces, np.empty(0, np.float32)])[late : late + frames * c.hop]
         return audio
 
     def _encode(self, audio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -133,10 +142,12 @@ class SpectralCodec:
                     kept[:] = np.asarray(values)[0, halo : halo + len(kept)]
         return latents, codes
 
-    def _pad(self, values: np.ndarray, frames: int, halo: int) -> tuple[np.ndarray, np.ndarray, int]:
-        """Frames [B, F, X] with a halo and up to whole chunks; the mask of those that exist; the chunk's frames."""
-        chunk = next((c for c in self._chunk_frames if c >= frames), self._chunk_frames[-1])
-        after = halo + -frames % chunk
+    def _pad(self, values: np.ndarray, frames: int, halo: int, more: int = 0) -> tuple[np.ndarray, np.ndarray, int]:
+        """Frames [B, F, X], `more` behind them, with a halo and up to whole chunks; the mask of those that exist; the
+        chunk's frames."""
+        wanted = frames + more if frames else 0
+        chunk = next((c for c in self._chunk_frames if c >= wanted), self._chunk_frames[-1])
+        after = halo + wanted - frames + -wanted % chunk
         mask = np.pad(np.ones(frames, np.float32), (halo, after))
         return np.pad(values, ((0, 0), (halo, after), (0, 0))), mask, chunk
 
@@ -211,35 +222,31 @@ def read_config(directory: str | os.PathLike) -> dict[str, Any]:
 
 def measure(
     codec: Codec, clips: Iterable[np.ndarray], books: Sequence[int | None]
-) -> tuple[dict[int | None, dict[str, list[float]]], list[int]]:
+) -> tuple[dict[int | None, list[float]], list[int]]:
     """Quality of a codec on clips, each float32 [S]; the last part of a frame is left out.
 
     Each of `books` is how many books are decoded (None, for SpectralCodec only: the latents without quantisation).
-    Gives for each the `si_sdr_db` and `spectral_distance_db` of every clip (definitions in hafm_jax.audio.spectra),
-    and how many ids each book used at all [K].
+    Gives for each number the `spectral_distance_db` (hafm_jax.audio.spectra) of every clip, and how many ids each book
+    used at all [K].
     """
     hop = codec.sample_rate_hz // codec.frame_rate_hz
-    figures = {number: {"si_sdr_db": [], "spectral_distance_db": []} for number in books}
+    figures = {number: [] for number in books}
     used = np.zeros((codec.num_codebooks, codec.vocabulary), bool)
     for clip in clips:
         clip = clip[None, : len(clip) // hop * hop]
         codes = codec.encode(clip)
         used[np.arange(codec.num_codebooks), codes.reshape(-1, codec.num_codebooks)] = True
-        for number, lists in figures.items():
+        for number, distances in figures.items():
             copy = (
                 codec.decode_latents(codec.encode_latents(clip))
                 if number is None
                 else codec.decode(codes[:, :, :number])
             )
-            ratio, distance = _compare(copy, clip, codec.sample_rate_hz)
-            lists["si_sdr_db"].append(float(ratio[0]))
-            lists["spectral_distance_db"].append(float(distance[0]))
+            distances.append(float(_distance_db(copy, clip, codec.sample_rate_hz)[0]))
     return figures, used.sum(axis=1).tolist()
 
 
-@functools.partial(jax.jit, static_argnums=2)
-def _compare(audio: jax.Array, reference: jax.Array, rate_hz: int) -> tuple[jax.Array, jax.Array]:
-    return si_sdr_db(audio, reference), spectral_distance_db(audio, reference, rate_hz)
+_distance_db = jax.jit(spectral_distance_db, static_argnums=2)
 
 
 def _spectral_config(path: Path, document: dict[str, Any]) -> spectral.SpectralConfig:

@@ -1,7 +1,6 @@
-"""Short-time spectra in JAX, and the two distances between an original and its copy that are measured with them.
+"""Short-time spectra in JAX, and the distance between an original and its copy that is measured with them.
 
-The spectral codec's network, its training loss and its evaluation share these functions, so what is trained is what
-is reported. Everything here is pure, differentiable and local in time.
+Everything here is pure, differentiable and local in time.
 
 Axes: B batch, S samples, F frames, N samples of a window, W frequency bins (N / 2 + 1), M mel bands.
 """
@@ -20,7 +19,6 @@ import numpy as np
 # that the lowest are about one bin wide.
 DISTANCE_SCALES = {512: 32, 1024: 64, 2048: 128}
 DISTANCE_FLOOR_DB = -80.0  # below full scale; quieter bands count as equally silent
-SI_SDR_EPSILON = 1e-9  # mean power (-90 dB) that keeps silent clips finite
 
 
 def hann_window(size: int) -> np.ndarray:
@@ -63,31 +61,9 @@ def stft(audio: jax.Array, size: int, hop: int, *, padded: bool = False) -> jax.
     return jnp.fft.rfft(split_frames(audio, size, hop) * (window * (2 / window.sum())))
 
 
-def istft(spectra: jax.Array, size: int, hop: int, mask: jax.Array | None = None) -> jax.Array:
-    """Least-squares inverse of `stft`: [B, F, W] -> float32 [B, F * hop].
-
-    `mask` [B, F] is 1 for frames that exist. The others add nothing and are left out of the window's normalisation, so
-    a chunk with empty frames beyond the file's ends gives the same samples as the whole file.
-    """
-    window = hann_window(size)
-    frames = jnp.fft.irfft(spectra, n=size) * (window * (window.sum() / 2))  # [B, F, N]
-    side = (size - hop) // 2
-    kept = slice(side, side + frames.shape[1] * hop)
-    if mask is None:
-        total = _window_power(window, frames.shape[1], hop)[kept]
-    else:
-        frames = frames * mask[..., None]
-        total = overlap_add(mask[..., None] * (window * window), hop)[:, kept]
-    # Where any frame exists the sum is at least 0.73 (the codec's sizes, first sample); 1e-3 guards empty frames only.
-    return overlap_add(frames, hop)[:, kept] / jnp.maximum(total, 1e-3)
-
-
-def _window_power(window: np.ndarray, frames: int, hop: int) -> np.ndarray:
-    """Sum of the squared windows of `frames` frames. In numpy, since XLA takes minutes to fold such constants."""
-    total = np.zeros((frames - 1) * hop + len(window), np.float32)
-    for frame in range(frames):
-        total[frame * hop : frame * hop + len(window)] += window * window
-    return total
+def mel_per_hz(f_hz: np.ndarray) -> np.ndarray:
+    """The slope of the mel scale of `mel_filters`, float32: how much hearing makes of a hertz."""
+    return (2595 / math.log(10) / (700 + f_hz)).astype(np.float32)
 
 
 @functools.cache
@@ -117,26 +93,11 @@ def spectral_distance_db(audio: jax.Array, reference: jax.Array, rate_hz: int) -
     """The multi-scale spectral distance in dB, float32 [B]: 0 for equal sound, blind to phase.
 
     The mean absolute difference of the log-mel powers of two signals [B, S], over frames and bands, averaged over the
-    windows of DISTANCE_SCALES. Both powers have the floor of DISTANCE_FLOOR_DB added. This is the codec's training loss
-    and the figure of its evaluation.
+    windows of DISTANCE_SCALES. Both powers have the floor of DISTANCE_FLOOR_DB added. This is the figure of a codec's
+    evaluation.
     """
     distances = [
         jnp.abs(log_mel_db(audio, size, bands, rate_hz) - log_mel_db(reference, size, bands, rate_hz)).mean(axis=(1, 2))
         for size, bands in DISTANCE_SCALES.items()
     ]
     return sum(distances) / len(distances)
-
-
-def si_sdr_db(audio: jax.Array, reference: jax.Array) -> jax.Array:
-    """Scale-invariant signal-to-distortion ratio in dB, float32 [B], of signals [B, S] (Le Roux et al. 2019).
-
-    10 log10(|a r|^2 / |x - a r|^2) with a = <x, r> / |r|^2; means are removed first. Both powers have SI_SDR_EPSILON
-    added, so silence against silence is 0 dB and equal signals at most 10 log10(power / SI_SDR_EPSILON).
-    """
-    audio = audio - audio.mean(axis=1, keepdims=True)
-    reference = reference - reference.mean(axis=1, keepdims=True)
-    power = jnp.square(reference).mean(axis=1, keepdims=True)
-    scale = (audio * reference).mean(axis=1, keepdims=True) / (power + SI_SDR_EPSILON)
-    target = jnp.square(scale * reference).mean(axis=1)
-    error = jnp.square(audio - scale * reference).mean(axis=1)
-    return 10 * jnp.log10((target + SI_SDR_EPSILON) / (error + SI_SDR_EPSILON))

@@ -1,8 +1,9 @@
 """Our neural codec `spectral`: 24 kHz mono audio <-> 8 residual codebooks of 1024 at 75 frames a second.
 
-It never convolves samples. The encoder reads STFT frames, ConvNeXt blocks work at the frame rate, and the decoder
-predicts the STFT of the output, which the inverse transform turns into samples (Vocos, Siuzdak 2023, is the idea's
-source). That makes it cheap enough to train on a CPU.
+It never convolves samples, and its codes say nothing of phases. The encoder reads the magnitudes of STFT frames,
+ConvNeXt blocks work at the frame rate, the decoder predicts magnitudes, and hafm_jax.audio.phases makes sound of them.
+That makes it cheap enough to train on a CPU; and a held chord, whose phases turn from frame to frame, keeps its codes,
+so that there is something to predict for the model that generates them.
 
 Everything is local in time: no statistic is taken over time, and every layer that looks at neighbouring frames sees
 zeros for frames that a `mask` says do not exist. So a chunk with `encoder_halo` or `decoder_halo` frames around it
@@ -22,32 +23,31 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from hafm_jax.audio.spectra import istft, stft
+from hafm_jax.audio.spectra import stft
 from hafm_jax.streams import ACOUSTIC_CODEBOOKS, CODEC_SAMPLE_RATE_HZ, STREAMS
 
-# Magnitude exponent of the encoder's input, a usual choice for complex spectra: loud partials do not drown quiet ones.
-COMPRESSION = 0.3
 MAGNITUDE_FLOOR = 1e-4  # -80 dB below full scale
-LOG_MAGNITUDE_LIMITS = (-16.0, 3.0)  # natural log, far below silence and far above full scale: exp cannot overflow
-INITIAL_LOG_MAGNITUDE = -6.0  # -52 dB, about the mean level of a bin of music
+LOG_MAGNITUDE_LIMITS = (-7.0, 1.0)  # decimal log, far below silence and far above full scale: nothing can overflow
+MEAN_LOG_MAGNITUDE = -2.5  # -50 dB, about the mean level of a bin of music
 
 
 @dataclass(frozen=True)
 class SpectralConfig:
-    """Sizes of the codec. The defaults are the shipped one: 2.1 M parameters with its codebooks."""
+    """Sizes of the codec. The defaults are the shipped one: 3.4 M parameters with its codebooks."""
 
     sample_rate_hz: int = CODEC_SAMPLE_RATE_HZ
     hop: int = CODEC_SAMPLE_RATE_HZ // STREAMS["coarse"].rate_hz  # 320 samples, 75 frames a second
     window: int = 1280  # samples, 53 ms: four hops, 19 Hz between bins
-    phase_bins_in: int = 256  # up to 4.8 kHz the encoder sees phase, above it magnitude only
-    phase_bins_out: int = 160  # up to 3 kHz the decoder predicts phase as a vector, above it as an angle
-    encoder_channels: int = 160
+    # Channels between spectra and blocks, on either side: as many as there are bins, or sharp peaks at any pitch would
+    # have to lie in a space of fewer dimensions.
+    wide_channels: int = 640
+    encoder_channels: int = 192
     encoder_blocks: int = 3
-    decoder_channels: int = 192
+    decoder_channels: int = 224
     decoder_blocks: int = 4
     kernel: int = 7  # frames; with the blocks this sets how far the codec sees
     expansion: int = 3  # hidden channels of a block over its channels
-    latent: int = 32
+    latent: int = 48
     codebooks: int = ACOUSTIC_CODEBOOKS
     vocabulary: int = STREAMS["coarse"].vocabulary
 
@@ -66,8 +66,8 @@ class SpectralConfig:
 
     @property
     def decoder_halo(self) -> int:
-        """Frames on either side of a hop whose codes its samples depend on: the blocks' and the inverse STFT's."""
-        return self.decoder_blocks * (self.kernel // 2) + -(-(self.window - self.hop) // (2 * self.hop))
+        """Frames on either side of a frame whose codes its magnitudes depend on."""
+        return self.decoder_blocks * (self.kernel // 2)
 
 
 def normalize(x: jax.Array) -> jax.Array:
@@ -119,7 +119,8 @@ class SpectralNetwork(nnx.Module):
 
     def __init__(self, config: SpectralConfig, *, rngs: nnx.Rngs):
         c = config
-        self.encoder_in = nnx.Linear(c.bins + 2 * c.phase_bins_in, c.encoder_channels, rngs=rngs)
+        self.spectrum_in = nnx.Linear(c.bins, c.wide_channels, rngs=rngs)
+        self.encoder_in = nnx.Linear(c.wide_channels, c.encoder_channels, rngs=rngs)
         self.encoder_norm = nnx.LayerNorm(c.encoder_channels, rngs=rngs)
         self.encoder = Blocks(c.encoder_blocks, c.encoder_channels, c.kernel, c.expansion, rngs=rngs)
         self.encoder_out_norm = nnx.LayerNorm(c.encoder_channels, rngs=rngs)
@@ -128,20 +129,21 @@ class SpectralNetwork(nnx.Module):
         self.decoder_in = nnx.Linear(c.latent, c.decoder_channels, rngs=rngs)
         self.decoder = Blocks(c.decoder_blocks, c.decoder_channels, c.kernel, c.expansion, rngs=rngs)
         self.decoder_norm = nnx.LayerNorm(c.decoder_channels, rngs=rngs)
-        # Log magnitude of all bins, a vector for the phase of the low ones, an angle for the phase of the high ones.
-        self.head = nnx.Linear(c.decoder_channels, 2 * c.bins + c.phase_bins_out, rngs=rngs)
+        self.decoder_out = nnx.Linear(c.decoder_channels, c.wide_channels, rngs=rngs)
+        self.spectrum_out = nnx.Linear(c.wide_channels, c.bins, rngs=rngs)
 
     def encode(self, features: jax.Array, mask: jax.Array) -> jax.Array:
-        """STFT features [B, F, bins + 2 phase_bins_in], mask [B, F, 1] -> latents [B, F, D]."""
-        x = self.encoder_norm(self.encoder_in(features))
+        """Log magnitudes [B, F, W], mask [B, F, 1] -> latents [B, F, D]."""
+        x = self.encoder_norm(self.encoder_in(jax.nn.gelu(self.spectrum_in(features))))
         x = self.encoder(x, mask)
         # No learnt scale: every latent has mean 0 and variance 1, which fixes the quantiser's scale.
         return normalize(self.encoder_out(self.encoder_out_norm(x)))
 
     def decode(self, latents: jax.Array, mask: jax.Array) -> jax.Array:
-        """Latents [B, F, D], mask [B, F, 1] -> the head's outputs [B, F, 2 bins + phase_bins_out]."""
+        """Latents [B, F, D], mask [B, F, 1] -> log magnitudes [B, F, W]."""
         x = self.decoder_in(latents)
-        return self.head(self.decoder_norm(self.decoder(x, mask)))
+        x = self.decoder_out(self.decoder_norm(self.decoder(x, mask)))
+        return self.spectrum_out(jax.nn.gelu(x))
 
 
 def init(config: SpectralConfig, key: jax.Array) -> dict:
@@ -169,13 +171,13 @@ def num_params(config: SpectralConfig) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(shapes(config)))
 
 
-def features_of(config: SpectralConfig, spectra: jax.Array) -> jax.Array:
-    """What the encoder reads of spectra [B, F, W]: log magnitudes and compressed complex low bins, float32."""
-    magnitude = jnp.abs(spectra)
-    log_magnitude = jnp.log10(magnitude + MAGNITUDE_FLOOR) + 2.5  # of music: about -1.5 .. 1.5
-    low = spectra[..., : config.phase_bins_in]
-    low = low * (magnitude[..., : config.phase_bins_in] + MAGNITUDE_FLOOR) ** (COMPRESSION - 1) * 3
-    return jnp.concatenate([log_magnitude, low.real, low.imag], axis=-1)
+def log_magnitudes(config: SpectralConfig, audio: jax.Array, padded: bool = False) -> jax.Array:
+    """Audio [B, F * hop] -> decimal logs of STFT magnitudes, floored, their mean over music taken off: [B, F, W].
+
+    `padded`: as for `spectra.stft`.
+    """
+    magnitudes = jnp.abs(stft(audio, config.window, config.hop, padded=padded))
+    return jnp.log10(magnitudes + MAGNITUDE_FLOOR) - MEAN_LOG_MAGNITUDE
 
 
 def encode_latents(config: SpectralConfig, params: dict, audio: jax.Array, mask: jax.Array | None = None) -> jax.Array:
@@ -184,10 +186,9 @@ def encode_latents(config: SpectralConfig, params: dict, audio: jax.Array, mask:
     With `mask` [B, F] (1 = the frame exists) `audio` is a chunk that brings the (window - hop) / 2 samples before and
     after it along: [B, F * hop + window - hop], zeros where the file has none.
     """
-    spectra = stft(audio, config.window, config.hop, padded=mask is not None)
-    exists = jnp.ones(spectra.shape[:2]) if mask is None else mask
-    # So that XLA computes the features once, not inside every product that reads them.
-    features = jax.lax.optimization_barrier(features_of(config, spectra))
+    # The barrier: so that XLA computes them once, not inside every product that reads them.
+    features = jax.lax.optimization_barrier(log_magnitudes(config, audio, padded=mask is not None))
+    exists = jnp.ones(features.shape[:2]) if mask is None else mask
     return _network(config, params).encode(features, exists[..., None])
 
 
@@ -214,18 +215,15 @@ def dequantize(codebooks: jax.Array, codes: jax.Array) -> jax.Array:
     return sum(codebooks[k][codes[..., k]] for k in range(codes.shape[-1]))
 
 
-def decode_latents(
+def decode_log_magnitudes(
     config: SpectralConfig, params: dict, latents: jax.Array, mask: jax.Array | None = None
 ) -> jax.Array:
-    """Latents [B, F, D] (mask [B, F], 1 = the frame exists) -> audio float32 [B, F * hop]."""
+    """Latents [B, F, D] (mask [B, F], 1 = the frame exists) -> what `log_magnitudes` would give, [B, F, W]."""
     exists = jnp.ones(latents.shape[:2]) if mask is None else mask
-    out = _network(config, params).decode(latents, exists[..., None])
-    split = (config.bins, config.bins + config.phase_bins_out, config.bins + 2 * config.phase_bins_out)
-    log_magnitude, real, imag, angle = jnp.split(out, split, axis=-1)
-    magnitude = jnp.exp(jnp.clip(log_magnitude + INITIAL_LOG_MAGNITUDE, *LOG_MAGNITUDE_LIMITS))
-    # The low bins' phase is the direction of a vector: linear outputs suffice for it, where an angle would have to
-    # wrap. Its length is squashed to 0..1, so a frame whose phase is unknown may fade instead of guessing.
-    length = jnp.sqrt(jnp.square(real) + jnp.square(imag) + 0.1)
-    cosine = jnp.concatenate([real / length, jnp.cos(angle)], axis=-1)
-    sine = jnp.concatenate([imag / length, jnp.sin(angle)], axis=-1)
-    return istft(jax.lax.complex(magnitude * cosine, magnitude * sine), config.window, config.hop, mask)
+    return _network(config, params).decode(latents, exists[..., None])
+
+
+def magnitudes_of(log_magnitudes: jax.Array) -> jax.Array:
+    """The inverse of `log_magnitudes`: [..., W] -> amplitudes [..., W], a full-scale sine's is 1."""
+    logs = jnp.clip(log_magnitudes + MEAN_LOG_MAGNITUDE, *LOG_MAGNITUDE_LIMITS)
+    return jnp.maximum(10.0**logs - MAGNITUDE_FLOOR, 0.0)

@@ -73,7 +73,7 @@ STAGE_FLAGS := XLA_FLAGS=--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_T
 demo-model: $(DEMO)/.semantic $(DEMO)/.coarse $(DEMO)/.fine
 	$(BIN)/python -m hafm_jax.export --workdir $(DEMO)/semantic $(DEMO)/coarse $(DEMO)/fine --tokenizers $(DEMO)/tokenizers --dtype float16 --out hafm_jax/demo \
 		--trained-on "made by this project's synthesiser (make demo-model), 20 s each; no recordings" \
-		--limits "bands of the synthesiser's kind: bass, one or two chord instruments, drums and a lead, in one key and tempo. A voice should sing in time, in tune to A = 440 Hz, and the chords' roots on their beats, as the songs' melodies do; for other voices see benchmarks/results/voices.json."
+		--limits "bands of the synthesiser's kind: bass, one or two chord instruments, drums and a lead, in one key and tempo. A voice should sing in time, in tune to A = 440 Hz, and the chords' roots on their beats, as the songs' melodies do."
 
 $(DEMO)/.songs: | $(VENV)/.dev
 	$(RUN) tokenize/synthesize_songs.py --out $(DEMO)/songs --num-songs 3000 --num-validation 64 --num-test 128 --seconds 20 --seed 0

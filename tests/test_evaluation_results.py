@@ -35,22 +35,18 @@ def difference(document: dict, pair: str, figure: str) -> dict[str, float]:
     return of_distances[pair][figure] if figure.startswith("fad") else document["order"][pair][figure]
 
 
-@pytest.mark.parametrize(
-    "pair, figures",
-    [
-        ("codec8 - truth", ["fad_stem", "fad_mix"]),
-        ("codec4 - codec8", ["fad_stem", "fad_mix"]),
-        ("model - codec4", ["fad_stem", "fad_mix"]),
-    ],
-)
-def test_distances_grow_with_every_step_from_the_truth(document, pair, figures):
-    for figure in figures:
-        assert difference(document, pair, figure)["low"] > 0, figure
+@pytest.mark.parametrize("figure", ["fad_stem", "fad_mix"])
+def test_distances_grow_from_the_codec_to_the_model(document, figure):
+    """From the truth to the codec they need not: its copies are as near to the reference as other true bands are."""
+    assert difference(document, "model - codec4", figure)["low"] > 0
+    assert all(difference(document, pair, figure)["high"] > 0 for pair in ("codec8 - truth", "codec4 - codec8"))
 
 
 @pytest.mark.parametrize(
     "pair, figures",
     [
+        ("codec8 - truth", ["onset_f", "lag_strength"]),
+        ("codec4 - codec8", ["onset_f", "lag_strength"]),
         ("model - codec4", ["onset_f", "lag_strength", "chroma_chords"]),
         ("random - codec4", [*COLUMNS, "onset_f"]),
         ("wrong_vocal - model", ["beat_f", "onset_f", "lag_strength", "chroma_chords"]),
@@ -74,7 +70,7 @@ def test_each_check_of_the_metrics_fools_the_one_it_should(document):
 
 def test_it_was_made_in_a_quarter_of_an_hour_and_nothing_failed(document):
     assert document["seconds"] < 15 * 60 and not document["went_on"]
-    assert document["clips"] >= 64 and document["failures"] == {}
+    assert document["clips"] >= 100 and document["failures"] == {}
 
 
 def test_readme_has_its_figures(document):

@@ -33,7 +33,7 @@ from hafm_jax.streams import SEMANTIC_SAMPLE_RATE_HZ, STREAMS, samples_per_cell
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
 CENTROIDS_FILE = "centroids.safetensors"
-OLD_CENTROIDS_FILE = "centroids.npy"  # what folders had until hafm_jax 0.1, the shipped demo among them
+OLD_CENTROIDS_FILE = "centroids.npy"  # what folders had early in hafm_jax 0.1
 VOCAL_NOISE_SIGMA = 0.01  # Gaussian noise on the vocal that hides what a separator left of the band [authors' code]
 FRAMES_AT_ONCE = 4096  # distances of one block: 4096 x 500 float32 are 8 MB, whatever the file's length
 MAKE_IT = "make it with tokenize/fit_kmeans.py"

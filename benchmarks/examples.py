@@ -1,0 +1,66 @@
+"""Mixes and pictures of some clips of an evaluation, for README: what the figures sound and look like.
+
+    python benchmarks/examples.py --songs SONGS --report REPORT --clips song_000107-0s song_000119-0s
+
+For each clip two files in examples: ID.ogg, the vocal with the model's band as `sample` would mix them, and ID.png, the
+spectrograms of vocal, the model's band and the true band, with the song's beats and chords.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import soundfile
+
+from hafm_jax.audio.files import mix
+from hafm_jax.errors import run_command
+from hafm_jax.evaluation.clips import CLIP_S, VOCAL, read_band
+from hafm_jax.metrics.coherence import read_song
+from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+ROWS = {VOCAL: "the voice", "model": "the demo's band", "truth": "the true band"}
+HIGHEST_HZ = 5000  # above are cymbals
+
+
+def picture(bands: dict[str, np.ndarray], song: dict, start_s: float, out: Path) -> None:
+    """Spectrograms of bands [S] under one another, the song's beats as ticks, its chords by name in the last one."""
+    figure, axes = plt.subplots(len(bands), 1, figsize=(10, 6), sharex=True, layout="constrained")
+    for axis, (name, band) in zip(axes, bands.items(), strict=True):
+        loudest = 20 * np.log10(np.abs(band).max() + 1e-9)
+        band = band + 1e-7 * np.random.default_rng(0).standard_normal(band.shape)  # no silence is -inf dB
+        axis.specgram(band, NFFT=2048, Fs=CODEC_SAMPLE_RATE_HZ, noverlap=1536, vmin=loudest - 110, vmax=loudest - 30)
+        axis.set(ylim=(0, HIGHEST_HZ), ylabel="Hz", title=ROWS[name])
+        for beat_s in song["beats_s"]:
+            axis.axvline(beat_s - start_s, ymin=0.94, color="white", linewidth=1)
+    for chord in song["chords"]:
+        if 0 <= chord["start_s"] - start_s < CLIP_S - 0.3:
+            axes[-1].text(chord["start_s"] - start_s + 0.04, HIGHEST_HZ * 0.8, chord["name"], color="white")
+    axes[-1].set(xlabel="s", xlim=(0, CLIP_S))
+    figure.savefig(out, dpi=80)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--songs", type=Path, required=True, help="songs of the evaluation; their split test is read")
+    parser.add_argument("--report", type=Path, required=True, help="folder that hafm_jax.evaluate wrote")
+    parser.add_argument("--clips", nargs="+", required=True, help="names of clips, as in the report's clips.csv")
+    arguments = parser.parse_args()
+    for clip_id in arguments.clips:
+        song, _, start = clip_id.rpartition("-")
+        bands = {name: read_band(arguments.report, name, clip_id) for name in ROWS}
+        truth = read_song(arguments.songs / "test" / song)
+        picture(bands, truth, float(start.removesuffix("s")), EXAMPLES / f"{clip_id}.png")
+        mixed = mix(bands[VOCAL], bands["model"], CODEC_SAMPLE_RATE_HZ)
+        soundfile.write(EXAMPLES / f"{clip_id}.ogg", mixed.audio.T, CODEC_SAMPLE_RATE_HZ, "VORBIS", format="OGG")
+
+
+if __name__ == "__main__":
+    run_command(main)

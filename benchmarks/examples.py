@@ -11,16 +11,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import soundfile
+from matplotlib.figure import Figure
 
 from hafm_jax.audio.files import mix
 from hafm_jax.errors import run_command
-from hafm_jax.evaluation.clips import CLIP_S, VOCAL, read_band
+from hafm_jax.evaluation.clips import CLIP_S, VOCAL, Clip, read_band
 from hafm_jax.metrics.coherence import read_song
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ
 
@@ -31,7 +28,8 @@ HIGHEST_HZ = 5000  # above are cymbals
 
 def picture(bands: dict[str, np.ndarray], song: dict, start_s: float, out: Path) -> None:
     """Spectrograms of bands [S] under one another, the song's beats as ticks, its chords by name in the last one."""
-    figure, axes = plt.subplots(len(bands), 1, figsize=(10, 6), sharex=True, layout="constrained")
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    axes = figure.subplots(len(bands), 1, sharex=True)
     for axis, (name, band) in zip(axes, bands.items(), strict=True):
         loudest = 20 * np.log10(np.abs(band).max() + 1e-9)
         band = band + 1e-7 * np.random.default_rng(0).standard_normal(band.shape)  # no silence is -inf dB
@@ -44,7 +42,6 @@ def picture(bands: dict[str, np.ndarray], song: dict, start_s: float, out: Path)
             axes[-1].text(chord["start_s"] - start_s + 0.04, HIGHEST_HZ * 0.8, chord["name"], color="white")
     axes[-1].set(xlabel="s", xlim=(0, CLIP_S))
     figure.savefig(out, dpi=80)
-    plt.close(figure)
 
 
 def main() -> None:
@@ -54,10 +51,10 @@ def main() -> None:
     parser.add_argument("--clips", nargs="+", required=True, help="names of clips, as in the report's clips.csv")
     arguments = parser.parse_args()
     for clip_id in arguments.clips:
-        song, _, start = clip_id.rpartition("-")
+        clip = Clip.of_id(clip_id)
         bands = {name: read_band(arguments.report, name, clip_id) for name in ROWS}
-        truth = read_song(arguments.songs / "test" / song)
-        picture(bands, truth, float(start.removesuffix("s")), EXAMPLES / f"{clip_id}.png")
+        truth = read_song(arguments.songs / "test" / clip.song)
+        picture(bands, truth, clip.start_s, EXAMPLES / f"{clip_id}.png")
         mixed = mix(bands[VOCAL], bands["model"], CODEC_SAMPLE_RATE_HZ)
         soundfile.write(EXAMPLES / f"{clip_id}.ogg", mixed.audio.T, CODEC_SAMPLE_RATE_HZ, "VORBIS", format="OGG")
 

@@ -33,6 +33,12 @@ class Clip(NamedTuple):
     def id(self) -> str:
         return f"{self.song}-{self.start_s}s"
 
+    @classmethod
+    def of_id(cls, clip_id: str) -> Clip:
+        """The inverse of `id`. Raises ValueError where no number of seconds stands at the end."""
+        song, _, start = clip_id.rpartition("-")
+        return cls(song, int(start.removesuffix("s")))
+
 
 def read_clip(songs: Path, split: str, clip: Clip, stem: str) -> np.ndarray:
     """A stem of the clip, mono, at CODEC_SAMPLE_RATE_HZ, to the sample as long as every clip: float32 [S].

@@ -150,7 +150,7 @@ def read_protocol(path: str | os.PathLike) -> Protocol:
     library."""
     try:
         document = json.loads(Path(path).read_text())
-        clips, reference = (tuple(map(_parse, document[name])) for name in ("clips", "reference"))
+        clips, reference = (tuple(map(Clip.of_id, document[name])) for name in ("clips", "reference"))
         protocol = Protocol(Rule(**document["rule"]), clips, reference, tuple(document["library"]))
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; expected a protocol: leave --protocol out to make one") from error
@@ -161,8 +161,3 @@ def read_protocol(path: str | os.PathLike) -> Protocol:
     if both := {clip.song for clip in reference} & set(protocol.library):
         raise InputError(f"{path} has {min(both)} in reference and library; expected it in one of them: make it anew")
     return protocol
-
-
-def _parse(text: str) -> Clip:
-    song, _, start = text.rpartition("-")
-    return Clip(song, int(start.removesuffix("s")))

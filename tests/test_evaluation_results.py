@@ -15,6 +15,7 @@ ROWS = {  # of README's table
     "**the demo model**": "model",
     "... with guidance 5": "guidance_5",
     "... without guidance": "no_guidance",
+    "... without its fine stage": "no_fine",
     "... made for another clip's voice": "wrong_vocal",
     "retrieval by the true tempo, beats and key": "retrieval_oracle",
     "retrieval by what the voice tells": "retrieval",

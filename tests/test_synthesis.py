@@ -51,6 +51,10 @@ def chroma_of(audio: np.ndarray) -> np.ndarray:
     return np.sqrt(np.bincount(pitch_class, power[band], minlength=12))
 
 
+def is_on_a_beat(note: dict, info: dict) -> bool:
+    return min(abs(note["start_s"] - beat) for beat in info["beats_s"]) < 1e-4
+
+
 def onset_strength(audio: np.ndarray, hop: int) -> np.ndarray:
     """Rise of the magnitude above 2 kHz over four hops: [frames]. Below, detuned strings and basses beat."""
     magnitude = np.abs(np.fft.rfft(frames_of(audio, 480, hop) * np.hanning(480)))
@@ -179,7 +183,7 @@ def test_melody_fits_its_chords_and_its_singer(songs):
         on_beat = []
         for note in song.info["melody"]:
             assert low <= note["midi"] <= high
-            if min(abs(note["start_s"] - beat) for beat in song.info["beats_s"]) < 1e-4:
+            if is_on_a_beat(note, song.info):
                 chord = next(
                     c for c in song.info["chords"] if c["start_s"] - 1e-4 <= note["start_s"] < c["end_s"] - 1e-4
                 )
@@ -195,8 +199,7 @@ def test_melody_tells_its_chords(songs):
             told = [
                 note["midi"] % 12
                 for note in song.info["melody"]
-                if chord["start_s"] - 1e-4 <= note["start_s"] < chord["end_s"] - 1e-4
-                and min(abs(note["start_s"] - beat) for beat in song.info["beats_s"]) < 1e-4
+                if chord["start_s"] - 1e-4 <= note["start_s"] < chord["end_s"] - 1e-4 and is_on_a_beat(note, song.info)
             ]
             root_first += [told[0] == chord["pitch_classes"][0]] if told else []
     assert len(root_first) > 15 and np.mean(root_first) > 0.7

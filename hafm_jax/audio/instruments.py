@@ -286,7 +286,7 @@ def _gestures(notes: list[Note], voice: Voice, rng: np.random.Generator, t_s: np
         elif not opens:
             level[before] *= 0.6
 
-    # Nobody sings in tune: an offset for the song, another for each note (ours, in semitones).
+    # Nobody sings in tune: an offset for each note, and one for what is before the first (ours, in semitones).
     intonation = np.full(frames, rng.normal(0, 0.06))
     for note in notes:
         intonation[frame(note.start_s - 0.05) :] = rng.normal(0, 0.08)

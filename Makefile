@@ -92,7 +92,7 @@ $(DEMO)/.tokens: $(DEMO)/.kmeans $(DEMO)/.codec
 	touch $@
 
 $(DEMO)/.semantic $(DEMO)/.coarse $(DEMO)/.fine: $(DEMO)/.%: $(DEMO)/.tokens
-	$(STAGE_FLAGS) $(RUN) -m hafm_jax.train --data $(DEMO)/tokens --config configs/demo.py:$* --workdir $(DEMO)/$*
+	$(STAGE_FLAGS) $(RUN) -m hafm_jax.train --data $(DEMO)/tokens --config configs/demo.py:$* --config.tokenizers=$(DEMO)/tokenizers --workdir $(DEMO)/$*
 	touch $@
 
 clean:

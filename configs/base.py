@@ -20,6 +20,10 @@ def get_config() -> ConfigDict:
     config.window_cells = 250  # trained length, cells of 40 ms: 10 s [paper]
     config.compute_dtype = "bfloat16"  # of matrix products; the rest is float32 [ours]
 
+    # Where embeddings and heads start: random, or tokenizers: as the vectors that their tokens stand for, centroids and
+    # codebooks of the folder that `tokenizers` names (ours: README.md, "Training")
+    config.embeddings = "random"
+
     # The run
     config.steps = 200_000  # optimiser steps [ours]
     config.batch_size = 64  # windows a step, all devices together [ours]

@@ -27,9 +27,9 @@ class Recipe(NamedTuple):
 
 
 RECIPES = {
-    "semantic": Recipe("96x3x3", 250, 16, 2_000, Sampling(guidance_scale=3.0, temperature=0.8)),
+    "semantic": Recipe("96x3x3", 250, 16, 4_000, Sampling(guidance_scale=3.0, temperature=0.8)),
     "coarse": Recipe("96x3x3", 50, 16, 3_200, Sampling(guidance_scale=1.5, temperature=1.0)),
-    "fine": Recipe("64x2x2", 25, 16, 800, Sampling(guidance_scale=1.0, temperature=0.0)),
+    "fine": Recipe("64x2x2", 25, 16, 2_000, Sampling(guidance_scale=1.0, temperature=0.0)),
 }
 
 
@@ -42,6 +42,7 @@ def get_config(stage: str = "semantic") -> ConfigDict:
     config.sampling.update(recipe.sampling._asdict())
     config.compute_dtype = "float32"  # bfloat16 is slower on CPUs
     config.remat = "none"
+    config.embeddings = "tokenizers"
 
     config.learning_rate = rules.learning_rate(find_size(recipe.size).d_model)
     config.warmup_steps = round(rules.WARMUP_SHARE * recipe.steps)

@@ -20,6 +20,7 @@ from configs.demo import get_config as demo_config
 def get_config() -> ConfigDict:
     config = demo_config("coarse")
     config.size = "demo"
+    config.embeddings = "random"
     config.window_cells = 125  # all of the song: 5 s
     config.batch_size = 1
 

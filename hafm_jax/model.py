@@ -12,25 +12,31 @@ L layers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from hafm_jax import attention, sharding
 from hafm_jax.attention import BlockedBias, blocked_bias, causal_attention, einsum_float32
 from hafm_jax.position import PositionBias, initial_tables, table_names
 from hafm_jax.sizes import StageConfig
-from hafm_jax.streams import interleave
+from hafm_jax.streams import Stream, interleave
 
 Params = dict  # nested: name -> dict or jax.Array
 Product = Callable[..., jax.Array]  # (x, w, contracted = 1), as `product`
+TokenVectors = Mapping[str, np.ndarray]  # tokenizer -> [K, V, D'], what its ids stand for (tokenizers.token_vectors)
 HeadLogits = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # as `head_logits`
 
 EMBEDDING_STD = 0.02  # GPT-2's
 RMS_EPSILON = 1e-6  # T5
+# Ours, of embeddings and heads that start as their tokens' vectors: so large that Adam's first steps, each of about the
+# learning rate, do not wash them out. Not tuned.
+VECTOR_EMBEDDING_STD = 0.5
+VECTOR_HEAD_STD = 0.05
 
 # What the backward pass does not find kept of a layer it computes again: nothing, all but what attention read, or all
 # but the layer's input. Downwards less memory and more work.
@@ -171,15 +177,45 @@ def _graphs(config: StageConfig) -> tuple[nnx.GraphDef, nnx.GraphDef]:
     return graph(Ends), graph(Block)
 
 
-def init(config: StageConfig, key: jax.Array) -> Params:
-    """Fresh float32 parameters {"ends": ..., "blocks": ... with a leading L}. Under `jax.eval_shape`, their shapes."""
+def _start_as_vectors(config: StageConfig, ends_params: Params, vectors: TokenVectors, key: jax.Array) -> Params:
+    """Embeddings and heads as random projections of what their tokens stand for: near sounds start near.
+
+    Streams of one tokenizer share the projection, so that equal sounds start equal in each, and the codebooks of a
+    frame add up as in the codec.
+    """
+
+    def projected(stream: Stream, use: int, std: float) -> jax.Array:
+        """-> [K, V, D]."""
+        books = jnp.asarray(vectors[stream.tokenizer])[stream.first_codebook :][: stream.codebooks]
+        books = books - books.mean(1, keepdims=True)
+        books = books / jnp.sqrt(jnp.mean(books**2, axis=(1, 2), keepdims=True))
+        place = jax.random.fold_in(jax.random.fold_in(key, use), stream.tokenizer == "codec")
+        return std * books @ jax.random.normal(place, (books.shape[-1], config.d_model)) / books.shape[-1] ** 0.5
+
+    embedded = {s.name: projected(s, 0, VECTOR_EMBEDDING_STD) for s in config.streams.streams}
+    target = config.streams.target
+    conditions = {
+        name: table.at[:, :-1].set(embedded[name]) for name, table in ends_params["conditions"].items()
+    }  # the last row is the NULL id's
+    heads = projected(target, 1, VECTOR_HEAD_STD).swapaxes(1, 2)  # [K, D, V]
+    return ends_params | {"conditions": conditions, "target": embedded[target.name], "heads": heads}
+
+
+def init(config: StageConfig, key: jax.Array, vectors: TokenVectors | None = None) -> Params:
+    """Fresh float32 parameters {"ends": ..., "blocks": ... with a leading L}. Under `jax.eval_shape`, their shapes.
+
+    With `vectors` embeddings and heads start from these instead of at random.
+    """
 
     def arrays(kind: type[nnx.Module], key: jax.Array) -> Params:
         return nnx.to_pure_dict(nnx.split(kind(config, nnx.Rngs(key)))[1])
 
     ends_key, blocks_key = jax.random.split(key)
     blocks = jax.vmap(lambda key: arrays(Block, key))(jax.random.split(blocks_key, config.num_layers))
-    return {"ends": arrays(Ends, ends_key), "blocks": blocks}
+    ends_params = arrays(Ends, ends_key)
+    if vectors is not None:
+        ends_params = _start_as_vectors(config, ends_params, vectors, ends_key)
+    return {"ends": ends_params, "blocks": blocks}
 
 
 def compute_params(config: StageConfig, params: Params) -> Params:

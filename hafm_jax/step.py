@@ -60,8 +60,13 @@ def step_flops(config: StageConfig, batch_size: int) -> int:
     return batch_size * (train_flops(config, config.window_cells) + added + 5 * logits)
 
 
-def init_state(config: StageConfig, optimizer: optax.GradientTransformation, key: jax.Array) -> State:
-    params = model.init(config, key)
+def init_state(
+    config: StageConfig,
+    optimizer: optax.GradientTransformation,
+    key: jax.Array,
+    vectors: model.TokenVectors | None = None,
+) -> State:
+    params = model.init(config, key, vectors)
     return {"params": params, "opt_state": optimizer.init(params), "step": jnp.zeros((), jnp.int32)}
 
 
@@ -174,9 +179,10 @@ class Programs:
         with jax.set_mesh(self.mesh):
             return self.step.lower(self.state_shapes, self.batch_shapes(batch_size)).compile()
 
-    def init(self) -> State:
+    def init(self, vectors: model.TokenVectors | None = None) -> State:
+        """The state before the first step (model.init)."""
         with jax.set_mesh(self.mesh):
-            return self._init(self.key)
+            return self._init(self.key, vectors)
 
     def place(self, rows: Batch) -> dict[str, jax.Array]:
         """This process's rows of a batch -> the global batch on the devices."""

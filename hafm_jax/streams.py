@@ -50,6 +50,11 @@ class Stream:
         """The id that stands for "no condition": one past the vocabulary, only ever an input."""
         return self.vocabulary
 
+    @property
+    def tokenizer(self) -> str:
+        """What makes its tokens, as its folder is called: semantic or codec."""
+        return "codec" if self.field == "acoustic" else "semantic"
+
 
 @dataclass(frozen=True)
 class Stage:

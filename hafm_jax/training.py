@@ -19,8 +19,9 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from hafm_jax import __version__, data, hosts, provenance, sharding
+from hafm_jax import __version__, data, hosts, model, provenance, sharding
 from hafm_jax.atomic import write_bytes
+from hafm_jax.audio.tokenizers import token_vectors
 from hafm_jax.audition import Audition
 from hafm_jax.checkpoint import Checkpoints
 from hafm_jax.errors import InputError
@@ -44,12 +45,22 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 
 
+EMBEDDINGS = ("random", "tokenizers")  # where they start
+
+
 def check_config(config: ConfigDict) -> None:
-    """Raises InputError where a number is outside its range: before anything is read or compiled."""
+    """Raises InputError where a field cannot be used: before anything is read or compiled."""
     for name, (least, below) in RANGES.items():
         if not least <= config[name] < below:
             most = f" and below {below}" if below < math.inf else ""
             raise InputError(f"--config.{name} is {config[name]}; expected at least {least}{most}")
+    if config.embeddings not in EMBEDDINGS:
+        raise InputError(f"--config.embeddings is {config.embeddings!r}; expected one of {', '.join(EMBEDDINGS)}")
+    if config.embeddings == "tokenizers" and not config.tokenizers:
+        raise InputError(
+            "--config.embeddings=tokenizers needs the folder of the tokenizers that made the tokens: set "
+            "--config.tokenizers, or --config.embeddings=random"
+        )
 
 
 class Preempted(Exception):
@@ -124,6 +135,11 @@ def _check_finite(values: dict[str, jax.Array], step: int, batches: Any, workdir
     )
 
 
+def _vectors(config: ConfigDict) -> model.TokenVectors | None:
+    """What embeddings and heads start from."""
+    return token_vectors(Path(config.tokenizers)) if config.embeddings == "tokenizers" else None
+
+
 def train(config: ConfigDict, token_sets: TokenSets, workdir: Path, quiet: bool = False) -> State:
     """Train to `config.steps` and return the last state. `quiet`: without a word or a bar on the terminal.
 
@@ -157,7 +173,7 @@ def train(config: ConfigDict, token_sets: TokenSets, workdir: Path, quiet: bool 
     checkpoints = Checkpoints(workdir, config.keep_checkpoints, config.keep_every)
     start_workdir(workdir, description, resumed=checkpoints.latest() is not None)
     found = checkpoints.restore_latest(programs.state_shapes)
-    first_step, state = found if found else (0, programs.init())
+    first_step, state = found if found else (0, programs.init(_vectors(config)))
 
     tokens_per_step = config.batch_size * stage.streams.num_tokens(stage.window_cells)
     flops_per_step = config.batch_size * train_flops(stage, stage.window_cells)

@@ -28,6 +28,39 @@ def test_base_has_the_size_of_the_authors_checkpoints():
     assert 245e6 < total < 260e6
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_embeddings_and_heads_can_start_as_what_their_tokens_stand_for(stage):
+    config, key = tiny_config(stage, window_cells=10), jax.random.key(0)
+    rng = np.random.default_rng(0)
+    vectors = {"semantic": rng.random((1, 500, 20), np.float32), "codec": rng.random((8, 1024, 48), np.float32)}
+    random, start = model.init(config, key), model.init(config, key, vectors)
+    jax.tree.map(np.testing.assert_array_equal, random["blocks"], start["blocks"])
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x.shape, y.shape), random, start)
+
+    def cosines(x):
+        x = x / np.linalg.norm(x, axis=-1, keepdims=True)
+        return x @ x.swapaxes(-1, -2)  # [K, V, V]
+
+    ends = jax.tree.map(np.asarray, start["ends"])
+    target = config.streams.target
+    tables = {name: table[:, :-1] for name, table in ends["conditions"].items()} | {target.name: ends["target"]}
+    for stream in config.streams.streams:
+        books = vectors[stream.tokenizer][stream.first_codebook : stream.first_codebook + stream.codebooks]
+        asked = cosines(books - books.mean(1, keepdims=True))
+        found = {"embeddings": tables[stream.name]}
+        if stream is target:
+            found["heads"] = ends["heads"].swapaxes(1, 2)
+        for table in found.values():
+            # A random projection keeps a cosine to about 1 / sqrt(width).
+            assert np.abs(cosines(table) - asked).mean() < 1.5 * config.d_model**-0.5
+            assert np.corrcoef(cosines(table).ravel(), asked.ravel())[0, 1] > 0.5
+    for name, table in ends["conditions"].items():
+        null = random["ends"]["conditions"][name][:, -1]  # stands for nothing
+        np.testing.assert_array_equal(table[:, -1], null)
+    if stage == "coarse":
+        np.testing.assert_array_equal(tables["vocal_semantic"], tables["instrumental_semantic"])
+
+
 def test_remat_changes_no_gradient_and_keeps_less():
     config = tiny_config("semantic", window_cells=20, num_layers=8)
     params = random_params(config)

@@ -456,6 +456,17 @@ def test_encodec_decodes_the_first_books_alone(encodec_folder):
         np.testing.assert_allclose(codec.decode(codes[..., :books]), expected[:, 0].numpy(), atol=1e-5)
 
 
+def test_encodecs_codebooks_add_up_to_what_its_quantizer_decodes(encodec_folder):
+    codec = torch_models.EncodecCodec(encodec_folder)
+    model = transformers.EncodecModel.from_pretrained(encodec_folder).eval()
+    codes = np.random.default_rng(0).integers(0, 1024, (2, 6, 8))  # [B, F, K]
+    with torch.no_grad():
+        expected = model.quantizer.decode(torch.tensor(codes).permute(2, 0, 1))  # [B, D, F]
+    assert codec.codebooks.shape[:2] == (8, 1024)
+    found = sum(codec.codebooks[k][codes[..., k]] for k in range(8))
+    np.testing.assert_allclose(found.transpose(0, 2, 1), expected.numpy(), atol=1e-6)
+
+
 def test_encodec_refuses_what_does_not_fit(encodec_folder):
     codec = torch_models.EncodecCodec(encodec_folder)
     for audio in (noise(320), noise(321)[None], np.zeros((1, 0), np.float32)):

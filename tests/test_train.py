@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from configs import demo, overfit
 from configs.base import get_config
 from hafm_jax import data, decode, model, records, training
+from hafm_jax.audio.tokenizers import token_vectors
 from hafm_jax.checkpoint import Checkpoints
 from hafm_jax.errors import InputError
 from hafm_jax.optim import optimizer
@@ -110,6 +111,22 @@ def test_a_run_writes_what_it_did_and_goes_on_bit_for_bit(tiny, token_set, tmp_p
     moments = whole["opt_state"][1][0]
     assert {str(x.dtype) for x in jax.tree.leaves(moments.mu)} == {"bfloat16"}
     assert {str(x.dtype) for x in jax.tree.leaves((moments.nu, whole["params"]))} == {"float32"}
+
+
+def test_a_run_can_start_from_its_tokenizers(tiny, tokenizers, tmp_path):
+    token_set = write_token_set(tmp_path / "tokens", made_by={"semantic": {}, "codec": {}})
+    tiny.update(steps=1, warmup_steps=0, learning_rate=1e-9, checkpoint_every=1, embeddings="tokenizers")
+    tiny.tokenizers = str(tokenizers)
+    state = training.train(tiny, [(token_set, 1.0)], tmp_path / "run")
+    expected = model.init(stage_config(tiny), jax.random.key(tiny.seed), token_vectors(tokenizers))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), state["params"], expected)
+
+    refused = ({"tokenizers": ""}, "set --config.tokenizers"), ({"embeddings": "warm"}, "random, tokenizers")
+    for fields, says in refused:
+        with pytest.raises(InputError, match=says):
+            training.train(ConfigDict(tiny.to_dict() | fields), [(token_set, 1.0)], tmp_path / "other")
+    with pytest.raises(InputError, match="another embeddings"):
+        training.train(ConfigDict(tiny.to_dict() | {"embeddings": "random"}), [(token_set, 1.0)], tmp_path / "run")
 
 
 def test_another_configuration_or_data_does_not_go_on(tiny, token_set, tmp_path):
@@ -215,6 +232,7 @@ def test_the_full_size_makes_one_training_step_and_a_short_decode():
 def test_configurations_have_the_fields_of_base(config):
     base = get_config()
     assert {name: type(value) for name, value in config.items()} == {name: type(value) for name, value in base.items()}
+    config.tokenizers = "TOKENIZERS"  # demo.py's asks for them
     training.check_config(config)
     stage_config(config)
 

@@ -2,7 +2,7 @@
 
 A codec is a directory with a `config.json` that names it; `load_codec` reads it. Weights are safetensors, never pickle.
 
-Axes: B batch, S samples, F frames, K codebooks, D latent.
+Axes: B batch, S samples, F frames, K codebooks, V codes of a codebook, D latent.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ class Codec(Protocol):
     frame_rate_hz: int
     num_codebooks: int
     vocabulary: int
+    codebooks: np.ndarray  # float32 [K, V, D]: the vector that each code adds
 
     def encode(self, audio: np.ndarray) -> np.ndarray:
         """Audio float32 [B, S] in -1..1, S whole frames -> codes int32 [B, F, num_codebooks]."""
@@ -85,7 +86,7 @@ class SpectralCodec:
         self.num_codebooks = config.codebooks
         self.vocabulary = config.vocabulary
         self._params = jax.tree.map(jnp.asarray, params)
-        self._codebooks = np.asarray(params["codebooks"])
+        self.codebooks = np.asarray(params["codebooks"])
         self._chunk_frames = tuple(sorted(chunk_frames))
 
     def encode(self, audio: np.ndarray) -> np.ndarray:
@@ -103,7 +104,7 @@ class SpectralCodec:
             raise ValueError(f"codes have shape {codes.shape}; expected [B, F, K] with K in 1..{self.num_codebooks}")
         if codes.size and not (codes.min() >= 0 and codes.max() < self.vocabulary):
             raise ValueError(f"codes range over {codes.min()}..{codes.max()}; valid are 0..{self.vocabulary - 1}")
-        return self.decode_latents(spectral.dequantize(self._codebooks, codes))
+        return self.decode_latents(spectral.dequantize(self.codebooks, codes))
 
     def decode_latents(self, latents: np.ndarray) -> np.ndarray:
         """Latents float32 [B, F, D], quantised or not -> float32 [B, F * hop]."""

@@ -1,4 +1,7 @@
-"""The two tokenizers of a folder, as many workers use them: the same tokens from each, or an error that says why."""
+"""The two tokenizers of a folder, as many workers use them: the same tokens from each, or an error that says why.
+
+Axes: K codebooks, V ids of a codebook, D dimensions of a vector.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import functools
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from hafm_jax.audio.codecs import Codec, codec_sha256, load_codec, read_config
 from hafm_jax.audio.semantic import SemanticTokenizer, load_semantic
@@ -40,6 +45,13 @@ def load_tokenizers(folder: Path, dtype: str | None) -> Tokenizers:
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(TORCH_THREADS)
     return Tokenizers(semantic, codec, {"semantic": facts, "codec": codec_facts})
+
+
+def token_vectors(folder: Path) -> dict[str, np.ndarray]:
+    """What the ids of a tokenizers folder stand for, by tokenizer (Stream.tokenizer), each float32 [K, V, D]: the
+    centroids, and the vectors of the codebooks."""
+    semantic, codec = load_semantic(folder / "semantic"), load_codec(folder / "codec")
+    return {"semantic": semantic.centroids[None], "codec": codec.codebooks}
 
 
 def check_planned(found: dict[str, dict[str, Any]], planned: dict[str, dict[str, Any]]) -> None:

@@ -297,6 +297,12 @@ class EncodecCodec:
                 audio[rows, start * ACOUSTIC_HOP : stop * ACOUSTIC_HOP] = sound[:, 0].cpu().numpy()
         return audio
 
+    @property
+    def codebooks(self) -> np.ndarray:
+        """float32 [K, V, D]: the vector that each code adds."""
+        layers = self._quantizer.layers[: self.num_codebooks]
+        return np.stack([layer.codebook.embed.detach().cpu().numpy() for layer in layers])
+
     def weights_sha256(self) -> str:
         """Hash over the names and values of all weights: one for a model, be it from Hub, folder or original file."""
         return self._weights_sha256

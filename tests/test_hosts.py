@@ -26,8 +26,9 @@ STEPS = 20
 
 
 @pytest.fixture(scope="module")
-def token_set(tmp_path_factory):
+def token_set(tmp_path_factory, tokenizers):
     directory = tmp_path_factory.mktemp("tokens")
+    (directory / "tokenizers").symlink_to(tokenizers)
     summaries = [
         records.write_split(directory, split, [{"id": f"{split}{i}"} | random_record(8, i) for i in range(n)], 2)
         for split, n in (("train", 9), ("validation", 4))
@@ -49,6 +50,7 @@ def training(token_set, workdir, *flags):
     fields = {"stage": "semantic", "size": "demo", "window_cells": 4, "compute_dtype": "float32", "steps": STEPS}
     fields |= {"batch_size": 4, "warmup_steps": 2, "log_every": 1, "eval_every": 10, "eval_batches": 1}
     fields |= {"checkpoint_every": 5, "remat": "none"}
+    fields |= {"embeddings": "tokenizers", "tokenizers": f"{token_set}/tokenizers"}
     command = [sys.executable, "-m", "hafm_jax.train", f"--config={os.getcwd()}/configs/base.py"]
     command += [f"--config.{name}={value}" for name, value in fields.items()]
     return [*command, f"--data={token_set}", f"--workdir={workdir}", *flags]

@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
     config.compute_dtype = "bfloat16"  # of matrix products; the rest is float32 [ours]
 
     # Where embeddings and heads start: random, or tokenizers: as the vectors that their tokens stand for, centroids and
-    # codebooks of the folder that `tokenizers` names (ours: README.md, "Training")
+    # codebooks of the folder that `tokenizers` names (ours; README.md, "Train", has what it gains)
     config.embeddings = "random"
 
     # The run

@@ -194,9 +194,8 @@ def _start_as_vectors(config: StageConfig, ends_params: Params, vectors: TokenVe
 
     embedded = {s.name: projected(s, 0, VECTOR_EMBEDDING_STD) for s in config.streams.streams}
     target = config.streams.target
-    conditions = {
-        name: table.at[:, :-1].set(embedded[name]) for name, table in ends_params["conditions"].items()
-    }  # the last row is the NULL id's
+    # The last row of a condition's table is the NULL id's, which stands for no sound.
+    conditions = {name: table.at[:, :-1].set(embedded[name]) for name, table in ends_params["conditions"].items()}
     heads = projected(target, 1, VECTOR_HEAD_STD).swapaxes(1, 2)  # [K, D, V]
     return ends_params | {"conditions": conditions, "target": embedded[target.name], "heads": heads}
 

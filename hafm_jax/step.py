@@ -22,9 +22,11 @@ from hafm_jax.errors import InputError
 from hafm_jax.loss import stage_loss
 from hafm_jax.optim import learning_rate, optimizer
 from hafm_jax.sizes import StageConfig, train_flops
+from hafm_jax.streams import Stage
 
 State = dict[str, Any]  # params, opt_state, step
 MOMENT_DTYPES = ("float32", "bfloat16")
+FALSE_STRETCH = 0.2  # ours: how long the false music lasts on average, of the window: 2 s of 10, some bars
 
 
 def stage_config(config: ConfigDict) -> StageConfig:
@@ -70,35 +72,59 @@ def init_state(
     return {"params": params, "opt_state": optimizer.init(params), "step": jnp.zeros((), jnp.int32)}
 
 
+def false_history(stage: Stage, target: jax.Array, share: float, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(history, labels), each int [B, F, K]: what stands for the target as the model's past, and what it is to predict.
+
+    Against exposure bias: a model that has seen true pasts alone follows its own mistakes rather than its conditions.
+    Of a window a share of its cells, drawn anew for each window between 0 and `share`, holds the music of the batch's
+    next window instead, in stretches of FALSE_STRETCH on average. The first codebook of a false frame is still to be
+    that of the window's own music. Its later codebooks are to fit the first one that stands there, as they are sampled.
+    """
+    num_windows, frames, codebooks = target.shape
+    cells = frames // stage.target.frames_per_cell
+    begins_key, share_key, false_key = jax.random.split(key, 3)
+    begins = jax.random.bernoulli(begins_key, 1 / max(1.0, FALSE_STRETCH * cells), (num_windows, cells))
+    shares = jax.random.uniform(share_key, (num_windows, 1), maxval=share)
+    is_false = jax.random.bernoulli(false_key, shares, (num_windows, cells))  # of a window's stretches, by number
+    is_false = jnp.take_along_axis(is_false, jnp.cumsum(begins, 1) - begins[:, :1], axis=1)
+    is_false = jnp.repeat(is_false, stage.target.frames_per_cell, axis=1)[..., None]  # [B, F, 1]
+    history = jnp.where(is_false, jnp.roll(target, -1, axis=0), target)
+    return history, jnp.where(jnp.arange(codebooks) == 0, target, history)
+
+
 def train_step(
     config: StageConfig, training: ConfigDict, optimizer: optax.GradientTransformation, state: State, batch: Batch
 ) -> tuple[State, dict[str, jax.Array]]:
-    """One optimiser step. Its randomness (which examples lose their condition) depends on seed and step alone."""
+    """One optimiser step. Its randomness (which examples lose their condition, and where their past is false) depends
+    on seed and step alone."""
     conditions, target = split_batch(config, batch)
     key = jax.random.fold_in(jax.random.key(training.seed), state["step"])
     drop = jax.random.bernoulli(key, training.condition_dropout, (target.shape[0],))
     conditions = model.null_conditions(config, conditions, drop)
+    history = labels = target
+    if training.false_history:
+        history, labels = false_history(config.streams, target, training.false_history, jax.random.fold_in(key, 1))
 
-    def objective(params, conditions, target):
-        logits = model.forward(config, params, conditions, target, remat=training.remat)
-        return stage_loss(logits, target, training.z_loss)
+    def objective(params, conditions, history, labels):
+        logits = model.forward(config, params, conditions, history, remat=training.remat)
+        return stage_loss(logits, labels, training.z_loss)
 
-    def gradients_of(conditions, target):
-        (_, by_codebook), gradients = jax.value_and_grad(objective, has_aux=True)(state["params"], conditions, target)
+    def gradients_of(*batch):
+        (_, by_codebook), gradients = jax.value_and_grad(objective, has_aux=True)(state["params"], *batch)
         return by_codebook, gradients
 
     parts = training.accumulate_steps
     if parts == 1:
-        by_codebook, gradients = gradients_of(conditions, target)
+        by_codebook, gradients = gradients_of(conditions, history, labels)
     else:
         # Every device's examples are in every part.
         split = [
             sharding.constrain(x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), None, "batch")  # [A, B / A, F, K]
-            for x in (*conditions, target)
+            for x in (*conditions, history, labels)
         ]
 
         def accumulate(sums, part):
-            return jax.tree.map(jnp.add, sums, gradients_of(list(part[:-1]), part[-1])), None
+            return jax.tree.map(jnp.add, sums, gradients_of(list(part[:-2]), *part[-2:])), None
 
         zeros = (jnp.zeros(config.streams.target.codebooks), jax.tree.map(jnp.zeros_like, state["params"]))
         sums, _ = jax.lax.scan(accumulate, zeros, split)

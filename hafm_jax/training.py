@@ -40,7 +40,7 @@ RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("keep_every", "sample_every", "profile_first_step", "profile_steps"), (0, math.inf)),
     **dict.fromkeys(("warmup_steps", "weight_decay", "z_loss"), (0, math.inf)),
     **dict.fromkeys(("learning_rate", "clip_norm"), (1e-12, math.inf)),  # 0 would train nothing
-    **dict.fromkeys(("condition_dropout", "beta1", "beta2"), (0, 1)),
+    **dict.fromkeys(("condition_dropout", "false_history", "beta1", "beta2"), (0, 1)),
     "seed": (0, 2**31),
 }
 
@@ -54,6 +54,11 @@ def check_config(config: ConfigDict) -> None:
         if not least <= config[name] < below:
             most = f" and below {below}" if below < math.inf else ""
             raise InputError(f"--config.{name} is {config[name]}; expected at least {least}{most}")
+    if config.false_history and config.batch_size == 1:
+        raise InputError(
+            f"--config.false_history is {config.false_history} and --config.batch_size 1; expected at least 2, since "
+            "what is false comes from the batch's other windows: set one of them"
+        )
     if config.embeddings not in EMBEDDINGS:
         raise InputError(f"--config.embeddings is {config.embeddings!r}; expected one of {', '.join(EMBEDDINGS)}")
     if config.embeddings == "tokenizers" and not config.tokenizers:

@@ -22,7 +22,16 @@ from hafm_jax.errors import InputError
 from hafm_jax.optim import optimizer
 from hafm_jax.sharding import make_mesh
 from hafm_jax.sizes import SIZES, Size, num_parameters
-from hafm_jax.step import Programs, eval_step, init_state, split_batch, stage_config, step_flops, train_step
+from hafm_jax.step import (
+    Programs,
+    eval_step,
+    false_history,
+    init_state,
+    split_batch,
+    stage_config,
+    step_flops,
+    train_step,
+)
 from hafm_jax.streams import STAGES
 
 
@@ -198,6 +207,9 @@ def test_bad_configurations_say_what_is_expected(tiny, token_set, tmp_path):
         config = ConfigDict(tiny.to_dict() | {field: value})
         with pytest.raises(InputError, match=says):
             training.train(config, [(token_set, 1.0)], tmp_path / "run")
+    tiny.update(false_history=0.5, batch_size=1)
+    with pytest.raises(InputError, match="at least 2, since what is false comes from the batch's other windows"):
+        training.train(tiny, [(token_set, 1.0)], tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -237,8 +249,31 @@ def test_configurations_have_the_fields_of_base(config):
     stage_config(config)
 
 
+@pytest.mark.parametrize("stage", ["semantic", "coarse"])
+def test_a_false_history_is_stretches_of_the_next_windows_music(stage):
+    stage, windows, cells, share = STAGES[stage], 1000, 60, 0.8
+    shape = (windows, cells * stage.target.frames_per_cell, stage.target.codebooks)
+    target = np.random.default_rng(0).integers(0, 10**6, shape)  # so many ids that no two are alike by chance
+    history, labels = map(np.asarray, false_history(stage, jnp.asarray(target), share, jax.random.key(0)))
+
+    false = (history != target).any(-1)
+    np.testing.assert_array_equal(history, np.where(false[..., None], np.roll(target, -1, 0), target))
+    np.testing.assert_array_equal(labels[..., 0], target[..., 0])
+    np.testing.assert_array_equal(labels[..., 1:], history[..., 1:])
+
+    by_cell = false.reshape(windows, cells, -1)
+    assert (by_cell == by_cell[..., :1]).all()
+    by_cell = by_cell[..., 0]
+    # A window's share u is uniform up to 0.8, a stretch of it lasts 12 cells: the means of u, and over the 59 edges of
+    # 2 u (1 - u) / 12. Over keys these means spread by 0.012 and 0.046 (standard deviations).
+    assert by_cell.mean() == pytest.approx(share / 2, abs=0.03)
+    changes = (by_cell[:, 1:] != by_cell[:, :-1]).sum(1)
+    assert changes.mean() == pytest.approx(59 / 12 * (share - 2 / 3 * share**2), abs=0.15)
+    assert (~by_cell).all(1).any() and by_cell.mean(1).max() > share
+
+
 def test_parts_of_a_batch_make_the_same_step_and_z_loss_counts(tiny):
-    tiny.update(stage="coarse", batch_size=4, z_loss=0.1, condition_dropout=0.5)
+    tiny.update(stage="coarse", batch_size=4, z_loss=0.1, condition_dropout=0.5, false_history=0.9)
     config = stage_config(tiny)
     source = Songs(random_record(4, seed=i) for i in range(4))
     batch = data.train_batches([(source, 1)], config.streams, 4, 4, seed=0)[0]
@@ -250,13 +285,16 @@ def test_parts_of_a_batch_make_the_same_step_and_z_loss_counts(tiny):
         return np.array([metrics["gradient_norm"], *metrics["loss_per_codebook"]])
 
     conditions, target = split_batch(config, batch)
-    drop = jax.random.bernoulli(jax.random.fold_in(jax.random.key(tiny.seed), 0), 0.5, (4,))
+    key = jax.random.fold_in(jax.random.key(tiny.seed), 0)
+    drop = jax.random.bernoulli(key, 0.5, (4,))
     conditions = model.null_conditions(config, conditions, drop)
     assert 0 < drop.sum() < 4
+    history, labels = false_history(config.streams, target, 0.9, jax.random.fold_in(key, 1))
+    assert (history != target).any()
 
     def objective(params):
-        logits = model.forward(config, params, conditions, target)
-        by_codebook = optax.softmax_cross_entropy_with_integer_labels(logits, target).mean((0, 1))
+        logits = model.forward(config, params, conditions, history)
+        by_codebook = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean((0, 1))
         return by_codebook.mean() + 0.1 * jnp.mean(jax.nn.logsumexp(logits, axis=-1) ** 2), by_codebook
 
     params = jax.jit(lambda: model.init(config, jax.random.key(tiny.seed)))()

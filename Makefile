@@ -70,8 +70,8 @@ RUN := GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.mallo
 # XLA's fused reductions over the batch are slow on a CPU: without them a step of the coarse stage takes 0.78 s, not 0.93.
 STAGE_FLAGS := XLA_FLAGS=--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT
 
-demo-model: $(DEMO)/.semantic $(DEMO)/.coarse $(DEMO)/.fine
-	$(BIN)/python -m hafm_jax.export --workdir $(DEMO)/semantic $(DEMO)/coarse $(DEMO)/fine --tokenizers $(DEMO)/tokenizers --dtype float16 --out hafm_jax/demo \
+demo-model: $(DEMO)/.semantic_false_history $(DEMO)/.coarse_false_history $(DEMO)/.fine
+	$(BIN)/python -m hafm_jax.export --workdir $(DEMO)/semantic_false_history $(DEMO)/coarse_false_history $(DEMO)/fine --tokenizers $(DEMO)/tokenizers --dtype float16 --out hafm_jax/demo \
 		--trained-on "made by this project's synthesiser (make demo-model), 20 s each; no recordings" \
 		--limits "bands of the synthesiser's kind: bass, one or two chord instruments, drums and a lead, in one key and tempo. A voice should sing in time, in tune to A = 440 Hz, and the chords' roots on their beats, as the songs' melodies do."
 
@@ -93,6 +93,10 @@ $(DEMO)/.tokens: $(DEMO)/.kmeans $(DEMO)/.codec
 
 $(DEMO)/.semantic $(DEMO)/.coarse $(DEMO)/.fine: $(DEMO)/.%: $(DEMO)/.tokens
 	$(STAGE_FLAGS) $(RUN) -m hafm_jax.train --data $(DEMO)/tokens --config configs/demo.py:$* --config.tokenizers=$(DEMO)/tokenizers --workdir $(DEMO)/$*
+	touch $@
+
+$(DEMO)/.semantic_false_history $(DEMO)/.coarse_false_history: $(DEMO)/.%_false_history: $(DEMO)/.%
+	$(STAGE_FLAGS) $(RUN) -m hafm_jax.train --data $(DEMO)/tokens --config configs/demo_false_history.py:$* --config.start_from=$(DEMO)/$* --config.tokenizers=$(DEMO)/tokenizers --workdir $(DEMO)/$*_false_history
 	touch $@
 
 clean:

@@ -24,6 +24,9 @@ def get_config() -> ConfigDict:
     # codebooks of the folder that `tokenizers` names (ours; README.md, "Train", has what it gains)
     config.embeddings = "random"
 
+    # Or a work directory whose last parameters, all of them, this run starts with: fine-tuning. "": none
+    config.start_from = ""
+
     # The run
     config.steps = 200_000  # optimiser steps [ours]
     config.batch_size = 64  # windows a step, all devices together [ours]

@@ -23,14 +23,13 @@ class Recipe(NamedTuple):
     window_cells: int  # 10 s to hear the key and the metre, then less, since finer tokens depend on what is near
     batch_size: int
     steps: int
-    false_history: float
     sampling: Sampling  # of what was tried on validation songs, what keeps chords, beats and brightness
 
 
 RECIPES = {
-    "semantic": Recipe("96x3x3", 250, 16, 3_000, 0.9, Sampling(guidance_scale=3.0, temperature=0.8)),
-    "coarse": Recipe("96x3x3", 50, 16, 3_000, 0.4, Sampling(guidance_scale=1.5, temperature=1.0)),
-    "fine": Recipe("64x2x2", 25, 16, 2_000, 0.0, Sampling(guidance_scale=1.0, temperature=0.0)),
+    "semantic": Recipe("96x3x3", 250, 16, 4_000, Sampling(guidance_scale=3.0, temperature=0.8)),
+    "coarse": Recipe("96x3x3", 50, 16, 3_200, Sampling(guidance_scale=1.5, temperature=1.0)),
+    "fine": Recipe("64x2x2", 25, 16, 2_000, Sampling(guidance_scale=1.0, temperature=0.0)),
 }
 
 

@@ -7,54 +7,17 @@ from __future__ import annotations
 
 import argparse
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
-from ml_collections import ConfigDict
-
 from hafm_jax import provenance
-from hafm_jax.checkpoint import Checkpoints
 from hafm_jax.errors import InputError, run_command
-from hafm_jax.optim import optimizer
 from hafm_jax.pretrained import StageWeights, check_tokenizers, save_model
-from hafm_jax.sampling import Sampling
+from hafm_jax.runs import load_run
 from hafm_jax.sizes import num_parameters
-from hafm_jax.step import init_state, stage_config
 from hafm_jax.streams import CELLS_PER_S, STAGES
 
 LIMITS = "a model plays what it was trained on; it was given nothing else."
-
-
-def load_run(workdir: Path) -> StageWeights:
-    """The last checkpoint of a training run that can be read. Raises InputError where there is none."""
-    path = workdir / "config.json"
-    if not path.is_file():
-        raise InputError(f"{path} is missing; expected a work directory of hafm_jax.train")
-    description = json.loads(path.read_text())
-    training = ConfigDict(description["config"])
-    config = stage_config(training)
-    shapes = jax.eval_shape(partial(init_state, config, optimizer(training)), jax.random.key(0))
-    checkpoints = Checkpoints(workdir, training.keep_checkpoints)
-    found = checkpoints.restore_latest(shapes)
-    checkpoints.close()
-    if found is None:
-        raise InputError(f"{workdir} holds no complete checkpoint; train to --config.checkpoint_every steps at least")
-    step, state = found
-    facts = description | {"step": step} | last_metrics(workdir, step)
-    return StageWeights(config, state["params"], facts, Sampling(**training.get("sampling", {})))
-
-
-def last_metrics(workdir: Path, step: int) -> dict[str, Any]:
-    """The last logged losses up to `step`, and how many minutes the run has trained."""
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    facts: dict[str, Any] = {}
-    for line in lines:
-        if line["step"] <= step:
-            facts |= {k: v for k, v in line.items() if "loss" in k}
-    facts["minutes"] = round(sum(line.get("seconds", 0.0) for line in lines if line["step"] <= step) / 60, 1)
-    return facts
 
 
 def codec_facts(codec: dict[str, Any]) -> str:
@@ -74,21 +37,28 @@ def codec_facts(codec: dict[str, Any]) -> str:
     return facts
 
 
+def runs_of(facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """What is known of a stage's runs, first to last: the one that made it, and those it started from."""
+    return (runs_of(facts["started_from"]) if "started_from" in facts else []) + [facts]
+
+
 def model_card(stages: dict[str, StageWeights], tokenizers: Path, trained_on: str, limits: str) -> str:
     """README.md of the model directory: what it is, from which data, how long, how well."""
     rows = []
     for name, stage in stages.items():
         c, f = stage.config, stage.facts
+        steps = " + ".join(str(run["step"]) for run in runs_of(f))
         codebooks = " ".join(f"{x:.2f}" for x in f.get("validation_loss_per_codebook", []))
         rows.append(
             f"| {name} | {num_parameters(c) / 1e6:.2f} M | {c.d_model} x {c.num_layers} x {c.num_heads} "
-            f"| {c.position} | {c.window_cells / CELLS_PER_S:g} s | {f['step']} x {f['config']['batch_size']} "
-            f"| {f['minutes']:g} | "
+            f"| {c.position} | {c.window_cells / CELLS_PER_S:g} s | {steps} x {f['config']['batch_size']} "
+            f"| {sum(run['minutes'] for run in runs_of(f)):g} | "
             f"{f.get('validation_loss', float('nan')):.3f} ({codebooks}) |"
         )
     semantic = json.loads((tokenizers / "semantic" / "config.json").read_text())
     codec = json.loads((tokenizers / "codec" / "config.json").read_text())
     facts = next(iter(stages.values())).facts
+    seeds = " and ".join(str(run["config"]["seed"]) for run in runs_of(facts))
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     table = "\n".join(rows)
     trained_on = trained_on and f": {trained_on}"
@@ -109,7 +79,7 @@ Validation loss is in nats a token, in brackets by codebook.
 {table}
 
 - Trained on {facts["data"]["records"]} songs{trained_on} (token set {facts["data"]["fingerprint"][:12]}), on
-  {facts["devices"][0]} ({facts["cores"]} cores), with {versions}, seed {facts["config"]["seed"]}.
+  {facts["devices"][0]} ({facts["cores"]} cores), with {versions}, seed {seeds}.
 - Semantic tokens: `{semantic["features"]}`, {semantic["clusters"]} clusters.
 - Codec: `{codec["codec"]}`{codec_facts(codec)}.
 - What made each stands in `semantic/config.json` and `codec/config.json`, what made the stages in `config.json`.

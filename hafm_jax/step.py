@@ -109,8 +109,9 @@ def train_step(
         logits = model.forward(config, params, conditions, history, remat=training.remat)
         return stage_loss(logits, labels, training.z_loss)
 
-    def gradients_of(*batch):
-        (_, by_codebook), gradients = jax.value_and_grad(objective, has_aux=True)(state["params"], *batch)
+    def gradients_of(conditions, history, labels):
+        value_and_gradients = jax.value_and_grad(objective, has_aux=True)
+        (_, by_codebook), gradients = value_and_gradients(state["params"], conditions, history, labels)
         return by_codebook, gradients
 
     parts = training.accumulate_steps

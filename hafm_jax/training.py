@@ -19,7 +19,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from hafm_jax import __version__, data, hosts, model, provenance, sharding
+from hafm_jax import __version__, data, hosts, model, provenance, runs, sharding
 from hafm_jax.atomic import write_bytes
 from hafm_jax.audio.tokenizers import token_vectors
 from hafm_jax.audition import Audition
@@ -28,7 +28,7 @@ from hafm_jax.errors import InputError
 from hafm_jax.records import TokenRecords
 from hafm_jax.runlog import RunLog
 from hafm_jax.sizes import num_parameters, train_flops
-from hafm_jax.step import Programs, State
+from hafm_jax.step import Programs, State, stage_config
 
 TokenSets = list[tuple[Path, float]]  # folders and their weights
 
@@ -105,9 +105,14 @@ FREE = ("mesh", "remat", "log_every", "eval_every", "checkpoint_every", "keep_ch
 FREE += ("sample_every", "sampling", "tokenizers", "profile_first_step", "profile_steps")
 
 
+# Fields that configurations did not always have, and what runs of before then did.
+SINCE = {"embeddings": "random", "false_history": 0.0, "start_from": ""}
+
+
 def changed_fields(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Fields of two configurations, in which a run's results would differ."""
-    return [k for k, v in now.items() if k not in FREE and before.get(k, v) != v]
+    before = SINCE | before
+    return [k for k, v in now.items() if k not in FREE and before.get(k) != v]
 
 
 def start_workdir(workdir: Path, description: dict[str, Any], resumed: bool) -> None:
@@ -115,6 +120,8 @@ def start_workdir(workdir: Path, description: dict[str, Any], resumed: bool) -> 
     path = workdir / "config.json"
     if resumed:
         before = json.loads(path.read_text())
+        if "started_from" in before:
+            description["started_from"] = before["started_from"]
         changed = changed_fields(before["config"], description["config"])
         if any(description["data"].get(k) != v for k, v in before["data"].items()):
             changed.append("data")
@@ -143,6 +150,29 @@ def _check_finite(values: dict[str, jax.Array], step: int, batches: Any, workdir
 def _vectors(config: ConfigDict) -> model.TokenVectors | None:
     """What embeddings and heads start from."""
     return token_vectors(Path(config.tokenizers)) if config.embeddings == "tokenizers" else None
+
+
+def _start_from(config: ConfigDict, programs: Programs, data: dict[str, Any]) -> tuple[model.Params, dict[str, Any]]:
+    """The parameters of the run that `start_from` names, and what config.json says of it: its own, and how far it came.
+
+    Raises InputError where there is none, or where its model or its tokens are of another kind.
+    """
+    workdir = Path(config.start_from)
+    before = runs.read_description(workdir)
+    found, expected = stage_config(ConfigDict(before["config"])), programs.config
+    for field in ("stage", "d_model", "num_layers", "num_heads", "position"):
+        if getattr(found, field) != getattr(expected, field):
+            raise InputError(
+                f"--config.start_from={workdir} has the {field} {getattr(found, field)}; this run has "
+                f"{getattr(expected, field)}: set --config.stage, size and position as there, or start from another run"
+            )
+    if before["data"]["tokenizers"] != data["tokenizers"]:
+        raise InputError(
+            f"--config.start_from={workdir} learnt the tokens of {before['data']['tokenizers']}, --data has those of "
+            f"{data['tokenizers']}: its ids mean other sounds; extract --data with the same tokenizers"
+        )
+    step, state = runs.restore_last(workdir, programs.state_shapes)
+    return state["params"], before | {"step": step} | runs.last_metrics(workdir, step)
 
 
 def train(config: ConfigDict, token_sets: TokenSets, workdir: Path, quiet: bool = False) -> State:
@@ -176,9 +206,17 @@ def train(config: ConfigDict, token_sets: TokenSets, workdir: Path, quiet: bool 
     except OSError as error:
         raise InputError(f"cannot write {workdir}: {error.strerror}; choose another --workdir") from error
     checkpoints = Checkpoints(workdir, config.keep_checkpoints, config.keep_every)
-    start_workdir(workdir, description, resumed=checkpoints.latest() is not None)
-    found = checkpoints.restore_latest(programs.state_shapes)
-    first_step, state = found if found else (0, programs.init(_vectors(config)))
+    resumed = checkpoints.latest() is not None
+    params = None
+    if config.start_from and not resumed:
+        params, description["started_from"] = _start_from(config, programs, description["data"])
+    start_workdir(workdir, description, resumed)
+    if resumed:
+        first_step, state = checkpoints.restore_latest(programs.state_shapes)
+    elif params is not None:
+        first_step, state = 0, programs.init() | {"params": params}
+    else:
+        first_step, state = 0, programs.init(_vectors(config))
 
     tokens_per_step = config.batch_size * stage.streams.num_tokens(stage.window_cells)
     flops_per_step = config.batch_size * train_flops(stage, stage.window_cells)

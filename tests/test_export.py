@@ -91,6 +91,19 @@ def test_the_last_checkpoints_become_a_model(runs, tokenizers, tmp_path, monkeyp
     assert "Limits: hymns only" in card
 
 
+def test_the_card_counts_the_runs_that_a_stage_came_from(runs, tokenizers, tmp_path, monkeypatch):
+    workdirs, _ = runs
+    path = workdirs[0] / "config.json"
+    description = json.loads(path.read_text())
+    first = description | {"step": 4000, "minutes": 30.5, "config": description["config"] | {"seed": 9}}
+    second = description | {"step": 500, "minutes": 30.5, "started_from": first}
+    path.write_text(json.dumps(description | {"started_from": second}))
+    run_export(monkeypatch, "--workdir", *workdirs, "--tokenizers", tokenizers, "--out", tmp_path / "model")
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "| 4000 + 500 + 20 x 64 | 64 |" in card and "| 20 x 64 | 3 |" in card
+    assert "seed 9 and 0 and 0." in card
+
+
 def test_the_card_says_how_the_codec_was_made():
     assert export.codec_facts({"codec": "encodec"}) == ""
     made = {"steps": 10, "batch_size": 2, "seconds": 1.0, "songs": 3, "minutes": 4.2}

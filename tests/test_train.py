@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -13,7 +15,7 @@ import pytest
 from conftest import Songs, random_record
 from ml_collections import ConfigDict
 
-from configs import demo, overfit
+from configs import demo, demo_false_history, overfit
 from configs.base import get_config
 from hafm_jax import data, decode, model, records, training
 from hafm_jax.audio.tokenizers import token_vectors
@@ -138,6 +140,62 @@ def test_a_run_can_start_from_its_tokenizers(tiny, tokenizers, tmp_path):
         training.train(ConfigDict(tiny.to_dict() | {"embeddings": "random"}), [(token_set, 1.0)], tmp_path / "run")
 
 
+def test_a_run_can_start_from_the_parameters_of_another(tiny, tmp_path):
+    made_by = {"semantic": {"centroids_sha256": "5ea"}, "codec": {}}
+    token_set = write_token_set(tmp_path / "tokens", made_by=made_by)
+
+    def go_on(name: str, token_set: Path = token_set, **fields) -> dict:
+        config = ConfigDict(tiny.to_dict() | {"start_from": str(tmp_path / "first")} | fields)
+        return training.train(config, [(token_set, 1.0)], tmp_path / name)
+
+    first = go_on("first", start_from="")
+    second = go_on("second", steps=1, warmup_steps=0, learning_rate=1e-12, seed=7, window_cells=2)
+    # A step of Adam's moves no parameter by more than the rate.
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-7, atol=2e-12), second["params"], first["params"])
+    assert second["step"] == 1 and (tmp_path / "first" / "checkpoints" / "6").exists()
+
+    started_from = json.loads((tmp_path / "second" / "config.json").read_text())["started_from"]
+    lines = [json.loads(line) for line in (tmp_path / "first" / "metrics.jsonl").read_text().splitlines()]
+    assert started_from["config"] == tiny.to_dict() and started_from["step"] == 6
+    assert started_from["validation_loss"] == lines[-1]["validation_loss"]
+
+    other_tokens = write_token_set(tmp_path / "other", made_by={**made_by, "codec": {"weights_sha256": "c0d"}})
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "config.json").write_bytes((tmp_path / "first" / "config.json").read_bytes())
+    for fields, says in (
+        ({"start_from": str(tmp_path / "none")}, r"none/config\.json is missing"),
+        ({"start_from": str(tmp_path / "empty")}, "holds no complete checkpoint"),
+        ({"stage": "coarse"}, "has the stage semantic; this run has coarse"),
+        ({"position": "index"}, "has the position clock; this run has index"),
+        ({"moment_dtype": "bfloat16"}, "does not fit this configuration"),
+        ({"token_set": other_tokens}, "its ids mean other sounds"),
+    ):
+        with pytest.raises(InputError, match=says):
+            go_on("refused", **fields)
+    assert not (tmp_path / "refused" / "config.json").exists()
+
+
+def test_a_run_that_started_from_another_goes_on_without_it(tiny, token_set, tmp_path):
+    training.train(tiny, [(token_set, 1.0)], tmp_path / "first")
+    tiny.start_from = str(tmp_path / "first")
+    whole = training.train(tiny, [(token_set, 1.0)], tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    shutil.rmtree(tmp_path / "cut" / "checkpoints" / "6")  # 4 is left
+    shutil.rmtree(tmp_path / "first")
+    resumed = training.train(tiny, [(token_set, 1.0)], tmp_path / "cut")
+    jax.tree.map(np.testing.assert_array_equal, whole, resumed)
+    description, expected = ((tmp_path / name / "config.json").read_text() for name in ("cut", "whole"))
+    assert json.loads(description)["started_from"]["step"] == 6 and description == expected
+    with pytest.raises(InputError, match="another start_from"):
+        training.train(ConfigDict(tiny.to_dict() | {"start_from": ""}), [(token_set, 1.0)], tmp_path / "cut")
+
+
+def test_runs_from_before_a_field_was_added_go_on_as_they_began(tiny):
+    before = {name: value for name, value in tiny.to_dict().items() if name not in ("false_history", "embeddings")}
+    assert training.changed_fields(before, tiny.to_dict()) == []
+    assert training.changed_fields(before, tiny.to_dict() | {"false_history": 0.5}) == ["false_history"]
+
+
 def test_another_configuration_or_data_does_not_go_on(tiny, token_set, tmp_path):
     def go_on(directory: Path, weight: float = 1.0, **fields) -> None:
         config = ConfigDict(tiny.to_dict() | fields)
@@ -240,7 +298,12 @@ def test_the_full_size_makes_one_training_step_and_a_short_decode():
     assert out.shape == (1, 3, 4) and int(out.max()) < 1024
 
 
-@pytest.mark.parametrize("config", [demo.get_config(stage) for stage in STAGES] + [overfit.get_config()])
+@pytest.mark.parametrize(
+    "config",
+    [demo.get_config(stage) for stage in STAGES]
+    + [demo_false_history.get_config(stage) for stage in demo_false_history.RECIPES]
+    + [overfit.get_config()],
+)
 def test_configurations_have_the_fields_of_base(config):
     base = get_config()
     assert {name: type(value) for name, value in config.items()} == {name: type(value) for name, value in base.items()}

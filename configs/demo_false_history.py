@@ -20,7 +20,7 @@ class Recipe(NamedTuple):
     steps: int
 
 
-RECIPES = {"semantic": Recipe(0.95, 1_000), "coarse": Recipe(0.3, 600)}
+RECIPES = {"semantic": Recipe(0.95, 600), "coarse": Recipe(0.3, 600)}
 
 
 def get_config(stage: str = "semantic") -> ConfigDict:

@@ -72,19 +72,19 @@ def init_state(
     return {"params": params, "opt_state": optimizer.init(params), "step": jnp.zeros((), jnp.int32)}
 
 
-def false_history(stage: Stage, target: jax.Array, share: float, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+def false_history(stage: Stage, target: jax.Array, share: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
     """(history, labels), each int [B, F, K]: what stands for the target as the model's past, and what it is to predict.
 
     Against exposure bias: a model that has seen true pasts alone follows its own mistakes rather than its conditions.
-    Of a window a share of its cells, drawn anew for each window between 0 and `share`, holds the music of the batch's
-    next window instead, in stretches of FALSE_STRETCH on average. The first codebook of a false frame is still to be
+    Of a window a share of its cells, drawn between 0 and its `share` [B], holds the music of the batch's next window
+    instead, in stretches of FALSE_STRETCH on average. The first codebook of a false frame is still to be
     that of the window's own music. Its later codebooks are to fit the first one that stands there, as they are sampled.
     """
     num_windows, frames, codebooks = target.shape
     cells = frames // stage.target.frames_per_cell
     begins_key, share_key, false_key = jax.random.split(key, 3)
     begins = jax.random.bernoulli(begins_key, 1 / max(1.0, FALSE_STRETCH * cells), (num_windows, cells))
-    shares = jax.random.uniform(share_key, (num_windows, 1), maxval=share)
+    shares = share[:, None] * jax.random.uniform(share_key, (num_windows, 1))
     is_false = jax.random.bernoulli(false_key, shares, (num_windows, cells))  # of a window's stretches, by number
     is_false = jnp.take_along_axis(is_false, jnp.cumsum(begins, 1) - begins[:, :1], axis=1)
     is_false = jnp.repeat(is_false, stage.target.frames_per_cell, axis=1)[..., None]  # [B, F, 1]
@@ -103,7 +103,8 @@ def train_step(
     conditions = model.null_conditions(config, conditions, drop)
     history = labels = target
     if training.false_history:
-        history, labels = false_history(config.streams, target, training.false_history, jax.random.fold_in(key, 1))
+        share = jnp.where(drop, 0, training.false_history)  # without its condition a stage has its past alone
+        history, labels = false_history(config.streams, target, share, jax.random.fold_in(key, 1))
 
     def objective(params, conditions, history, labels):
         logits = model.forward(config, params, conditions, history, remat=training.remat)

@@ -3,11 +3,12 @@
     pip install praat-parselmouth
     python benchmarks/voices.py --songs SONGS [--model MODEL] [--clips 16]
 
-The melodies of test songs are sung again: by Praat's KlattGrid, a formant speech synthesiser of its own; by a choir of
-four of them, the melody, its octave below and two tones of the chord; whistled; and hummed, a soft tone that glides
-from note to note. Each is accompanied, and so is the song's own vocal. Measured are what the evaluation measures
+First the test songs' own singers, all songs; then the melodies of some of them are sung again: by Praat's KlattGrid, a
+formant speech synthesiser of its own; by a choir of four of them, the melody, its octave below and two tones of the
+chord; whistled; and hummed, a soft tone that glides from note to note. Measured are what the evaluation measures
 against the song's truth, and what shows a collapse: level, coverage, peak, and the longest loop of codes while the
-voice sounds.
+voice sounds, beside that of the true band's own codes. Where a band has collapsed (silent, clipped or stuck), others
+are drawn, three at most.
 """
 
 from __future__ import annotations
@@ -41,6 +42,10 @@ VOWELS_HZ = {"a": (700, 1200, 2500), "i": (300, 2300, 3000), "u": (320, 800, 230
 UPPER_HZ, BANDWIDTHS_HZ = (3400, 4200), (80, 90, 120, 180, 250)
 CONTROL_RATE_HZ = 400
 MEASURES = ("beat_f", "onset_f", "lag_strength", "chroma_chords", "key_score", "coverage")
+
+OWN = "the songs' own singer"
+DRAWS = 4
+STUCK_S = 1.0  # a loop as long as this while the voice sings
 
 Notes = list[dict[str, Any]]  # of song.json: start_s, end_s, midi
 
@@ -127,6 +132,34 @@ def sing(voice: str, song: dict[str, Any]) -> np.ndarray:
     return sound * np.float32(10 ** (LEVEL_DBFS / 20) / np.sqrt(np.mean(sound[loud] ** 2)))
 
 
+def accompany(accompanist: Accompanist, vocal: np.ndarray, truth: Truth, seed: int) -> dict[str, float]:
+    """What is measured of one band for a vocal float32 [S]."""
+    codes = accompanist.tokens(vocal[None], RATE_HZ, num_cells(len(vocal), RATE_HZ), seed=seed)
+    band = accompanist.codec.decode(codes)[0][: len(vocal)]
+    measures = measure(vocal, band, truth)
+    return {name: measures[name] for name in MEASURES} | {
+        "level_dbfs": 20 * math.log10(np.sqrt(np.mean(band**2)) + 1e-9),
+        "peak": float(np.abs(band).max()),
+        "longest_loop_s": loop_s(codes[0], vocal),
+    }
+
+
+def loop_s(codes: np.ndarray, vocal: np.ndarray) -> float:
+    """The longest loop of codes [F, K] while the vocal float32 [S] sounds."""
+    sounds = Analysis(vocal).sounds
+    sounds = sounds[np.arange(len(codes)) * len(sounds) // len(codes)]
+    return longest_loop_s(codes[:, : STREAMS["coarse"].codebooks], STREAMS["coarse"].rate_hz, sounds)
+
+
+def collapse(row: dict[str, float]) -> str | None:
+    """How a band has collapsed, None where it has not."""
+    if row["coverage"] < 0.5:
+        return "silent"
+    if row["peak"] > 1:
+        return "clipped"
+    return "stuck" if row["longest_loop_s"] > STUCK_S else None
+
+
 def summary(values: list[float]) -> dict[str, float]:
     return {name: float(f(values)) for name, f in (("mean", np.nanmean), ("low", np.nanmin), ("high", np.nanmax))}
 
@@ -136,7 +169,7 @@ def main() -> None:
     add = parser.add_argument
     add("--songs", type=Path, required=True, help="songs folder with song.json; its split test is read")
     add("--model", default=str(DEMO), help="default: the demo model")
-    add("--clips", type=int, default=16, help="songs, their first 10 s (default: 16)")
+    add("--clips", type=int, default=16, help="songs sung by each other voice, their first 10 s (default: 16)")
     add("--out", type=Path, default=Path(__file__).parent / "results" / "voices.json")
     arguments = parser.parse_args()
     try:
@@ -145,34 +178,36 @@ def main() -> None:
         raise InputError("parselmouth is missing; expected Praat's voices: pip install praat-parselmouth") from error
     use_compilation_cache()
     accompanist = Accompanist.load(arguments.model)
-    folders = sorted((arguments.songs / "test").iterdir())[: arguments.clips]
-    stream = STREAMS["coarse"]
-    found: dict[str, list[dict[str, float]]] = {}
-    for voice in tqdm(["the songs' own singer", *VOICES], unit="voice"):
-        for seed, folder in enumerate(tqdm(folders, desc=voice, unit="song", leave=False)):
+    songs = sorted((arguments.songs / "test").iterdir())
+    results, true_loops = {}, []
+    for voice in tqdm([OWN, *VOICES], unit="voice"):
+        rows, first, last = [], [], []
+        for number, folder in enumerate(tqdm(songs[: None if voice == OWN else arguments.clips], voice, leave=False)):
             song, clip = read_song(folder), Clip(folder.name, 0)
-            truth = Truth.of_clip(read_clip(arguments.songs, "test", clip, "instrumental"), song)
-            own = read_clip(arguments.songs, "test", clip, "vocals")
-            vocal = sing(voice, song) if voice in VOICES else own
-            codes = accompanist.tokens(vocal[None], RATE_HZ, num_cells(len(vocal), RATE_HZ), seed=seed)
-            band = accompanist.codec.decode(codes)[0][: len(vocal)]
-            sounds = Analysis(vocal).sounds
-            sounds = sounds[np.arange(codes.shape[1]) * len(sounds) // codes.shape[1]]
-            measures = measure(vocal, band, truth)
-            found.setdefault(voice, []).append(
-                {name: measures[name] for name in MEASURES}
-                | {
-                    "level_dbfs": 20 * math.log10(np.sqrt(np.mean(band**2)) + 1e-9),
-                    "peak": float(np.abs(band).max()),
-                    "longest_loop_s": longest_loop_s(codes[0, :, : stream.codebooks], stream.rate_hz, sounds),
-                }
-            )
-    names = [*MEASURES, "level_dbfs", "peak", "longest_loop_s"]
-    results = {voice: {name: summary([row[name] for row in rows]) for name in names} for voice, rows in found.items()}
-    document = {"machine": machine(), "model": arguments.model, "clips": len(folders), "voices": results}
-    arguments.out.write_text(json.dumps(document, indent=1) + "\n")
-    rows = [[voice, *(f"{result[name]['mean']:.2f}" for name in names)] for voice, result in results.items()]
-    print(markdown([["", *names], *rows]))
+            reference, own = (read_clip(arguments.songs, "test", clip, stem) for stem in ("instrumental", "vocals"))
+            truth = Truth.of_clip(reference, song)
+            vocal = own if voice == OWN else sing(voice, song)
+            draws = (accompany(accompanist, vocal, truth, DRAWS * number + draw) for draw in range(DRAWS))
+            rows.append(row := next(draws))
+            first.append(collapse(row))
+            while collapse(row) and (another := next(draws, None)):
+                row = another
+            last.append(collapse(row))
+            if voice == OWN:
+                true_loops.append(loop_s(accompanist.codec.encode(reference[None])[0], vocal))
+        results[voice] = {
+            "clips": len(rows),
+            "measures": {name: summary([row[name] for row in rows]) for name in rows[0]},
+            "collapsed": {kind: first.count(kind) for kind in ("silent", "clipped", "stuck")},
+            f"collapsed_in_all_{DRAWS}": sum(kind is not None for kind in last),
+        }
+    document = {"machine": machine(), "model": arguments.model, "true_longest_loop_s": summary(true_loops)}
+    arguments.out.write_text(json.dumps(document | {"voices": results}, indent=1) + "\n")
+    table = [
+        [voice, str(r["clips"]), *(f"{m['mean']:.2f}" for m in r["measures"].values()), str(r["collapsed"])]
+        for voice, r in results.items()
+    ]
+    print(markdown([["", "clips", *results[OWN]["measures"], "collapsed"], *table]))
 
 
 if __name__ == "__main__":

@@ -77,8 +77,8 @@ def false_history(stage: Stage, target: jax.Array, share: jax.Array, key: jax.Ar
 
     Against exposure bias: a model that has seen true pasts alone follows its own mistakes rather than its conditions.
     Of a window a share of its cells, drawn between 0 and its `share` [B], holds the music of the batch's next window
-    instead, in stretches of FALSE_STRETCH on average. The first codebook of a false frame is still to be
-    that of the window's own music. Its later codebooks are to fit the first one that stands there, as they are sampled.
+    instead, in stretches of FALSE_STRETCH on average. The first codebook of a false frame is still to be that of the
+    window's own music. Its later codebooks are to fit the first one that stands there, as they are sampled.
     """
     num_windows, frames, codebooks = target.shape
     cells = frames // stage.target.frames_per_cell

@@ -29,8 +29,8 @@ from tqdm import tqdm
 
 from hafm_jax import model
 from hafm_jax.errors import run_command
-from hafm_jax.export import load_run
 from hafm_jax.records import TokenRecords
+from hafm_jax.runs import load_run
 from hafm_jax.streams import CELLS_PER_S, tokens_of
 
 forward = jax.jit(model.forward, static_argnums=0)

@@ -17,6 +17,7 @@ from hafm_jax.checkpoint import Checkpoints
 from hafm_jax.errors import InputError
 from hafm_jax.optim import optimizer
 from hafm_jax.pretrained import load_model
+from hafm_jax.runs import load_run
 from hafm_jax.sizes import SIZES, Size
 from hafm_jax.step import init_state, stage_config
 from hafm_jax.streams import STAGES
@@ -132,7 +133,7 @@ def test_a_torn_last_checkpoint_is_skipped(runs):
     (workdir, *_), states = runs
     for file in (workdir / "checkpoints" / "20").rglob("d/*"):
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    weights = export.load_run(workdir)
+    weights = load_run(workdir)
     jax.tree.map(np.testing.assert_array_equal, weights.params, states["semantic", 10]["params"])
     assert (weights.facts["step"], weights.facts["loss"]) == (10, 6.0)
 

@@ -20,7 +20,7 @@ from conftest import CACHE, random_record
 from configs.base import get_config
 from hafm_jax import hosts, records, train, training
 from hafm_jax.errors import InputError, run_command
-from hafm_jax.export import load_run
+from hafm_jax.runs import load_run
 from hafm_jax.sizes import SIZES, Size, num_parameters
 
 REPOSITORY = Path(__file__).parents[1]

@@ -6,7 +6,7 @@ The runs, alike but for the position mode, a quarter of an hour each on two core
 
     python tokenize/extract_tokens.py --songs SONGS --tokenizers hafm_jax/demo --out TOKENS
     python -m hafm_jax.train --config configs/demo.py:semantic --data TOKENS --workdir runs/clock \\
-        --config.embeddings=random --config.false_history=0 --config.size=demo --config.window_cells=125 \\
+        --config.embeddings=random --config.size=demo --config.window_cells=125 \\
         --config.batch_size=8 --config.steps=1500 --config.learning_rate=1.5e-3 --config.warmup_steps=100 \\
         --config.position=clock
 

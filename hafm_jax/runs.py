@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from hafm_jax.checkpoint import Checkpoints
 from hafm_jax.errors import InputError
+from hafm_jax.model import Params
 from hafm_jax.optim import optimizer
 from hafm_jax.pretrained import StageWeights
 from hafm_jax.sampling import Sampling
@@ -26,15 +27,16 @@ def read_description(workdir: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def restore_last(workdir: Path, like: State) -> tuple[int, State]:
-    """(step, state) of its last checkpoint that can be read, as `like` says (Checkpoints.restore). Raises InputError
-    where there is none."""
+def restore_last(workdir: Path, description: dict[str, Any], like: State) -> tuple[Params, dict[str, Any]]:
+    """The parameters of its last checkpoint that can be read, as `like` says (Checkpoints.restore), and what is known
+    of the run: its description, the step and the losses there. Raises InputError where there is no checkpoint."""
     checkpoints = Checkpoints(workdir, keep=1)
     found = checkpoints.restore_latest(like)
     checkpoints.close()
     if found is None:
         raise InputError(f"{workdir} holds no complete checkpoint; train to --config.checkpoint_every steps at least")
-    return found
+    step, state = found
+    return state["params"], description | {"step": step} | last_metrics(workdir, step)
 
 
 def load_run(workdir: Path) -> StageWeights:
@@ -43,9 +45,8 @@ def load_run(workdir: Path) -> StageWeights:
     training = ConfigDict(description["config"])
     config = stage_config(training)
     shapes = jax.eval_shape(partial(init_state, config, optimizer(training)), jax.random.key(0))
-    step, state = restore_last(workdir, shapes)
-    facts = description | {"step": step} | last_metrics(workdir, step)
-    return StageWeights(config, state["params"], facts, Sampling(**training.get("sampling", {})))
+    params, facts = restore_last(workdir, description, shapes)
+    return StageWeights(config, params, facts, Sampling(**training.get("sampling", {})))
 
 
 def last_metrics(workdir: Path, step: int) -> dict[str, Any]:

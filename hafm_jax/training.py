@@ -171,8 +171,7 @@ def _start_from(config: ConfigDict, programs: Programs, data: dict[str, Any]) ->
             f"--config.start_from={workdir} learnt the tokens of {before['data']['tokenizers']}, --data has those of "
             f"{data['tokenizers']}: its ids mean other sounds; extract --data with the same tokenizers"
         )
-    step, state = runs.restore_last(workdir, programs.state_shapes)
-    return state["params"], before | {"step": step} | runs.last_metrics(workdir, step)
+    return runs.restore_last(workdir, before, programs.state_shapes)
 
 
 def train(config: ConfigDict, token_sets: TokenSets, workdir: Path, quiet: bool = False) -> State:

@@ -47,19 +47,22 @@ def model_card(stages: dict[str, StageWeights], tokenizers: Path, trained_on: st
     rows = []
     for name, stage in stages.items():
         c, f = stage.config, stage.facts
-        steps = " + ".join(str(run["step"]) for run in runs_of(f))
+        steps = " + ".join(f"{run['step']} x {run['config']['batch_size']}" for run in runs_of(f))
+        minutes = " + ".join(f"{run['minutes']:g} on {run['devices'][0]}" for run in runs_of(f))
         codebooks = " ".join(f"{x:.2f}" for x in f.get("validation_loss_per_codebook", []))
         rows.append(
             f"| {name} | {num_parameters(c) / 1e6:.2f} M | {c.d_model} x {c.num_layers} x {c.num_heads} "
-            f"| {c.position} | {c.window_cells / CELLS_PER_S:g} s | {steps} x {f['config']['batch_size']} "
-            f"| {sum(run['minutes'] for run in runs_of(f)):g} | "
-            f"{f.get('validation_loss', float('nan')):.3f} ({codebooks}) |"
+            f"| {c.position} | {c.window_cells / CELLS_PER_S:g} s | {steps} | {minutes} "
+            f"| {f.get('validation_loss', float('nan')):.3f} ({codebooks}) |"
         )
     semantic = json.loads((tokenizers / "semantic" / "config.json").read_text())
     codec = json.loads((tokenizers / "codec" / "config.json").read_text())
     facts = next(iter(stages.values())).facts
     seeds = " and ".join(str(run["config"]["seed"]) for run in runs_of(facts))
-    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    runs = [run for stage in stages.values() for run in runs_of(stage.facts)]
+    versions = ", ".join(
+        f"{name} {' and '.join(dict.fromkeys(run['versions'][name] for run in runs))}" for name in facts["versions"]
+    )
     table = "\n".join(rows)
     trained_on = trained_on and f": {trained_on}"
     return f"""---
@@ -78,8 +81,8 @@ Validation loss is in nats a token, in brackets by codebook.
 |---|---|---|---|---|---|---|---|
 {table}
 
-- Trained on {facts["data"]["records"]} songs{trained_on} (token set {facts["data"]["fingerprint"][:12]}), on
-  {facts["devices"][0]} ({facts["cores"]} cores), with {versions}, seed {seeds}.
+- Trained on {facts["data"]["records"]} songs{trained_on} (token set {facts["data"]["fingerprint"][:12]}), with
+  {versions}, seed {seeds}.
 - Semantic tokens: `{semantic["features"]}`, {semantic["clusters"]} clusters.
 - Codec: `{codec["codec"]}`{codec_facts(codec)}.
 - What made each stands in `semantic/config.json` and `codec/config.json`, what made the stages in `config.json`.

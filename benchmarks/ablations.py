@@ -1,0 +1,231 @@
+"""What does each part earn? The demo's stages, trained alike but for one thing, over seeds.
+
+    python benchmarks/ablations.py --data TOKENS --tokenizers TOKENIZERS --fine runs/fine --songs SONGS --workdir WORK
+
+For each variant below and each seed a semantic and a coarse stage are trained by configs/demo.py, smaller and shorter
+than the demo's (RECIPE), with the same songs, steps and batches, and with false histories from the start; with the one
+fine stage of --fine they are exported and evaluated on the test songs. Of every measure the JSON has the mean over
+clips and seeds with its 95 % interval, songs drawn anew, the mean of each seed, and the difference from the demo's own
+way, clip by clip. Trainings run side by side; stopped, the same command goes on. `--only train` on a machine with a
+GPU and `--only evaluate` on another share the work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import os
+import queue
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+from unittest import mock
+
+import numpy as np
+from machine import machine
+from report import markdown
+from tqdm import tqdm
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from configs.demo_false_history import RECIPES as FALSE_HISTORIES  # noqa: E402
+from hafm_jax import accompany, evaluate  # noqa: E402
+from hafm_jax.errors import run_command  # noqa: E402
+from hafm_jax.evaluation.figures import mean_interval  # noqa: E402
+from hafm_jax.records import TokenRecords, read_tokens_json, write_metadata, write_split  # noqa: E402
+from hafm_jax.runs import load_run  # noqa: E402
+from hafm_jax.scaling import rules  # noqa: E402
+from hafm_jax.sizes import find_size  # noqa: E402
+from hafm_jax.streams import STREAMS  # noqa: E402
+
+SIZE = "96x3x3"
+RECIPE = {"size": SIZE, "batch_size": 16, "steps": 1_000, "warmup_steps": 100, "checkpoint_every": 250}
+RECIPE |= {"learning_rate": rules.learning_rate(find_size(SIZE).d_model)}
+OURS, TWO_STAGES = "clock", "two_stages"
+STAGES = ("semantic", "coarse")
+MEASURES = ("beat_f", "onset_f", "lag_ms", "lag_strength", "chroma_chords", "chroma_melody", "key_score", "coverage")
+DISTANCES = ("fad_stem", "fad_mix")
+
+
+class Variant(NamedTuple):
+    """What is trained of it; its other stages are those of OURS with the same seed."""
+
+    stages: tuple[str, ...] = STAGES
+    options: Mapping[str, Any] = MappingProxyType({})  # of configs/demo.py
+
+
+VARIANTS = {
+    OURS: Variant(),
+    "index": Variant(options={"position": "index"}),  # the paper's
+    TWO_STAGES: Variant(("coarse",)),  # the coarse stage straight from the vocal
+}
+
+
+def without_the_bands_semantics(data: Path, out: Path) -> Path:
+    """The token set `data` with the vocal's semantic tokens in place of the band's."""
+    if not (out / "tokens.json").exists():
+        summaries = []
+        for split in ("train", "validation"):
+            source = TokenRecords(data, split)
+            records = (source[i] for i in range(len(source)))
+            changed = (record | {"instrumental_semantic": record["vocal_semantic"]} for record in records)
+            summaries.append(write_split(out, split, changed))
+        write_metadata(out, summaries, read_tokens_json(data)["made_by"])
+    return out
+
+
+generate_stage = accompany.generate_stage
+
+
+def straight_from_the_vocal(config, weights, conditions, total_cells, *rest) -> np.ndarray:
+    """`accompany.generate_stage`, but for the semantic stage, which does nothing."""
+    if config.stage == "semantic":
+        return conditions["vocal_semantic"][:, : total_cells * STREAMS["vocal_semantic"].frames_per_cell]
+    return generate_stage(config, weights, conditions, total_cells, *rest)
+
+
+def run(command: Sequence[str | Path], log: Path, core: int | None = None) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    affinity = None if core is None else lambda: os.sched_setaffinity(0, {core})
+    with log.open("a") as file:
+        subprocess.run([sys.executable, *map(str, command)], check=True, stdout=file, stderr=file, preexec_fn=affinity)
+
+
+def train_all(arguments: argparse.Namespace, keys: Sequence[tuple[str, int]]) -> None:
+    tokens = dict.fromkeys(VARIANTS, arguments.data)
+    tokens[TWO_STAGES] = without_the_bands_semantics(arguments.data, arguments.workdir / "tokens")
+    cores: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for core in sorted(os.sched_getaffinity(0)):
+        cores.put(core)
+
+    def train(job: tuple[str, int, str]) -> None:
+        name, seed, stage = job
+        folder = arguments.workdir / f"{name}-{seed}"
+        command = ["-m", "hafm_jax.train", "--config", f"configs/demo.py:{stage}", "--data", tokens[name]]
+        options = RECIPE | {"tokenizers": arguments.tokenizers, "seed": seed, **VARIANTS[name].options}
+        options["false_history"] = FALSE_HISTORIES[stage].false_history
+        command += ["--workdir", folder / stage, *(f"--config.{k}={v}" for k, v in options.items())]
+        core = cores.get()
+        try:
+            run(command, folder / f"{stage}.log", core)
+        finally:
+            cores.put(core)
+
+    jobs = [(name, seed, stage) for name, seed in keys for stage in VARIANTS[name].stages]
+    with ThreadPoolExecutor(cores.qsize()) as pool:
+        list(tqdm(pool.map(train, jobs), total=len(jobs), desc="train", unit="stage"))
+
+
+def report_of(arguments: argparse.Namespace, name: str, seed: int) -> Path:
+    """The evaluation of a variant's model."""
+    folder = arguments.workdir / f"{name}-{seed}"
+    model, report = folder / "model", folder / "report"
+    if (report / "report.json").exists():
+        return report
+    if not model.exists():
+        trained = [
+            arguments.workdir / f"{name if stage in VARIANTS[name].stages else OURS}-{seed}" / stage for stage in STAGES
+        ]
+        made = ["--workdir", *trained, arguments.fine, "--tokenizers", arguments.tokenizers, "--out", model]
+        run(["-m", "hafm_jax.export", *made], folder / "export.log")
+    asked = ["--model", model, "--songs", arguments.songs, "--out", report, "--systems", "model"]
+    asked += ["--protocol", arguments.protocol, "--clips", arguments.clips]
+    with mock.patch.object(
+        accompany, "generate_stage", straight_from_the_vocal if name == TWO_STAGES else generate_stage
+    ):
+        evaluate.main(list(map(str, asked)))
+    return report
+
+
+def read_clips(report: Path) -> dict[str, dict[str, float]]:
+    """measure -> clip -> value."""
+    found: dict[str, dict[str, float]] = {name: {} for name in MEASURES}
+    with (report / "clips.csv").open() as file:
+        for row in csv.DictReader(file):
+            if row["system"] == "model":
+                for name in MEASURES:
+                    value = float(row[name] or "nan")
+                    found[name][row["clip"]] = abs(value) if name == "lag_ms" else value
+    return found
+
+
+def over_seeds(of_seeds: Sequence[dict[str, float]]) -> dict[str, float]:
+    """clip -> mean over the seeds in which it is defined."""
+    values = {clip: [x for of_clip in of_seeds if math.isfinite(x := of_clip[clip])] for clip in of_seeds[0]}
+    return {clip: statistics.fmean(found) for clip, found in values.items() if found}
+
+
+def interval(of_clips: dict[str, float]) -> dict[str, float]:
+    of_songs: dict[str, list[float]] = {}
+    for clip, value in of_clips.items():
+        of_songs.setdefault(clip.rpartition("-")[0], []).append(value)
+    return mean_interval(list(of_songs.values()), seed=0)
+
+
+def summarize(folder: Path, name: str, reports: Sequence[Path], ours: Sequence[Path]) -> dict[str, Any]:
+    """Of a variant's reports, a seed each: measures, what they differ from those of OURS, distances and losses."""
+    seeds = [{s: folder / f"{name}-{seed}" / s for s in VARIANTS[name].stages} for seed in range(len(reports))]
+    facts = [{stage: load_run(run).facts for stage, run in runs.items()} for runs in seeds]
+    losses = [{stage: found["validation_loss"] for stage, found in of_seed.items()} for of_seed in facts]
+    devices = sorted({device for of_seed in facts for found in of_seed.values() for device in found["devices"]})
+    of_seeds, of_ours = (list(map(read_clips, found)) for found in (reports, ours))
+    measures, difference = {}, {}
+    for measure in MEASURES:
+        mean = over_seeds([found[measure] for found in of_seeds])
+        other = over_seeds([found[measure] for found in of_ours])
+        of_each = [interval(over_seeds([found[measure]]))["value"] for found in of_seeds]
+        measures[measure] = interval(mean) | {"seeds": of_each}
+        difference[measure] = interval({clip: mean[clip] - other[clip] for clip in mean if clip in other})
+    documents = [json.loads((report / "report.json").read_text())["embeddings"]["mel"] for report in reports]
+    distances = {d: [found["systems"]["model"][d]["value"] for found in documents] for d in DISTANCES}
+    return {
+        "trained_on": devices,
+        "validation_losses": losses,
+        "measures": measures,
+        "minus_ours": difference,
+        "distances": distances,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--data", type=Path, required=True, help="token set of the demo's tokenizers")
+    add("--tokenizers", type=Path, required=True)
+    add("--fine", type=Path, required=True, help="work directory of a trained fine stage, the same for all")
+    add("--songs", type=Path, required=True, help="songs to evaluate on, as for hafm_jax.evaluate")
+    add("--workdir", type=Path, required=True)
+    add("--seeds", type=int, default=3, help="default: 3")
+    add("--only", choices=("train", "evaluate"), help="one half of the work (default: both)")
+    add("--protocol", type=Path, default=Path("configs/protocols/synthetic.json"))
+    add("--clips", type=int, default=64, help="default: 64")
+    add("--out", type=Path, default=Path(__file__).parent / "results" / "ablations.json")
+    arguments = parser.parse_args()
+    keys = [(name, seed) for seed in range(arguments.seeds) for name in VARIANTS]
+    if arguments.only != "evaluate":
+        train_all(arguments, keys)
+    if arguments.only == "train":
+        return
+    reports: dict[str, list[Path]] = {name: [] for name in VARIANTS}
+    for name, seed in keys:
+        reports[name].append(report_of(arguments, name, seed))
+    results = {name: summarize(arguments.workdir, name, found, reports[OURS]) for name, found in reports.items()}
+    document = {"machine": machine(), "recipe": RECIPE, "clips": arguments.clips, "seeds": arguments.seeds}
+    arguments.out.write_text(json.dumps(document | {"variants": results}, indent=1) + "\n")
+    rows = [["", *MEASURES, *DISTANCES]]
+    for name, result in results.items():
+        cells = [f"{x['value']:.3f} ({x['low']:.3f} to {x['high']:.3f})" for x in result["measures"].values()]
+        rows.append([name, *cells, *(f"{statistics.fmean(x):.1f}" for x in result["distances"].values())])
+    print(markdown(rows))
+
+
+if __name__ == "__main__":
+    run_command(main)

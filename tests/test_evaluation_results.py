@@ -1,8 +1,10 @@
-"""The committed evaluation: its anchors stand in the order that sense demands, and README says what it says."""
+"""The committed evaluation: its anchors stand in the order that sense demands, and README says what it says; the
+ablations too."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -86,3 +88,23 @@ def test_readme_has_its_figures(document):
             digits = len(cell.partition(".")[2])
             assert (cell == "") == (value is None), label
             assert value is None or float(cell) == pytest.approx(value, abs=0.5001 * 10**-digits), label
+
+
+@pytest.mark.parametrize(
+    "label, variant",
+    [("`clock`", "clock"), ("`index`", "index"), ("`clock`, the coarse stage straight from the vocal", "two_stages")],
+)
+def test_readme_has_the_ablations(label, variant):
+    found = json.loads((ROOT / "benchmarks" / "results" / "ablations.json").read_text())["variants"][variant]
+    (line,) = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(f"| {label} |")]
+    cells = [cell.strip() for cell in line.strip("|").split("|")][1:]
+    for cell, name in zip(cells, ("beat_f", "lag_strength", "lag_ms", "chroma_chords", "key_score"), strict=False):
+        told = re.fullmatch(r"(.+) \((.+) to (.+)\)", cell).groups()
+        for value, key in zip(told, ("value", "low", "high"), strict=True):
+            digits = len(value.partition(".")[2])
+            assert float(value) == pytest.approx(found["measures"][name][key], abs=0.5001 * 10**-digits), name
+    distances = [float(x) for x in cells[5].split(", ")]
+    assert distances == pytest.approx(found["distances"]["fad_stem"], abs=0.05001)
+    for cell, stage in zip(cells[6:], ("semantic", "coarse"), strict=True):
+        losses = [of_seed[stage] for of_seed in found["validation_losses"] if stage in of_seed]
+        assert (float(cell) if cell else []) == pytest.approx(sum(losses) / 3 if losses else [], abs=0.0051)

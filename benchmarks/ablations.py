@@ -47,8 +47,14 @@ from hafm_jax.sizes import find_size  # noqa: E402
 from hafm_jax.streams import STREAMS  # noqa: E402
 
 SIZE = "96x3x3"
-RECIPE = {"size": SIZE, "batch_size": 16, "steps": 1_000, "warmup_steps": 100, "checkpoint_every": 250}
-RECIPE |= {"learning_rate": rules.learning_rate(find_size(SIZE).d_model)}
+RECIPE = {
+    "size": SIZE,
+    "batch_size": 16,
+    "steps": 1_000,
+    "warmup_steps": 100,
+    "learning_rate": rules.learning_rate(find_size(SIZE).d_model),
+    "checkpoint_every": 250,
+}
 OURS, TWO_STAGES = "clock", "two_stages"
 STAGES = ("semantic", "coarse")
 MEASURES = ("beat_f", "onset_f", "lag_ms", "lag_strength", "chroma_chords", "chroma_melody", "key_score", "coverage")

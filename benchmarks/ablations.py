@@ -2,12 +2,13 @@
 
     python benchmarks/ablations.py --data TOKENS --tokenizers TOKENIZERS --fine runs/fine --songs SONGS --workdir WORK
 
-For each variant below and each seed a semantic and a coarse stage are trained by configs/demo.py, smaller and shorter
-than the demo's (RECIPE), with the same songs, steps and batches, and with false histories from the start; with the one
-fine stage of --fine they are exported and evaluated on the test songs. Of every measure the JSON has the mean over
-clips and seeds with its 95 % interval, songs drawn anew, the mean of each seed, and the difference from the demo's own
-way, clip by clip. Trainings run side by side; stopped, the same command goes on. `--only train` on a machine with a
-GPU and `--only evaluate` on another share the work.
+For each variant below and each seed a semantic and a coarse stage are trained by configs/demo.py, of a size and
+length that stay as they are (RECIPE), with the same songs, steps and batches, and with false histories from the
+start; with the one fine stage of --fine they are exported and evaluated on the test songs. Of every measure the JSON
+has the mean over clips and seeds with its 95 % interval, songs drawn anew, the mean of each seed, and the difference
+from the demo's own way, clip by clip. Trainings run side by side, one a core; stopped, the same command goes on.
+`--only train` on a machine with a GPU (which they share with XLA_PYTHON_CLIENT_PREALLOCATE=false) and `--only
+evaluate` on another share the work.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import csv
 import json
 import math
 import os
-import queue
 import statistics
 import subprocess
 import sys
@@ -37,11 +37,11 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from configs.demo_false_history import RECIPES as FALSE_HISTORIES  # noqa: E402
-from hafm_jax import accompany, evaluate  # noqa: E402
+from hafm_jax import accompany, evaluate, runs  # noqa: E402
 from hafm_jax.errors import run_command  # noqa: E402
-from hafm_jax.evaluation.figures import mean_interval  # noqa: E402
+from hafm_jax.evaluation.clips import Clip  # noqa: E402
+from hafm_jax.evaluation.figures import Measures, compare_measures, summarize_measures  # noqa: E402
 from hafm_jax.records import TokenRecords, read_tokens_json, write_metadata, write_split  # noqa: E402
-from hafm_jax.runs import load_run  # noqa: E402
 from hafm_jax.scaling import rules  # noqa: E402
 from hafm_jax.sizes import find_size  # noqa: E402
 from hafm_jax.streams import STREAMS  # noqa: E402
@@ -98,19 +98,16 @@ def straight_from_the_vocal(config, weights, conditions, total_cells, *rest) -> 
     return generate_stage(config, weights, conditions, total_cells, *rest)
 
 
-def run(command: Sequence[str | Path], log: Path, core: int | None = None) -> None:
+def run(command: Sequence[str | Path], log: Path) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
-    affinity = None if core is None else lambda: os.sched_setaffinity(0, {core})
     with log.open("a") as file:
-        subprocess.run([sys.executable, *map(str, command)], check=True, stdout=file, stderr=file, preexec_fn=affinity)
+        subprocess.run([sys.executable, *map(str, command)], check=True, stdout=file, stderr=file)
 
 
 def train_all(arguments: argparse.Namespace, keys: Sequence[tuple[str, int]]) -> None:
     tokens = dict.fromkeys(VARIANTS, arguments.data)
     tokens[TWO_STAGES] = without_the_bands_semantics(arguments.data, arguments.workdir / "tokens")
-    cores: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for core in sorted(os.sched_getaffinity(0)):
-        cores.put(core)
+    cores = sorted(os.sched_getaffinity(0))
 
     def train(job: tuple[str, int, str]) -> None:
         name, seed, stage = job
@@ -119,14 +116,11 @@ def train_all(arguments: argparse.Namespace, keys: Sequence[tuple[str, int]]) ->
         options = RECIPE | {"tokenizers": arguments.tokenizers, "seed": seed, **VARIANTS[name].options}
         options["false_history"] = FALSE_HISTORIES[stage].false_history
         command += ["--workdir", folder / stage, *(f"--config.{k}={v}" for k, v in options.items())]
-        core = cores.get()
-        try:
-            run(command, folder / f"{stage}.log", core)
-        finally:
-            cores.put(core)
+        run(command, folder / f"{stage}.log")
 
     jobs = [(name, seed, stage) for name, seed in keys for stage in VARIANTS[name].stages]
-    with ThreadPoolExecutor(cores.qsize()) as pool:
+    # What a thread starts runs where the thread does.
+    with ThreadPoolExecutor(len(cores), initializer=lambda: os.sched_setaffinity(0, {cores.pop()})) as pool:
         list(tqdm(pool.map(train, jobs), total=len(jobs), desc="train", unit="stage"))
 
 
@@ -151,53 +145,42 @@ def report_of(arguments: argparse.Namespace, name: str, seed: int) -> Path:
     return report
 
 
-def read_clips(report: Path) -> dict[str, dict[str, float]]:
-    """measure -> clip -> value."""
-    found: dict[str, dict[str, float]] = {name: {} for name in MEASURES}
+def read_clips(report: Path) -> dict[Clip, dict[str, float]]:
+    """Clip -> measure -> value, of lag_ms its size."""
     with (report / "clips.csv").open() as file:
-        for row in csv.DictReader(file):
-            if row["system"] == "model":
-                for name in MEASURES:
-                    value = float(row[name] or "nan")
-                    found[name][row["clip"]] = abs(value) if name == "lag_ms" else value
-    return found
+        rows = [row for row in csv.DictReader(file) if row["system"] == "model"]
+    values = {Clip.of_id(row["clip"]): {name: float(row[name] or "nan") for name in MEASURES} for row in rows}
+    return {clip: found | {"lag_ms": abs(found["lag_ms"])} for clip, found in values.items()}
 
 
-def over_seeds(of_seeds: Sequence[dict[str, float]]) -> dict[str, float]:
-    """clip -> mean over the seeds in which it is defined."""
-    values = {clip: [x for of_clip in of_seeds if math.isfinite(x := of_clip[clip])] for clip in of_seeds[0]}
-    return {clip: statistics.fmean(found) for clip, found in values.items() if found}
+def over_seeds(of_seeds: Sequence[dict[Clip, dict[str, float]]]) -> dict[Clip, dict[str, float]]:
+    """Of each clip's measures the mean over the seeds in which they are defined; NaN where in none."""
+
+    def mean(values: Sequence[float]) -> float:
+        finite = [x for x in values if math.isfinite(x)]
+        return statistics.fmean(finite) if finite else math.nan
+
+    return {clip: {name: mean([found[clip][name] for found in of_seeds]) for name in MEASURES} for clip in of_seeds[0]}
 
 
-def interval(of_clips: dict[str, float]) -> dict[str, float]:
-    of_songs: dict[str, list[float]] = {}
-    for clip, value in of_clips.items():
-        of_songs.setdefault(clip.rpartition("-")[0], []).append(value)
-    return mean_interval(list(of_songs.values()), seed=0)
+def summarize(folder: Path, name: str, reports: Sequence[Path], measures: Mapping[Clip, Measures]) -> dict[str, Any]:
+    """Of a variant's reports, a seed each: measures, what they differ from those of OURS, distances and losses.
 
-
-def summarize(folder: Path, name: str, reports: Sequence[Path], ours: Sequence[Path]) -> dict[str, Any]:
-    """Of a variant's reports, a seed each: measures, what they differ from those of OURS, distances and losses."""
-    seeds = [{s: folder / f"{name}-{seed}" / s for s in VARIANTS[name].stages} for seed in range(len(reports))]
-    facts = [{stage: load_run(run).facts for stage, run in runs.items()} for runs in seeds]
-    losses = [{stage: found["validation_loss"] for stage, found in of_seed.items()} for of_seed in facts]
-    devices = sorted({device for of_seed in facts for found in of_seed.values() for device in found["devices"]})
-    of_seeds, of_ours = (list(map(read_clips, found)) for found in (reports, ours))
-    measures, difference = {}, {}
-    for measure in MEASURES:
-        mean = over_seeds([found[measure] for found in of_seeds])
-        other = over_seeds([found[measure] for found in of_ours])
-        of_each = [interval(over_seeds([found[measure]]))["value"] for found in of_seeds]
-        measures[measure] = interval(mean) | {"seeds": of_each}
-        difference[measure] = interval({clip: mean[clip] - other[clip] for clip in mean if clip in other})
-    documents = [json.loads((report / "report.json").read_text())["embeddings"]["mel"] for report in reports]
-    distances = {d: [found["systems"]["model"][d]["value"] for found in documents] for d in DISTANCES}
+    measures: of every clip those of each variant, means over the seeds.
+    """
+    trained = [{s: folder / f"{name}-{seed}" / s for s in VARIANTS[name].stages} for seed in range(len(reports))]
+    losses = [{s: runs.last_metrics(run, RECIPE["steps"])["validation_loss"] for s, run in t.items()} for t in trained]
+    devices = {device for t in trained for run in t.values() for device in runs.read_description(run)["devices"]}
+    documents = [json.loads((report / "report.json").read_text()) for report in reports]
+    of_seeds = [document["systems"]["model"]["measures"] for document in documents]
+    means = summarize_measures(measures, name, seed=0)
+    distances = [document["embeddings"]["mel"]["systems"]["model"] for document in documents]
     return {
-        "trained_on": devices,
+        "trained_on": sorted(devices),
         "validation_losses": losses,
-        "measures": measures,
-        "minus_ours": difference,
-        "distances": distances,
+        "measures": {m: means[m] | {"seeds": [found[m]["value"] for found in of_seeds]} for m in MEASURES},
+        "minus_ours": compare_measures(measures, name, OURS, seed=0),
+        "distances": {d: [found[d]["value"] for found in distances] for d in DISTANCES},
     }
 
 
@@ -223,7 +206,9 @@ def main() -> None:
     reports: dict[str, list[Path]] = {name: [] for name in VARIANTS}
     for name, seed in keys:
         reports[name].append(report_of(arguments, name, seed))
-    results = {name: summarize(arguments.workdir, name, found, reports[OURS]) for name, found in reports.items()}
+    of_variants = {name: over_seeds(list(map(read_clips, found))) for name, found in reports.items()}
+    measures = {clip: {name: found[clip] for name, found in of_variants.items()} for clip in of_variants[OURS]}
+    results = {name: summarize(arguments.workdir, name, found, measures) for name, found in reports.items()}
     document = {"machine": machine(), "recipe": RECIPE, "clips": arguments.clips, "seeds": arguments.seeds}
     arguments.out.write_text(json.dumps(document | {"variants": results}, indent=1) + "\n")
     rows = [["", *MEASURES, *DISTANCES]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from pathlib import Path
 
 import pytest
@@ -76,18 +77,25 @@ def test_it_was_made_in_a_quarter_of_an_hour_and_nothing_failed(document):
     assert document["clips"] >= 100 and document["failures"] == {}
 
 
+def readme_row(label: str) -> list[str]:
+    """The cells of the one row of README's tables that begins so, without the label."""
+    (line,) = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(f"| {label} |")]
+    return [cell.strip() for cell in line.strip("|").split("|")][1:]
+
+
+def rounded(value: float, cell: str):
+    """What equals the number in `cell` if that is `value`, rounded to as many digits."""
+    return pytest.approx(value, abs=0.5001 * 10 ** -len(cell.partition(".")[2]))
+
+
 def test_readme_has_its_figures(document):
-    lines = (ROOT / "README.md").read_text().splitlines()
     distances = document["embeddings"]["mel"]["systems"]
     for label, system in ROWS.items():
-        (line,) = [line for line in lines if line.startswith(f"| {label} |")]
-        cells = [cell.strip() for cell in line.strip("|").split("|")][1:]
         expected = [document["systems"][system]["measures"][name]["value"] for name in COLUMNS]
         expected += [distances[system][name]["value"] for name in ("fad_stem", "fad_mix")]
-        for cell, value in zip(cells, expected, strict=True):
-            digits = len(cell.partition(".")[2])
+        for cell, value in zip(readme_row(label), expected, strict=True):
             assert (cell == "") == (value is None), label
-            assert value is None or float(cell) == pytest.approx(value, abs=0.5001 * 10**-digits), label
+            assert value is None or float(cell) == rounded(value, cell), label
 
 
 @pytest.mark.parametrize(
@@ -96,15 +104,16 @@ def test_readme_has_its_figures(document):
 )
 def test_readme_has_the_ablations(label, variant):
     found = json.loads((ROOT / "benchmarks" / "results" / "ablations.json").read_text())["variants"][variant]
-    (line,) = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(f"| {label} |")]
-    cells = [cell.strip() for cell in line.strip("|").split("|")][1:]
-    for cell, name in zip(cells, ("beat_f", "lag_strength", "lag_ms", "chroma_chords", "key_score"), strict=False):
+    names = ("beat_f", "lag_strength", "lag_ms", "chroma_chords", "key_score")
+    cells = readme_row(label)
+    for cell, name in zip(cells[: len(names)], names, strict=True):
         told = re.fullmatch(r"(.+) \((.+) to (.+)\)", cell).groups()
-        for value, key in zip(told, ("value", "low", "high"), strict=True):
-            digits = len(value.partition(".")[2])
-            assert float(value) == pytest.approx(found["measures"][name][key], abs=0.5001 * 10**-digits), name
-    distances = [float(x) for x in cells[5].split(", ")]
-    assert distances == pytest.approx(found["distances"]["fad_stem"], abs=0.05001)
-    for cell, stage in zip(cells[6:], ("semantic", "coarse"), strict=True):
-        losses = [of_seed[stage] for of_seed in found["validation_losses"] if stage in of_seed]
-        assert (float(cell) if cell else []) == pytest.approx(sum(losses) / 3 if losses else [], abs=0.0051)
+        for number, key in zip(told, ("value", "low", "high"), strict=True):
+            assert float(number) == rounded(found["measures"][name][key], number), name
+    distances, *losses = cells[len(names) :]
+    for number, value in zip(distances.split(", "), found["distances"]["fad_stem"], strict=True):
+        assert float(number) == rounded(value, number)
+    for cell, stage in zip(losses, ("semantic", "coarse"), strict=True):
+        of_seeds = [of_seed[stage] for of_seed in found["validation_losses"] if stage in of_seed]
+        assert (cell == "") == (not of_seeds)
+        assert not of_seeds or float(cell) == rounded(statistics.fmean(of_seeds), cell)

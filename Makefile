@@ -69,6 +69,8 @@ DEMO := build/demo
 RUN := GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184 $(BIN)/python
 # XLA's fused reductions over the batch are slow on a CPU: without them a step of the coarse stage takes 0.78 s, not 0.93.
 STAGE_FLAGS := XLA_FLAGS=--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT
+# The run in $(DEMO)/semantic is done when there is $(DEMO)/.semantic, and so for the others.
+TRAIN = $(STAGE_FLAGS) $(RUN) -m hafm_jax.train --data $(DEMO)/tokens --workdir $(DEMO)/$(patsubst .%,%,$(@F)) --config configs/$(1) --config.tokenizers=$(DEMO)/tokenizers
 
 demo-model: $(DEMO)/.semantic_false_history $(DEMO)/.coarse_false_history $(DEMO)/.fine
 	$(BIN)/python -m hafm_jax.export --workdir $(DEMO)/semantic_false_history $(DEMO)/coarse_false_history $(DEMO)/fine --tokenizers $(DEMO)/tokenizers --dtype float16 --out hafm_jax/demo \
@@ -92,11 +94,11 @@ $(DEMO)/.tokens: $(DEMO)/.kmeans $(DEMO)/.codec
 	touch $@
 
 $(DEMO)/.semantic $(DEMO)/.coarse $(DEMO)/.fine: $(DEMO)/.%: $(DEMO)/.tokens
-	$(STAGE_FLAGS) $(RUN) -m hafm_jax.train --data $(DEMO)/tokens --config configs/demo.py:$* --config.tokenizers=$(DEMO)/tokenizers --workdir $(DEMO)/$*
+	$(call TRAIN,demo.py:$*)
 	touch $@
 
 $(DEMO)/.semantic_false_history $(DEMO)/.coarse_false_history: $(DEMO)/.%_false_history: $(DEMO)/.%
-	$(STAGE_FLAGS) $(RUN) -m hafm_jax.train --data $(DEMO)/tokens --config configs/demo_false_history.py:$* --config.start_from=$(DEMO)/$* --config.tokenizers=$(DEMO)/tokenizers --workdir $(DEMO)/$*_false_history
+	$(call TRAIN,demo_false_history.py:$*) --config.start_from=$(DEMO)/$*
 	touch $@
 
 clean:

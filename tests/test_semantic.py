@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
 
 from hafm_jax.audio import chroma, files, semantic
 from hafm_jax.errors import InputError
@@ -78,6 +79,15 @@ def test_features_move_with_the_sound_whatever_the_block(monkeypatch):
     np.testing.assert_allclose(part[8:-8], whole[28:62], atol=1e-5)
     monkeypatch.setattr(chroma, "FRAMES_AT_ONCE", 7)
     np.testing.assert_allclose(chroma.chroma_features(audio), whole, atol=1e-5)
+
+
+def test_features_are_the_same_with_any_number_of_threads():
+    clip = noise(16000 * 6)
+    one, two = [], []
+    for threads, found in ((1, one), (2, two)):
+        with threadpool_limits(threads, user_api="blas"):
+            found.append(chroma.chroma_features(clip))
+    np.testing.assert_array_equal(one, two)
 
 
 def test_features_stay_in_range_at_any_level():

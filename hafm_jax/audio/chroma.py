@@ -48,22 +48,29 @@ DIMENSIONS = 12 + 2 * (len(BAND_EDGES_HZ) - 1)
 
 @functools.cache
 def _chroma_bank() -> np.ndarray:
-    """float32 [B, 12]: how much a bin of the long window belongs to a pitch class, C first. B ends with the range."""
+    """float32 [12, B]: how much a bin of the long window belongs to a pitch class, C first. B ends with the range."""
     frequency_hz = np.fft.rfftfreq(LONG_WINDOW, 1 / RATE_HZ)
     frequency_hz = frequency_hz[frequency_hz <= CHROMA_RANGE_HZ[1]]
     midi = 69 + 12 * np.log2(np.maximum(frequency_hz, 1.0) / 440.0)  # [B]
-    distance = (midi[:, None] - np.arange(12) + 6) % 12 - 6  # semitones on the circle of pitch classes, [B, 12]
+    distance = (midi - np.arange(12)[:, None] + 6) % 12 - 6  # semitones on the circle of pitch classes, [12, B]
     inside = frequency_hz >= CHROMA_RANGE_HZ[0]
-    return (np.exp(-0.5 * (distance / BUMP_SEMITONES) ** 2) * inside[:, None]).astype(np.float32)
+    return (np.exp(-0.5 * (distance / BUMP_SEMITONES) ** 2) * inside).astype(np.float32)
 
 
 @functools.cache
 def _band_bank() -> np.ndarray:
-    """float32 [B, bands]: 1 where a bin of the short window is in the band."""
+    """float32 [bands, B]: 1 where a bin of the short window is in the band."""
     frequency_hz = np.fft.rfftfreq(SHORT_WINDOW, 1 / RATE_HZ)
     upper = np.array(BAND_EDGES_HZ[1:])
     upper[-1] += 1  # the last band includes the Nyquist bin
-    return ((frequency_hz[:, None] >= BAND_EDGES_HZ[:-1]) & (frequency_hz[:, None] < upper)).astype(np.float32)
+    lower = np.array(BAND_EDGES_HZ[:-1])
+    return ((frequency_hz >= lower[:, None]) & (frequency_hz < upper[:, None])).astype(np.float32)
+
+
+def _sum_bins(spectra: np.ndarray, bank: np.ndarray) -> np.ndarray:
+    """[F, B] by bank [D, B] -> [F, D]. Not by BLAS, whose last bits, and with them a token in ten million, depend on
+    how many cores there are."""
+    return np.einsum("fb,db->fd", spectra, bank)
 
 
 def _spectra(padded: np.ndarray, first_sample: int, num_frames: int, window: int, num_bins: int) -> np.ndarray:
@@ -90,13 +97,13 @@ def chroma_features(audio: np.ndarray) -> np.ndarray:
         count = min(FRAMES_AT_ONCE, num_frames - start)
         middle = centre + start * HOP
         bank = _chroma_bank()
-        chroma = _spectra(padded, middle - half, count, LONG_WINDOW, len(bank)) @ bank  # [F, 12]
+        chroma = _sum_bins(_spectra(padded, middle - half, count, LONG_WINDOW, bank.shape[1]), bank)  # [F, 12]
         chroma /= np.linalg.norm(chroma, axis=1, keepdims=True) + CHROMA_GATE
 
         bank = _band_bank()
         first = middle - HOP - SHORT_WINDOW // 2  # one frame earlier
-        short = _spectra(padded, first, count + 1, SHORT_WINDOW, len(bank))
-        power_db = 10 * np.log10(np.square(short) @ bank / 2 + 1e-10)  # [F + 1, bands]
+        short = _spectra(padded, first, count + 1, SHORT_WINDOW, bank.shape[1])
+        power_db = 10 * np.log10(_sum_bins(np.square(short), bank) / 2 + 1e-10)  # [F + 1, bands]
         level = np.clip((power_db - LEVEL_FLOOR_DB) / LEVEL_RANGE_DB, 0, 1)
         flux = np.maximum(np.diff(level, axis=0), 0)
 

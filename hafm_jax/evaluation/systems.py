@@ -55,6 +55,8 @@ ORDER = (
     ("codec4", "model"),
     ("codec4", "random"),
     ("model", "model_separated"),  # how much a separator costs
+    ("model", "no_fine"),  # what the fine stage is worth, and guidance
+    ("model", "no_guidance"),
     ("model", "wrong_vocal"),
     ("model", "random"),
 )

@@ -98,6 +98,27 @@ def test_readme_has_its_figures(document):
             assert value is None or float(cell) == rounded(value, cell), label
 
 
+def told(cell: str) -> list[str]:
+    """VALUE (LOW to HIGH) -> its three numbers."""
+    return list(re.fullmatch(r"(.+) \((.+) to (.+)\)", cell).groups())
+
+
+@pytest.mark.parametrize(
+    "label, without",
+    [
+        ("guidance", "no_guidance"),
+        ("the fine stage", "no_fine"),
+        ("the clip's own voice, not another's", "wrong_vocal"),
+    ],
+)
+def test_readme_has_what_each_part_brings(document, label, without):
+    names = ("beat_f", "lag_strength", "chroma_chords", "fad_stem", "fad_mix")
+    for cell, name in zip(readme_row(label), names, strict=True):
+        found = difference(document, f"{without} - model", name)
+        for number, key in zip(told(cell), ("value", "high", "low"), strict=True):
+            assert float(number) == rounded(-found[key], number), name
+
+
 @pytest.mark.parametrize(
     "label, variant",
     [("`clock`", "clock"), ("`index`", "index"), ("`clock`, the coarse stage straight from the vocal", "two_stages")],
@@ -107,8 +128,7 @@ def test_readme_has_the_ablations(label, variant):
     names = ("beat_f", "lag_strength", "lag_ms", "chroma_chords", "key_score")
     cells = readme_row(label)
     for cell, name in zip(cells[: len(names)], names, strict=True):
-        told = re.fullmatch(r"(.+) \((.+) to (.+)\)", cell).groups()
-        for number, key in zip(told, ("value", "low", "high"), strict=True):
+        for number, key in zip(told(cell), ("value", "low", "high"), strict=True):
             assert float(number) == rounded(found["measures"][name][key], number), name
     distances, *losses = cells[len(names) :]
     for number, value in zip(distances.split(", "), found["distances"]["fad_stem"], strict=True):

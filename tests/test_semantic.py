@@ -83,11 +83,11 @@ def test_features_move_with_the_sound_whatever_the_block(monkeypatch):
 
 def test_features_are_the_same_with_any_number_of_threads():
     clip = noise(16000 * 6)
-    one, two = [], []
-    for threads, found in ((1, one), (2, two)):
+    found = []
+    for threads in (1, 2):
         with threadpool_limits(threads, user_api="blas"):
             found.append(chroma.chroma_features(clip))
-    np.testing.assert_array_equal(one, two)
+    np.testing.assert_array_equal(*found)
 
 
 def test_features_stay_in_range_at_any_level():

@@ -61,10 +61,9 @@ def _chroma_bank() -> np.ndarray:
 def _band_bank() -> np.ndarray:
     """float32 [bands, B]: 1 where a bin of the short window is in the band."""
     frequency_hz = np.fft.rfftfreq(SHORT_WINDOW, 1 / RATE_HZ)
-    upper = np.array(BAND_EDGES_HZ[1:])
-    upper[-1] += 1  # the last band includes the Nyquist bin
-    lower = np.array(BAND_EDGES_HZ[:-1])
-    return ((frequency_hz >= lower[:, None]) & (frequency_hz < upper[:, None])).astype(np.float32)
+    edges_hz = np.array(BAND_EDGES_HZ)[:, None]
+    edges_hz[-1] += 1  # the last band includes the Nyquist bin
+    return ((frequency_hz >= edges_hz[:-1]) & (frequency_hz < edges_hz[1:])).astype(np.float32)
 
 
 def _sum_bins(spectra: np.ndarray, bank: np.ndarray) -> np.ndarray:

@@ -55,8 +55,8 @@ ORDER = (
     ("codec4", "model"),
     ("codec4", "random"),
     ("model", "model_separated"),  # how much a separator costs
-    ("model", "no_fine"),  # what the fine stage is worth, and guidance
-    ("model", "no_guidance"),
+    ("model", "no_fine"),  # what the fine stage is worth
+    ("model", "no_guidance"),  # and guidance
     ("model", "wrong_vocal"),
     ("model", "random"),
 )

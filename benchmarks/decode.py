@@ -92,7 +92,7 @@ class Ours:
         sampling = Sampling(guidance_scale=3.0 if case.guided else 1.0)
 
         def extend(cache, target, start, stop):
-            return decode._extend(config, self.weights, cache, target, start, stop, keys, 0, sampling, case.guided)
+            return decode._extend(config, self.weights, cache, target, start, stop, keys, 0, sampling, sampling.rows)
 
         self.extend = extend
         jax.block_until_ready(self.cache)

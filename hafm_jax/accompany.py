@@ -146,8 +146,8 @@ class Accompanist:
 
         def stage_bytes(name: str) -> int:
             config, weights = self.stages[name]
-            guided = self._sampling_of(sampling, name).guidance_scale != 1.0
-            return memory.window_bytes(config, num_samples, guided, weights.packed)
+            rows = num_samples * self._sampling_of(sampling, name).rows.num
+            return memory.window_bytes(config, rows, weights.packed)
 
         windows = sum(map(stage_bytes, _stage_names(skip_fine)))  # of all stages: `compile` runs them at the same time
         return windows + memory.audio_bytes(vocal_shape, sample_rate_hz, num_samples)

@@ -5,10 +5,9 @@ and the frames up to `stop` are generated. `start` and `stop` are traced, so a s
 length. The window is filled chunk by chunk, which is where progress is reported and where the KV cache grows: a step
 reads the filled part of the cache, not the window's whole length.
 
-Guidance runs a second half of the batch with NULL conditions; where its scale is 1, which is off, that half does not
-run.
+Guidance runs the batch once more with NULL conditions, blank history once more with no past; what is off does not run.
 
-Axes: B batch, R rows (B, or 2 B under guidance), F frames, K codebooks, T cached tokens, D model, H heads, E head
+Axes: B batch, R rows (B times `Rows.num`), F frames, K codebooks, T cached tokens, D model, H heads, E head
 width, V vocabulary.
 """
 
@@ -24,7 +23,7 @@ import jax.numpy as jnp
 from hafm_jax import kernels, model
 from hafm_jax.attention import causal_attention, plain
 from hafm_jax.model import Params
-from hafm_jax.sampling import Sampling, choose, guide
+from hafm_jax.sampling import Sampling, choose, combine
 from hafm_jax.sizes import StageConfig
 
 CACHE_GROWTH_TOKENS = 1024  # ours: the cache's length is a multiple of it; smaller reads less, compiles more programs
@@ -80,22 +79,30 @@ def _prepare(config: StageConfig, params: Params, packed: bool) -> Weights:
     return Weights(ends, layers, packed)
 
 
-@partial(jax.jit, static_argnames=("config", "guided", "capacity"))
-def _prefill(config, weights, conditions, given, guided, capacity):
+@partial(jax.jit, static_argnames=("config", "rows", "capacity"))
+def _prefill(config, weights, conditions, given, rows, capacity):
     """Keys and values [R, H, capacity, E] of each layer, filled for the conditions and the first frames of the target,
     `given` [B, F, K]. Row by row: a row has work enough, and then it cannot depend on the others."""
-    if guided:
-        nulls = model.null_conditions(config, conditions, jnp.ones(given.shape[0], bool))
-        conditions = [jnp.concatenate(pair) for pair in zip(conditions, nulls, strict=True)]
-        given = jnp.concatenate([given, given])
+    batch = given.shape[0]
+    groups = [conditions]
+    if rows.guided:
+        groups.append(model.null_conditions(config, conditions, jnp.ones(batch, bool)))
+    if rows.blank:
+        groups.append(conditions)
+    conditions = [jnp.concatenate(stream) for stream in zip(*groups, strict=True)]
+    given = jnp.tile(given, (rows.num, 1, 1))
+    is_blank = jnp.arange(rows.num * batch) >= (rows.num - rows.blank) * batch
     ends = model.ends(config, weights.ends)
-    tokens = _prefix_tokens(config) + given.shape[1] * given.shape[2]
+    prefix = _prefix_tokens(config)
+    tokens = prefix + given.shape[1] * given.shape[2]
     bias = ends.blocked_bias(config, config.window_cells, tokens)
     room = ((0, 0), (0, capacity - tokens), (0, 0))
 
     def row(inputs):
-        conditions, given = jax.tree.map(lambda x: x[None], inputs)
+        conditions, given, is_blank = jax.tree.map(lambda x: x[None], inputs)
         x = ends.embed(config, conditions, given)[:, :tokens]  # with nothing given, BOS is the first step's
+        if rows.blank:
+            x = x.at[:, prefix:].set(jnp.where(is_blank[:, None, None], ends.embed_bos(), x[:, prefix:]))
         cache = []
         for layer in weights.blocks:
             block = model.block(config, layer)
@@ -104,7 +111,7 @@ def _prefill(config, weights, conditions, given, guided, capacity):
             x = block.finish(x, causal_attention(q, k, v, bias), weights.product)
         return cache
 
-    return jax.lax.map(row, (list(conditions), given))
+    return jax.lax.map(row, (conditions, given, is_blank))
 
 
 def stepper(config: StageConfig, weights: Weights, capacity: int) -> Callable:
@@ -135,8 +142,8 @@ def stepper(config: StageConfig, weights: Weights, capacity: int) -> Callable:
     return step
 
 
-@partial(jax.jit, static_argnames=("config", "guided"), donate_argnames=("cache", "target"))
-def _extend(config, weights, cache, target, start, stop, keys, first_token, sampling, guided):
+@partial(jax.jit, static_argnames=("config", "rows"), donate_argnames=("cache", "target"))
+def _extend(config, weights, cache, target, start, stop, keys, first_token, sampling, rows):
     """Generate frames start..stop of `target` [B, F, K]; returns it and the cache, both updated in place."""
     ends = model.ends(config, weights.ends)
     step = stepper(config, weights, _length(cache))
@@ -144,7 +151,8 @@ def _extend(config, weights, cache, target, start, stop, keys, first_token, samp
 
     def embed(tokens, codebook):  # [B] -> [R, D]
         x = ends.embed_target(tokens, codebook)
-        return jnp.concatenate([x, x]) if guided else x
+        past = [x] * (rows.num - rows.blank)
+        return jnp.concatenate(past + [jnp.broadcast_to(ends.embed_bos(), x.shape)] * rows.blank)
 
     # One loop over tokens with the codebook traced: unrolling a frame's codebooks compiles each of them anew.
     def token(position, carry):
@@ -152,7 +160,7 @@ def _extend(config, weights, cache, target, start, stop, keys, first_token, samp
         frame, codebook = position // codebooks, position % codebooks
         logits, cache = step(x, cache, position)
         draw = jax.vmap(jax.random.fold_in, (0, None))(keys, first_token + position)
-        tokens = choose(guide(logits, guided, sampling.guidance_scale), draw, sampling)
+        tokens = choose(combine(logits, rows, sampling, codebook), draw, sampling)
         return embed(tokens, codebook), cache, target.at[:, frame, codebook].set(tokens)
 
     before = embed(target[:, jnp.maximum(start, 1) - 1, -1], codebooks - 1)
@@ -194,7 +202,6 @@ def compile_window(
 ) -> None:
     """Compile what `generate_window` runs for windows of `batch_size` examples in which any of `given_cells` are given.
     Generates nothing."""
-    guided = sampling.guidance_scale != 1.0
     shapes = [(batch_size, config.window_cells * s.frames_per_cell, s.codebooks) for s in config.streams.streams]
     *conditions, target = (jnp.zeros(shape, jnp.int32) for shape in shapes)
     keys = jax.random.split(jax.random.key(0), batch_size)
@@ -204,11 +211,11 @@ def compile_window(
         given, cache = target[:, : _given_frames(config, start)], None
         chunks = _chunks(config, start, target.shape[1])
         first = _capacity(config, weights, max(chunks[0][1], given.shape[1]))
-        cache = _prefill(config, weights, conditions, given, guided, first)
+        cache = _prefill(config, weights, conditions, given, sampling.rows, first)
         capacities |= {max(first, _capacity(config, weights, stop)) for _, stop in chunks}
     for capacity in sorted(capacities):
         cache = _grown(cache, capacity)
-        cache, target = _extend(config, weights, cache, target, 0, 0, keys, 0, sampling, guided)
+        cache, target = _extend(config, weights, cache, target, 0, 0, keys, 0, sampling, sampling.rows)
 
 
 def _length(cache: Cache) -> int:
@@ -239,12 +246,11 @@ def generate_window(
     place in the song, not on the windows); progress is called with the number of frames just done.
     -> int32 [B, F, K], the frames from `stop` on as they were.
     """
-    guided = sampling.guidance_scale != 1.0
     given = target[:, : _given_frames(config, start)]
     chunks = _chunks(config, start, stop)
     # What is prefilled past `start` is overwritten step by step, but must fit.
     first = max(chunks[0][1], given.shape[1])
-    cache = _prefill(config, weights, conditions, given, guided, _capacity(config, weights, first))
+    cache = _prefill(config, weights, conditions, given, sampling.rows, _capacity(config, weights, first))
     target = jnp.array(target)  # a copy: `_extend` overwrites its argument
     for chunk_start, chunk_stop in chunks:
         cache = _grown(cache, max(_length(cache), _capacity(config, weights, chunk_stop)))
@@ -258,7 +264,7 @@ def generate_window(
             keys,
             first_frame * target.shape[2],
             sampling,
-            guided,
+            sampling.rows,
         )
         target.block_until_ready()
         progress(chunk_stop - chunk_start)

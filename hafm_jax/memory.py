@@ -1,7 +1,4 @@
-"""What generation takes of the device's memory, and what the device has left. Arithmetic, so that it is known before.
-
-Rows are the batch, twice under guidance.
-"""
+"""What generating takes of the device's memory, and what the device has left. Arithmetic: it is known before."""
 
 from __future__ import annotations
 
@@ -20,11 +17,10 @@ def weights_bytes(config: StageConfig) -> int:
     return num_parameters(config) * jnp.dtype(config.compute_dtype).itemsize
 
 
-def window_bytes(config: StageConfig, batch_size: int, guided: bool, packed: bool) -> int:
-    """What a window of a stage takes at most, beside the weights (`packed` as in `decode.Weights`): the KV cache, and
-    the activations of its prefill."""
+def window_bytes(config: StageConfig, rows: int, packed: bool) -> int:
+    """What a window of a stage takes at most, beside the weights (`packed` as in `decode.Weights`): the KV cache of so
+    many rows, and the activations of its prefill."""
     tokens = config.streams.num_tokens(config.window_cells)
-    rows = batch_size * (2 if guided else 1)
     cache = 2 * config.num_layers * rows * tokens * config.d_model * jnp.dtype(config.compute_dtype).itemsize
     # The prefill goes row by row, float32 at most: the row's cache before it goes to its place, the widest activations,
     # and of a block of queries the scores, what XLA keeps beside them, and each segment's biases in twice the length.

@@ -1,6 +1,8 @@
-"""How a token is drawn from logits: guidance, temperature, top-k, top-p. No sort, and one random number a draw.
+"""How a token is drawn from logits: guidance, blank history, temperature, top-k, top-p.
 
-Axes: B batch, R rows (B, or 2 B under guidance), V vocabulary.
+No sort, and one random number a draw.
+
+Axes: B batch, R rows (B times `Rows.num`), V vocabulary.
 """
 
 from __future__ import annotations
@@ -13,16 +15,37 @@ import jax.numpy as jnp
 DIGIT_BITS = 4  # ours: of the search for the least likely token to keep; 8 rounds of 16 sums
 
 
+class Rows(NamedTuple):
+    """What a batch is run as, side by side and in this order: as it is; where `guided` again, without its condition;
+    where `blank` again, as if nothing had been played yet: BOS stands in all of the target's past."""
+
+    guided: bool
+    blank: bool
+
+    @property
+    def num(self) -> int:
+        """Rows of one example."""
+        return 1 + self.guided + self.blank
+
+
 class Sampling(NamedTuple):
     """How a token is drawn. Defaults: the authors' published sampler, except top-p, which is off there.
 
-    temperature 0 is greedy; top_k 0 and top_p 1 are off; guidance_scale 1 is off.
+    temperature 0 is greedy; top_k 0 and top_p 1 are off; guidance_scale 1 is off. blank_history (ours), 0 is off:
+    weight of the logits that the condition alone gives, without a past. It holds a stage to its condition where its
+    own past has gone astray, and is for stages that were trained with false histories (`step.false_history`). Of a
+    frame it is for the first codebook: the later ones refine that one, and say nothing without it.
     """
 
     guidance_scale: float = 3.0
     temperature: float = 0.9
     top_k: int = 250
     top_p: float = 1.0
+    blank_history: float = 0.0
+
+    @property
+    def rows(self) -> Rows:
+        return Rows(guided=self.guidance_scale != 1.0, blank=self.blank_history != 0.0)
 
 
 def _cumulate(x: jax.Array) -> jax.Array:
@@ -86,9 +109,12 @@ def choose(logits: jax.Array, keys: jax.Array, sampling: Sampling) -> jax.Array:
     return jnp.where(sampling.temperature > 0, drawn, likeliest).astype(jnp.int32)
 
 
-def guide(logits: jax.Array, guided: bool, guidance_scale: jax.Array) -> jax.Array:
-    """[R, V] logits of conditioned rows, then unconditioned ones where `guided` -> [B, V]."""
-    if not guided:
-        return logits
-    conditioned, unconditioned = jnp.split(logits, 2)
-    return conditioned + (guidance_scale - 1.0) * (conditioned - unconditioned)
+def combine(logits: jax.Array, rows: Rows, sampling: Sampling, codebook: jax.Array | int) -> jax.Array:
+    """Logits [R, V] of `rows`, group by group in their order, for a token of `codebook` -> [B, V]."""
+    conditioned, *others = jnp.split(logits, rows.num)
+    combined = conditioned
+    if rows.guided:
+        combined += (sampling.guidance_scale - 1.0) * (conditioned - others[0])
+    if rows.blank:
+        combined += jnp.where(codebook == 0, sampling.blank_history, 0.0) * others[-1]
+    return combined

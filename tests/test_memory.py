@@ -7,7 +7,7 @@ import pytest
 from hafm_jax import decode, kernels, memory, model
 from hafm_jax.accompany import Accompanist
 from hafm_jax.errors import InputError
-from hafm_jax.sampling import Sampling
+from hafm_jax.sampling import Rows, Sampling
 from hafm_jax.sizes import StageConfig
 
 # Against conftest's flags: less effort of the compiler costs memory.
@@ -18,17 +18,17 @@ KERNELS = pytest.mark.skipif(kernels.load() is not None, reason=str(kernels.load
 
 
 @pytest.mark.parametrize(
-    ("stage", "size", "batch", "guided", "packed"),
+    ("stage", "size", "batch", "rows", "packed"),
     [
-        pytest.param("semantic", "base", 8, False, True, marks=KERNELS),
-        pytest.param("coarse", "demo", 16, True, True, marks=KERNELS),
-        pytest.param("coarse", "base", 1, True, True, marks=KERNELS),
-        pytest.param("fine", "base", 1, True, True, marks=KERNELS),
-        ("coarse", "base", 8, True, False),
-        ("fine", "base", 1, False, False),
+        pytest.param("semantic", "base", 8, Rows(True, True), True, marks=KERNELS),
+        pytest.param("coarse", "demo", 16, Rows(True, False), True, marks=KERNELS),
+        pytest.param("coarse", "base", 1, Rows(True, False), True, marks=KERNELS),
+        pytest.param("fine", "base", 1, Rows(True, False), True, marks=KERNELS),
+        ("coarse", "base", 8, Rows(True, False), False),
+        ("fine", "base", 1, Rows(False, False), False),
     ],
 )
-def test_what_is_stated_is_what_the_compiler_plans_or_a_little_more(stage, size, batch, guided, packed):
+def test_what_is_stated_is_what_the_compiler_plans_or_a_little_more(stage, size, batch, rows, packed):
     config = StageConfig.of_size(stage, size, num_layers=2, window_cells=250, compute_dtype="float32")
     shapes = [(batch, config.window_cells * s.frames_per_cell, s.codebooks) for s in config.streams.streams]
     *conditions, target = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in shapes)
@@ -37,14 +37,14 @@ def test_what_is_stated_is_what_the_compiler_plans_or_a_little_more(stage, size,
     )
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
     whole = config.streams.num_tokens(config.window_cells)
-    prefill = decode._prefill.lower(config, weights, conditions, target, guided, whole)
-    extend = decode._extend.lower(config, weights, prefill.out_info, target, 0, 1, keys, 0, Sampling(), guided)
+    prefill = decode._prefill.lower(config, weights, conditions, target, rows, whole)
+    extend = decode._extend.lower(config, weights, prefill.out_info, target, 0, 1, keys, 0, Sampling(), rows)
     plans = [lowered.compile(compiler_options=AS_USERS_COMPILE).memory_analysis() for lowered in (prefill, extend)]
     planned = max(plan.output_size_in_bytes + plan.temp_size_in_bytes for plan in plans)
     if not packed:  # the cache grows: the whole of the old one is there until the whole of the new one is
         before = whole - whole % decode.CACHE_GROWTH_TOKENS
         planned = max(planned, plans[0].output_size_in_bytes * (before + whole) // whole)
-    assert planned < memory.window_bytes(config, batch, guided, packed) < (2 if packed else 2.5) * planned
+    assert planned < memory.window_bytes(config, batch * rows.num, packed) < (2 if packed else 2.5) * planned
 
 
 def test_too_many_samples_are_told_how_many_would_fit(tiny_model, monkeypatch):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from hafm_jax import sampling
-from hafm_jax.sampling import Sampling
+from hafm_jax.sampling import Rows, Sampling, combine
 
 VOCABULARY = 40
 choose = jax.jit(sampling.choose)
@@ -105,7 +106,22 @@ def test_a_row_does_not_depend_on_the_rows_beside_it():
 @given(st.integers(0, 2**31), st.floats(0, 10))
 def test_guidance_extrapolates_and_one_is_off(seed, scale):
     logits = np.random.default_rng(seed).normal(0, 3, (4, 30)).astype(np.float32)
-    guided = sampling.guide(jnp.asarray(logits), True, scale)
+    how, rows = Sampling(guidance_scale=scale), Rows(guided=True, blank=False)
+    guided = combine(logits, rows, how, 0)
     conditioned, unconditioned = logits[:2].astype(np.float64), logits[2:].astype(np.float64)
     np.testing.assert_allclose(guided, unconditioned + scale * (conditioned - unconditioned), atol=1e-4)
-    np.testing.assert_array_equal(sampling.guide(jnp.asarray(logits), True, 1.0), logits[:2])
+    np.testing.assert_array_equal(combine(logits, rows, how._replace(guidance_scale=1.0), 0), logits[:2])
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 2**31), st.floats(1, 10), st.floats(0.01, 2))
+def test_blank_history_multiplies_the_probabilities_of_first_codebooks(seed, scale, weight):
+    """The product of experts: p_guided times p_blank ** weight, normalized."""
+    logits = np.random.default_rng(seed).normal(0, 3, (6, 30)).astype(np.float32)
+    how = Sampling(guidance_scale=scale, blank_history=weight)
+    guided = combine(logits[:4], Rows(guided=True, blank=False), how, 0)
+    expected = scipy.special.softmax(guided, -1) * scipy.special.softmax(logits[4:], -1) ** weight
+    rows = Rows(guided=True, blank=True)
+    found = scipy.special.softmax(combine(logits, rows, how, 0), -1)
+    np.testing.assert_allclose(found, expected / expected.sum(-1, keepdims=True), atol=1e-4)
+    np.testing.assert_array_equal(combine(logits, rows, how, 1), guided)

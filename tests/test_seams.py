@@ -14,7 +14,7 @@ from hafm_jax.audio.semantic import load_semantic, vocal_tokens
 from hafm_jax.audio.spectra import log_mel_db
 from hafm_jax.audio.synthesis import song_seed, synthesize_song
 from hafm_jax.pretrained import DEMO, load_model
-from hafm_jax.sampling import Sampling, guide
+from hafm_jax.sampling import Sampling, combine
 from hafm_jax.streams import CELLS_PER_S, CODEC_SAMPLE_RATE_HZ, STAGES
 
 SECONDS, SONGS = 16, 3
@@ -30,7 +30,7 @@ forward = jax.jit(model.forward, static_argnums=0, compiler_options=FULL_COMPILA
 
 @pytest.fixture(scope="module", autouse=True)
 def fast():
-    options = {"static_argnames": ("config", "guided"), "donate_argnames": ("cache", "target")}
+    options = {"static_argnames": ("config", "rows"), "donate_argnames": ("cache", "target")}
     with pytest.MonkeyPatch.context() as monkeypatch:
         jitted = jax.jit(decode._extend.__wrapped__, compiler_options=FULL_COMPILATION, **options)
         monkeypatch.setattr(decode, "_extend", jitted)
@@ -73,7 +73,6 @@ def surprise(stage, streams, sampling):
     windows with the seam in the middle."""
     config, cells = stage.config, stage.config.window_cells
     target = config.streams.target
-    guided = sampling.guidance_scale != 1.0
     at, away = [], []
     for seam in seams(config):
         start = min(max(0, seam - cells // 2), CELLS - cells)
@@ -82,10 +81,10 @@ def surprise(stage, streams, sampling):
             for s in config.streams.streams
         )
         rows = [(conditions, tokens)]
-        if guided:
+        if sampling.rows.guided:
             rows.append((model.null_conditions(config, conditions, np.ones(SONGS, bool)), tokens))
         logits = np.concatenate([forward(config, stage.params, *row) for row in rows])
-        log_probability = jax.nn.log_softmax(guide(logits, guided, sampling.guidance_scale))
+        log_probability = jax.nn.log_softmax(combine(logits, sampling.rows, sampling, 0))
         nats = -np.take_along_axis(np.asarray(log_probability), tokens[..., None], -1)[..., 0].mean(-1)  # [B, F]
         middle, reach = (seam - start) * target.frames_per_cell, cells * target.frames_per_cell // 4
         at += [nats[:, middle : middle + 2]]

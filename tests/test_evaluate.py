@@ -42,7 +42,7 @@ from hafm_jax.sampling import Sampling
 
 SECONDS = 10
 DRAWS = 20  # a tenth of the usual
-SYSTEMS = [*ABOUT, "guidance_2"]
+SYSTEMS = [*(name for name in ABOUT if name != "no_blank_history"), "guidance_2"]  # the tiny model has none
 MEL_STATISTICS = mel.mel_statistics
 REFERENCE = 9  # songs, one more than the least; as many are the library
 
@@ -180,6 +180,26 @@ def test_systems_are_left_out_by_name_and_unknown_names_refused(report, songs, t
     assert made(only=["guidance_5", "truth"]).systems == ["truth", "guidance_5"]
     with pytest.raises(InputError, match="no system is called triangle; expected some of truth, codec8"):
         made(only=["truth", "triangle"])
+
+
+def test_a_model_with_blank_history_is_asked_without_too(report, songs, tiny_model, tmp_path):
+    accompanist = Accompanist.load(str(tiny_model))
+    own = {name: how._replace(blank_history=0.5) for name, how in accompanist.sampling.items()}
+    asked = []
+
+    def remember(accompanist, *rest, sampling, **options):
+        asked.append(sampling)
+        return np.zeros((1, 750, 8), np.int32)
+
+    protocol = read_protocol(report[0] / "protocol.json")
+    protocol = replace(protocol, clips=protocol.clips[:1])
+    bands = Bands(tmp_path, songs, protocol, replace(accompanist, sampling=own), Library(()))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(Accompanist, "tokens_of_each", remember)
+        for system in ("model", "no_blank_history", "no_guidance"):
+            bands.make(system, protocol.clips[0])
+    unguided = {name: how._replace(guidance_scale=1.0) for name, how in own.items()}
+    assert asked == [own, accompanist.sampling, unguided]
 
 
 def test_some_systems_alone_make_a_report(run, tmp_path):

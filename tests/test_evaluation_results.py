@@ -18,6 +18,7 @@ ROWS = {  # of README's table
     "**the demo model**": "model",
     "... with guidance 5": "guidance_5",
     "... without guidance": "no_guidance",
+    "... without blank history": "no_blank_history",
     "... without its fine stage": "no_fine",
     "... made for another clip's voice": "wrong_vocal",
     "retrieval by the true tempo, beats and key": "retrieval_oracle",
@@ -107,6 +108,7 @@ def told(cell: str) -> list[str]:
     "label, without",
     [
         ("guidance", "no_guidance"),
+        ("blank history", "no_blank_history"),
         ("the fine stage", "no_fine"),
         ("the clip's own voice, not another's", "wrong_vocal"),
     ],

@@ -1,8 +1,8 @@
 """What is compared: every system makes a band for a clip's vocal. What stands above and below the model in the table
 says what each measure is worth.
 
-The model's acoustic tokens, int32 [F, 8], are kept as REPORT/tokens/model/ID.npy, with another guidance than its own as
-guidance_SCALE/ID.npy: several systems are decoded from them.
+The model's acoustic tokens, int32 [F, 8], are kept as REPORT/tokens/model/ID.npy, drawn in another way than its own as
+guidance_scale_5/ID.npy and the like: several systems are decoded from them.
 
 Axes: F frames, K codebooks, S samples.
 """
@@ -41,6 +41,7 @@ ABOUT = {
     "model_separated": "the model, given the vocal that a separator found in the mixture",
     "no_fine": "the model's coarse codebooks alone (`sample --skip-fine`)",
     "no_guidance": "the model without guidance (`sample --guidance-scale 1`)",
+    "no_blank_history": "the model without what its conditions alone say (`sample --blank-history 0`)",
     "wrong_vocal": "what the model makes for the vocal of another clip",
     "retrieval_oracle": "the library's band nearest in tempo and key, its beats put on the song's",
     "retrieval": "the same by what can be heard in the vocal alone",
@@ -57,6 +58,7 @@ ORDER = (
     ("model", "model_separated"),  # how much a separator costs
     ("model", "no_fine"),  # what the fine stage is worth
     ("model", "no_guidance"),  # and guidance
+    ("model", "no_blank_history"),  # and what the conditions alone say
     ("model", "wrong_vocal"),
     ("model", "random"),
 )
@@ -93,7 +95,8 @@ class Bands:
             "model": self._generated,
             "model_separated": partial(self._generated, songs=separated),
             "no_fine": partial(self._generated, books=COARSE_BOOKS),
-            "no_guidance": partial(self._generated, scale=1.0),
+            "no_guidance": partial(self._generated, guidance_scale=1.0),
+            "no_blank_history": partial(self._generated, blank_history=0.0),
             "wrong_vocal": self._of_another,
             "retrieval_oracle": partial(self._retrieved, oracle=True),
             "retrieval": partial(self._retrieved, oracle=False),
@@ -103,7 +106,9 @@ class Bands:
         }
         if separated is None:
             del makers["model_separated"]
-        makers |= {f"{GUIDED}{w:g}": partial(self._generated, scale=w) for w in guidance_scales}
+        if not any(own.blank_history for own in accompanist.sampling.values()):
+            del makers["no_blank_history"]
+        makers |= {f"{GUIDED}{w:g}": partial(self._generated, guidance_scale=w) for w in guidance_scales}
         if unknown := [name for name in only or () if name not in makers]:
             raise InputError(f"no system is called {', '.join(unknown)}; expected some of {', '.join(makers)}")
         self._makers = {name: make for name, make in makers.items() if only is None or name in only}
@@ -139,43 +144,42 @@ class Bands:
         return codec.decode(codec.encode(self._truth(clip)[None])[..., :books])[0]
 
     def _generated(
-        self, clip: Clip, scale: float | None = None, books: int | None = None, songs: Path | None = None
+        self, clip: Clip, books: int | None = None, songs: Path | None = None, **otherwise: float
     ) -> np.ndarray:
-        tokens = self._tokens(clip, scale, songs or self._songs)
+        """otherwise: fields of Sampling that are not to be the model's own, in all stages."""
+        tokens = self._tokens(clip, otherwise, songs or self._songs)
         return self._accompanist.codec.decode(tokens[None, :, :books])[0]
 
-    def _tokens(self, clip: Clip, scale: float | None, songs: Path) -> np.ndarray:
-        """int32 [F, K], with the model's own guidance or with another scale. Where they have to be generated, those of
-        the next clips are too: together is faster."""
-        name = "model" if scale is None else f"{GUIDED}{scale:g}"
+    def _tokens(self, clip: Clip, otherwise: dict[str, float], songs: Path) -> np.ndarray:
+        """int32 [F, K]. Where they have to be generated, those of the next clips are too: together is faster."""
+        name = "_".join(f"{field}_{value:g}" for field, value in otherwise.items()) or "model"
         folder = self._report / "tokens" / (name + ("" if songs == self._songs else "_separated"))
         if not _tokens_file(folder, clip).exists():
             clips = self._protocol.clips[self._protocol.clips.index(clip) :]
             waiting = [c for c in clips if not _tokens_file(folder, c).exists()]
             at_once = self._accompanist.fitting(
                 CLIPS_AT_ONCE_ON_CPU if jax.default_backend() == "cpu" else CLIPS_AT_ONCE,
-                sampling=self._sampling(scale),
+                sampling=self._sampling(otherwise),
                 skip_fine=False,
                 vocal_shape=self._vocal(songs, clip)[None].shape,
                 sample_rate_hz=CODEC_SAMPLE_RATE_HZ,
             )
             with suppress(Exception):  # one of the others may be to blame: its own turn will come, and fail
-                self._generate(waiting[:at_once], scale, songs, folder)
+                self._generate(waiting[:at_once], otherwise, songs, folder)
         if not _tokens_file(folder, clip).exists():
-            self._generate([clip], scale, songs, folder)
+            self._generate([clip], otherwise, songs, folder)
         return np.load(_tokens_file(folder, clip), allow_pickle=False)
 
-    def _sampling(self, scale: float | None) -> dict[str, Sampling]:
-        own = self._accompanist.sampling
-        return own if scale is None else {name: s._replace(guidance_scale=scale) for name, s in own.items()}
+    def _sampling(self, otherwise: dict[str, float]) -> dict[str, Sampling]:
+        return {name: own._replace(**otherwise) for name, own in self._accompanist.sampling.items()}
 
-    def _generate(self, clips: Sequence[Clip], scale: float | None, songs: Path, folder: Path) -> None:
+    def _generate(self, clips: Sequence[Clip], otherwise: dict[str, float], songs: Path, folder: Path) -> None:
         tokens = self._accompanist.tokens_of_each(
             [self._vocal(songs, clip)[None] for clip in clips],
             CODEC_SAMPLE_RATE_HZ,
             num_cells(CLIP_SAMPLES, CODEC_SAMPLE_RATE_HZ),
             seeds=[self._protocol.seed_of(clip) for clip in clips],
-            sampling=self._sampling(scale),
+            sampling=self._sampling(otherwise),
         )
         folder.mkdir(parents=True, exist_ok=True)
         for clip, found in zip(clips, tokens, strict=True):

@@ -139,3 +139,14 @@ def test_readme_has_the_ablations(label, variant):
         of_seeds = [of_seed[stage] for of_seed in found["validation_losses"] if stage in of_seed]
         assert (cell == "") == (not of_seeds)
         assert not of_seeds or float(cell) == rounded(statistics.fmean(of_seeds), cell)
+
+
+@pytest.mark.parametrize("label", ["0, 0", "0.25, 0", "0.5, 0", "1, 0", "0, 0.5", "0.5, 0.5: the demo's", "0.5, 1"])
+def test_readme_has_what_blank_history_does(label):
+    found = json.loads((ROOT / "benchmarks" / "results" / "blank_history.json").read_text())["systems"]
+    found = found[label.partition(":")[0]]
+    *cells, spread = readme_row(label)
+    values = [found["measures"][name]["value"] for name in ("chroma_chords", "beat_f", "lag_strength")]
+    values += [statistics.fmean(found["fad_stem"]), found["between_songs"], found["within_songs"]]
+    for cell, value in zip([*cells, *spread.split(", ")], values, strict=True):
+        assert float(cell) == rounded(value, cell)

@@ -45,6 +45,7 @@ class Sampling(NamedTuple):
 
     @property
     def rows(self) -> Rows:
+        """What drawing so takes."""
         return Rows(guided=self.guidance_scale != 1.0, blank=self.blank_history != 0.0)
 
 

@@ -232,7 +232,8 @@ def test_no_song_of_the_reference_is_in_the_library(report):
 
 def test_the_order_is_told_by_differences_on_the_same_clips(report):
     out, document = report
-    assert list(document["order"]) == [f"{worse} - {better}" for better, worse in ORDER]
+    pairs = [pair for pair in ORDER if {*pair} <= {*SYSTEMS}]
+    assert list(document["order"]) == [f"{worse} - {better}" for better, worse in pairs]
     found = document["order"]["codec8 - truth"]["onset_f"]
     of_systems = (document["systems"][name]["measures"]["onset_f"]["value"] for name in ("codec8", "truth"))
     assert found["value"] == pytest.approx(np.subtract(*of_systems)) and found["low"] <= found["value"] <= found["high"]

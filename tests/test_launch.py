@@ -216,7 +216,8 @@ def test_tpu_dry_run():
 
 
 # Plays gcloud for a TPU of two workers, each with a folder as its home: states are files, a command over ssh runs here.
-# Setting a worker up, which takes a network, only puts this working tree's worker script there.
+# Setting a worker up, which takes a network, only puts this working tree's worker script there. Deleting takes their
+# folders away at once, though a command that ends may still write there.
 GCLOUD = """#!/usr/bin/env bash
 set -euo pipefail
 cd "$CLOUD"
@@ -224,7 +225,7 @@ echo "$4 $3" >>calls
 case "$4 $3" in
     "list queued-resources") [[ ! -e state ]] || echo "projects/p/locations/here-a/queuedResources/pod $(<state)" ;;
     "create queued-resources") echo ACTIVE >state && echo READY >node && mkdir 0 1 ;;
-    "delete queued-resources") rm -rf state node 0 1 ;;
+    "delete queued-resources") rm -f state node && mv 0 1 "$(mktemp --directory ../gone.XXX)" ;;
     "describe tpu-vm") cat node ;;
     "scp tpu-vm") cp "$5" 0 && cp "$5" 1 ;;
     "ssh tpu-vm")

@@ -30,7 +30,7 @@ from unittest import mock
 
 import numpy as np
 from machine import machine
-from report import markdown
+from report import interval, markdown
 from tqdm import tqdm
 
 ROOT = Path(__file__).parents[1]
@@ -213,7 +213,7 @@ def main() -> None:
     arguments.out.write_text(json.dumps(document | {"variants": results}, indent=1) + "\n")
     rows = [["", *MEASURES, *DISTANCES]]
     for name, result in results.items():
-        cells = [f"{x['value']:.3f} ({x['low']:.3f} to {x['high']:.3f})" for x in result["measures"].values()]
+        cells = map(interval, result["measures"].values())
         rows.append([name, *cells, *(f"{statistics.fmean(x):.1f}" for x in result["distances"].values())])
     print(markdown(rows))
 

@@ -20,20 +20,22 @@ from typing import Any
 
 import numpy as np
 from machine import machine
-from report import markdown
+from report import interval, markdown
 from tqdm import tqdm
 
 from hafm_jax.accompany import Accompanist
+from hafm_jax.audio.files import song_folders
 from hafm_jax.compiled import use_compilation_cache
 from hafm_jax.errors import run_command
 from hafm_jax.evaluation.clips import CLIP_SAMPLES, Clip, read_clip
 from hafm_jax.evaluation.figures import mean_interval
+from hafm_jax.evaluation.systems import CLIPS_AT_ONCE_ON_CPU, COARSE_BOOKS
 from hafm_jax.metrics.coherence import Truth, measure, read_song
 from hafm_jax.metrics.embeddings import load_embedding
 from hafm_jax.metrics.frechet import frechet_distance
 from hafm_jax.pretrained import DEMO
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ as RATE_HZ
-from hafm_jax.streams import STREAMS, num_cells
+from hafm_jax.streams import num_cells
 from hafm_jax.work import do_all
 
 SPLIT, REFERENCE_SPLIT, REFERENCE_SONGS = "validation", "train", 256
@@ -43,7 +45,6 @@ WEIGHTS = {  # what is drawn: the weights of blank history in the semantic and i
     for semantic, coarse in ((0.0, 0.0), (0.25, 0.0), (0.5, 0.0), (1.0, 0.0), (0.0, 0.5), (0.5, 0.5), (0.5, 1.0))
 }
 MEASURES = ("beat_f", "lag_strength", "chroma_chords", "key_score")
-TOGETHER = 2  # songs: see evaluation.systems.CLIPS_AT_ONCE_ON_CPU
 
 Piece = tuple[str, int, int]  # system, seed, the number of the first song
 Found = list[tuple[dict[str, float], np.ndarray]]  # of each song: measures, embeddings [N, D]
@@ -55,16 +56,14 @@ def load(model: str) -> Accompanist:
     return Accompanist.load(model)
 
 
-def bands(accompanist: Accompanist, songs: Path, names: list[str], system: str, seeds: list[int]) -> np.ndarray:
-    """The system's bands for songs, a seed each: float32 [songs, S]."""
-    vocals, truths = (
-        np.stack([read_clip(songs, SPLIT, Clip(name, 0), stem) for name in names])
-        for stem in ("vocals", "instrumental")
-    )
+def bands(
+    accompanist: Accompanist, system: str, vocals: np.ndarray, truths: np.ndarray, seeds: list[int]
+) -> np.ndarray:
+    """The system's bands for the vocals of songs, a seed each; all float32 [songs, S]."""
     if system == TRUTH:
         return truths
     if system == CODEC:
-        tokens = accompanist.codec.encode(truths)[..., : STREAMS["coarse"].codebooks]
+        tokens = accompanist.codec.encode(truths)[..., :COARSE_BOOKS]
     else:
         sampling = {
             name: own._replace(blank_history=WEIGHTS[system].get(name, 0.0))
@@ -83,11 +82,15 @@ def bands(accompanist: Accompanist, songs: Path, names: list[str], system: str, 
 
 def look(songs: Path, names: list[str], model: str, piece: Piece) -> Found:
     system, seed, first = piece
-    names = names[first : first + TOGETHER]
+    names = names[first : first + CLIPS_AT_ONCE_ON_CPU]
     seeds = [1_000_000 * seed + first + i for i in range(len(names))]
+    vocals, truths = (
+        np.stack([read_clip(songs, SPLIT, Clip(name, 0), stem) for name in names])
+        for stem in ("vocals", "instrumental")
+    )
+    made = bands(load(model), system, vocals, truths, seeds)
     embedding, found = load_embedding("mel"), []
-    for name, band in zip(names, bands(load(model), songs, names, system, seeds), strict=True):
-        vocal, true = (read_clip(songs, SPLIT, Clip(name, 0), stem) for stem in ("vocals", "instrumental"))
+    for name, vocal, true, band in zip(names, vocals, truths, made, strict=True):
         truth = Truth.of_clip(true, read_song(songs / SPLIT / name))
         found.append((measure(vocal, band, truth), embedding(band, RATE_HZ)))
     return found
@@ -127,8 +130,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     names, reference_names = (
-        sorted(path.name for path in (arguments.songs / split).iterdir() if path.is_dir())
-        for split in (SPLIT, REFERENCE_SPLIT)
+        [folder.name for folder in song_folders(arguments.songs, split)] for split in (SPLIT, REFERENCE_SPLIT)
     )
     embedding = load_embedding("mel")
     reference = [
@@ -136,7 +138,7 @@ def main() -> None:
         for name in tqdm(reference_names[:REFERENCE_SONGS], desc="reference", unit="song")
     ]
     runs = [(TRUTH, 0), (CODEC, 0), *((system, seed) for system in WEIGHTS for seed in range(arguments.seeds))]
-    firsts = range(0, len(names), TOGETHER)
+    firsts = range(0, len(names), CLIPS_AT_ONCE_ON_CPU)
     pieces = [(*run, first) for run in runs for first in firsts]
     work = do_all(partial(look, arguments.songs, names, arguments.model), pieces, arguments.workers)
     found = dict(tqdm(work, total=len(pieces), desc="draw", unit="piece"))
@@ -156,13 +158,10 @@ def main() -> None:
     arguments.out.write_text(json.dumps(document, indent=1) + "\n")
     rows = [["semantic, coarse", *MEASURES, "FAD", "between songs", "within"]]
     for system, result in results.items():
-        cells = [f"{x['value']:.3f} ({x['low']:.3f} to {x['high']:.3f})" for x in result["measures"].values()]
-        cells += [
-            f"{np.mean(result['fad_stem']):.2f}",
-            f"{result['between_songs']:.1f}",
-            f"{result['within_songs']:.1f}",
-        ]
-        rows.append([system, *cells])
+        spreads = (f"{result[name]:.1f}" for name in ("between_songs", "within_songs"))
+        rows.append(
+            [system, *map(interval, result["measures"].values()), f"{np.mean(result['fad_stem']):.2f}", *spreads]
+        )
     print(markdown(rows))
 
 

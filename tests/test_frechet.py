@@ -34,8 +34,7 @@ def test_closed_form_of_gaussians_whose_covariances_commute():
 
     expected = np.square(mean - other_mean).sum() + np.square(deviation - other_deviation).sum()
     found = frechet_distance(gaussian(mean, deviation), gaussian(other_mean, other_deviation))
-    # A variance of 0 is rounded to some 1e-16, of which it is the root that counts.
-    assert found == pytest.approx(expected, abs=1e-7)
+    assert found == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 17, 128])

@@ -42,8 +42,9 @@ class Gaussian(NamedTuple):
     def of(cls, mean: np.ndarray, covariance: np.ndarray) -> Gaussian:
         """From a mean [D] and a symmetric covariance [D, D], singular or not."""
         values, vectors = scipy.linalg.eigh(np.asarray(covariance, np.float64))
-        # below zero there is rounding only
-        return cls(np.asarray(mean, np.float64), np.sqrt(np.maximum(values, 0))[:, None] * vectors.T)
+        # What is no larger than rounding is 0, as a matrix's rank has it (numpy): its root would not be that small.
+        values[values <= values[-1] * len(values) * np.finfo(np.float64).eps] = 0
+        return cls(np.asarray(mean, np.float64), np.sqrt(values)[:, None] * vectors.T)
 
 
 class Extrapolation(NamedTuple):

@@ -84,11 +84,8 @@ def _prefill(config, weights, conditions, given, rows, capacity):
     """Keys and values [R, H, capacity, E] of each layer, filled for the conditions and the first frames of the target,
     `given` [B, F, K]. Row by row: a row has work enough, and then it cannot depend on the others."""
     batch = given.shape[0]
-    groups = [conditions]
-    if rows.guided:
-        groups.append(model.null_conditions(config, conditions, jnp.ones(batch, bool)))
-    if rows.blank:
-        groups.append(conditions)
+    nulls = model.null_conditions(config, conditions, jnp.ones(batch, bool))
+    groups = [conditions] + [nulls] * rows.guided + [conditions] * rows.blank
     conditions = [jnp.concatenate(stream) for stream in zip(*groups, strict=True)]
     given = jnp.tile(given, (rows.num, 1, 1))
     is_blank = jnp.arange(rows.num * batch) >= (rows.num - rows.blank) * batch

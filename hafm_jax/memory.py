@@ -1,4 +1,7 @@
-"""What generating takes of the device's memory, and what the device has left. Arithmetic: it is known before."""
+"""What generation takes of the device's memory, and what the device has left.
+
+Arithmetic, so that it is known before.
+"""
 
 from __future__ import annotations
 

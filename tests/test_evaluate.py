@@ -182,7 +182,7 @@ def test_systems_are_left_out_by_name_and_unknown_names_refused(report, songs, t
         made(only=["truth", "triangle"])
 
 
-def test_a_model_with_blank_history_is_asked_without_too(report, songs, tiny_model, tmp_path):
+def test_a_model_with_blank_history_is_asked_without_too(report, songs, tiny_model, monkeypatch, tmp_path):
     accompanist = Accompanist.load(str(tiny_model))
     own = {name: how._replace(blank_history=0.5) for name, how in accompanist.sampling.items()}
     asked = []
@@ -194,10 +194,9 @@ def test_a_model_with_blank_history_is_asked_without_too(report, songs, tiny_mod
     protocol = read_protocol(report[0] / "protocol.json")
     protocol = replace(protocol, clips=protocol.clips[:1])
     bands = Bands(tmp_path, songs, protocol, replace(accompanist, sampling=own), Library(()))
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(Accompanist, "tokens_of_each", remember)
-        for system in ("model", "no_blank_history", "no_guidance"):
-            bands.make(system, protocol.clips[0])
+    monkeypatch.setattr(Accompanist, "tokens_of_each", remember)
+    for system in ("model", "no_blank_history", "no_guidance"):
+        bands.make(system, protocol.clips[0])
     unguided = {name: how._replace(guidance_scale=1.0) for name, how in own.items()}
     assert asked == [own, accompanist.sampling, unguided]
 

@@ -24,7 +24,8 @@ def get_config() -> ConfigDict:
     # codebooks of the folder that `tokenizers` names (ours; README.md, "Train", has what it gains)
     config.embeddings = "random"
 
-    # Or a work directory whose last parameters, all of them, this run starts with: fine-tuning. "": none
+    # Or a work directory whose last parameters, all of them, this run starts with, or a model directory: fine-tuning.
+    # "": none
     config.start_from = ""
 
     # The run

@@ -25,6 +25,7 @@ from hafm_jax.audio.tokenizers import token_vectors
 from hafm_jax.audition import Audition
 from hafm_jax.checkpoint import Checkpoints
 from hafm_jax.errors import InputError
+from hafm_jax.pretrained import load_model
 from hafm_jax.records import TokenRecords
 from hafm_jax.runlog import RunLog
 from hafm_jax.sizes import num_parameters, train_flops
@@ -153,25 +154,34 @@ def _vectors(config: ConfigDict) -> model.TokenVectors | None:
 
 
 def _start_from(config: ConfigDict, programs: Programs, data: dict[str, Any]) -> tuple[model.Params, dict[str, Any]]:
-    """The parameters of the run that `start_from` names, and what config.json says of it: its own, and how far it came.
+    """The parameters of the run that `start_from` names, or of the model's stage, and what config.json says of them:
+    what is known of the run that made them, and how far it came.
 
-    Raises InputError where there is none, or where its model or its tokens are of another kind.
+    Raises InputError where there are none, or where their model or their tokens are of another kind.
     """
-    workdir = Path(config.start_from)
-    before = runs.read_description(workdir)
-    found, expected = stage_config(ConfigDict(before["config"])), programs.config
+    source = Path(config.start_from)
+    before = runs.read_description(source)
+    if "stages" in before:
+        trained = load_model(config.start_from).stages[config.stage]
+        found, before = trained.config, trained.facts
+    else:
+        trained, found = None, stage_config(ConfigDict(before["config"]))
+    expected = programs.config
     for field in ("stage", "d_model", "num_layers", "num_heads", "position"):
         if getattr(found, field) != getattr(expected, field):
             raise InputError(
-                f"--config.start_from={workdir} has the {field} {getattr(found, field)}; this run has "
-                f"{getattr(expected, field)}: set --config.stage, size and position as there, or start from another run"
+                f"--config.start_from={source} has the {field} {getattr(found, field)}; this run has "
+                f"{getattr(expected, field)}: set --config.stage, size and position as there, or start from another one"
             )
     if before["data"]["tokenizers"] != data["tokenizers"]:
         raise InputError(
-            f"--config.start_from={workdir} learnt the tokens of {before['data']['tokenizers']}, --data has those of "
+            f"--config.start_from={source} learnt the tokens of {before['data']['tokenizers']}, --data has those of "
             f"{data['tokenizers']}: its ids mean other sounds; extract --data with the same tokenizers"
         )
-    return runs.restore_last(workdir, before, programs.state_shapes)
+    if trained is None:
+        return runs.restore_last(source, before, programs.state_shapes)
+    shardings = jax.tree.map(lambda like: like.sharding, programs.state_shapes["params"])
+    return jax.device_put(trained.params, shardings), before
 
 
 def train(config: ConfigDict, token_sets: TokenSets, workdir: Path, quiet: bool = False) -> State:

@@ -22,6 +22,8 @@ from hafm_jax.audio.tokenizers import token_vectors
 from hafm_jax.checkpoint import Checkpoints
 from hafm_jax.errors import InputError
 from hafm_jax.optim import optimizer
+from hafm_jax.pretrained import load_model, save_model
+from hafm_jax.runs import load_run
 from hafm_jax.sharding import make_mesh
 from hafm_jax.sizes import SIZES, Size, num_parameters
 from hafm_jax.step import (
@@ -173,6 +175,34 @@ def test_a_run_can_start_from_the_parameters_of_another(tiny, tmp_path):
         with pytest.raises(InputError, match=says):
             go_on("refused", **fields)
     assert not (tmp_path / "refused" / "config.json").exists()
+
+
+def test_a_run_can_start_from_a_model(tiny, tiny_model, tokenizers, tmp_path):
+    made_by = {"semantic": {"centroids_sha256": "5ea"}, "codec": {}}
+    token_set = write_token_set(tmp_path / "tokens", made_by=made_by)
+    tiny.update(stage="coarse", steps=1, checkpoint_every=1, warmup_steps=0)
+    training.train(tiny, [(token_set, 1.0)], tmp_path / "first")
+    first = load_run(tmp_path / "first")
+    stages = load_model(str(tiny_model)).stages | {"coarse": first}
+    save_model(tmp_path / "model", stages, tokenizers, "# A card\n", "float16")
+
+    def go_on(name: str, token_set: Path = token_set, **fields) -> dict:
+        config = ConfigDict(tiny.to_dict() | {"start_from": str(tmp_path / "model")} | fields)
+        return training.train(config, [(token_set, 1.0)], tmp_path / name)
+
+    second = go_on("second", learning_rate=1e-12)
+    # float16 keeps 11 bits; a step of Adam's moves no parameter by more than the rate.
+    close = partial(np.testing.assert_allclose, rtol=2**-11, atol=1e-7)
+    jax.tree.map(close, second["params"], first.params)
+    assert {str(x.dtype) for x in jax.tree.leaves(second["params"])} == {"float32"}
+    started_from = json.loads((tmp_path / "second" / "config.json").read_text())["started_from"]
+    assert started_from == first.facts and started_from["step"] == 1
+
+    with pytest.raises(InputError, match="has the position clock; this run has index"):
+        go_on("refused", position="index")
+    other_tokens = write_token_set(tmp_path / "other", made_by={**made_by, "codec": {"weights_sha256": "c0d"}})
+    with pytest.raises(InputError, match="its ids mean other sounds"):
+        go_on("refused", token_set=other_tokens)
 
 
 def test_a_run_that_started_from_another_goes_on_without_it(tiny, token_set, tmp_path):

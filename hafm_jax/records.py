@@ -400,9 +400,9 @@ class TokenRecords:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_files": {}}
 
-    def __del__(self) -> None:
+    def __del__(self, close=os.close) -> None:  # bound here, since modules may be gone when a process ends
         for descriptor in self.__dict__.get("_files", {}).values():
-            os.close(descriptor)
+            close(descriptor)
 
 
 def _offsets(lengths: np.ndarray) -> np.ndarray:

@@ -58,8 +58,8 @@ def model_card(stages: dict[str, StageWeights], tokenizers: Path, trained_on: st
     semantic = json.loads((tokenizers / "semantic" / "config.json").read_text())
     codec = json.loads((tokenizers / "codec" / "config.json").read_text())
     facts = next(iter(stages.values())).facts
-    seeds = " and ".join(str(run["config"]["seed"]) for run in runs_of(facts))
     runs = [run for stage in stages.values() for run in runs_of(stage.facts)]
+    seeds = " and ".join(map(str, sorted({run["config"]["seed"] for run in runs})))
     versions = ", ".join(
         f"{name} {' and '.join(dict.fromkeys(run['versions'][name] for run in runs))}" for name in facts["versions"]
     )

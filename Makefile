@@ -72,8 +72,8 @@ STAGE_FLAGS := XLA_FLAGS=--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_T
 # The run in $(DEMO)/semantic is done when there is $(DEMO)/.semantic, and so for the others.
 TRAIN = $(STAGE_FLAGS) $(RUN) -m hafm_jax.train --data $(DEMO)/tokens --workdir $(DEMO)/$(patsubst .%,%,$(@F)) --config configs/$(1) --config.tokenizers=$(DEMO)/tokenizers
 
-demo-model: $(DEMO)/.semantic_false_history $(DEMO)/.coarse_false_history $(DEMO)/.fine
-	$(BIN)/python -m hafm_jax.export --workdir $(DEMO)/semantic_false_history $(DEMO)/coarse_false_history $(DEMO)/fine --tokenizers $(DEMO)/tokenizers --dtype float16 --out hafm_jax/demo \
+demo-model: $(DEMO)/.semantic_false_history $(DEMO)/.coarse_longer $(DEMO)/.fine
+	$(BIN)/python -m hafm_jax.export --workdir $(DEMO)/semantic_false_history $(DEMO)/coarse_longer $(DEMO)/fine --tokenizers $(DEMO)/tokenizers --dtype float16 --out hafm_jax/demo \
 		--trained-on "made by this project's synthesiser (make demo-model), 20 s each; no recordings" \
 		--limits "bands of the synthesiser's kind: bass, one or two chord instruments, drums and a lead, in one key and tempo. A voice should sing in time, in tune to A = 440 Hz, and the chords' roots on their beats, as the songs' melodies do."
 
@@ -99,6 +99,10 @@ $(DEMO)/.semantic $(DEMO)/.coarse $(DEMO)/.fine: $(DEMO)/.%: $(DEMO)/.tokens
 
 $(DEMO)/.semantic_false_history $(DEMO)/.coarse_false_history: $(DEMO)/.%_false_history: $(DEMO)/.%
 	$(call TRAIN,demo_false_history.py:$*) --config.start_from=$(DEMO)/$*
+	touch $@
+
+$(DEMO)/.coarse_longer: $(DEMO)/.coarse_false_history
+	$(call TRAIN,demo_longer.py:coarse) --config.start_from=$(DEMO)/coarse_false_history
 	touch $@
 
 clean:

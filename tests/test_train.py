@@ -15,7 +15,7 @@ import pytest
 from conftest import Songs, random_record
 from ml_collections import ConfigDict
 
-from configs import demo, demo_false_history, overfit
+from configs import demo, demo_false_history, demo_longer, overfit
 from configs.base import get_config
 from hafm_jax import data, decode, model, records, training
 from hafm_jax.audio.tokenizers import token_vectors
@@ -332,7 +332,7 @@ def test_the_full_size_makes_one_training_step_and_a_short_decode():
     "config",
     [demo.get_config(stage) for stage in STAGES]
     + [demo_false_history.get_config(stage) for stage in demo_false_history.RECIPES]
-    + [overfit.get_config()],
+    + [demo_longer.get_config(), overfit.get_config()],
 )
 def test_configurations_have_the_fields_of_base(config):
     base = get_config()

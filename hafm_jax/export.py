@@ -63,6 +63,7 @@ def model_card(stages: dict[str, StageWeights], tokenizers: Path, trained_on: st
     versions = ", ".join(
         f"{name} {' and '.join(dict.fromkeys(run['versions'][name] for run in runs))}" for name in facts["versions"]
     )
+    token_sets = " and ".join(dict.fromkeys(run["data"]["fingerprint"][:12] for run in runs))
     table = "\n".join(rows)
     trained_on = trained_on and f": {trained_on}"
     return f"""---
@@ -81,7 +82,7 @@ Validation loss is in nats a token, in brackets by codebook.
 |---|---|---|---|---|---|---|---|
 {table}
 
-- Trained on {facts["data"]["records"]} songs{trained_on} (token set {facts["data"]["fingerprint"][:12]}), with
+- Trained on {facts["data"]["records"]} songs{trained_on} (token set {token_sets}), with
   {versions}, seed {seeds}.
 - Semantic tokens: `{semantic["features"]}`, {semantic["clusters"]} clusters.
 - Codec: `{codec["codec"]}`{codec_facts(codec)}.

@@ -99,13 +99,14 @@ def test_the_card_counts_the_runs_that_a_stage_came_from(runs, tokenizers, tmp_p
     versions = description["versions"] | {"jax": "9.9"}
     first = description | {"step": 4000, "minutes": 30.5, "config": description["config"] | {"seed": 9}}
     first |= {"devices": ["gpu"], "versions": versions}
-    second = description | {"step": 500, "minutes": 30.5, "started_from": first}
+    other = description["data"] | {"fingerprint": "fedcba9876543210"}
+    second = description | {"step": 500, "minutes": 30.5, "data": other, "started_from": first}
     path.write_text(json.dumps(description | {"started_from": second}))
     run_export(monkeypatch, "--workdir", *workdirs, "--tokenizers", tokenizers, "--out", tmp_path / "model")
     card = (tmp_path / "model" / "README.md").read_text()
     assert "| 4000 x 64 + 500 x 64 + 20 x 64 | 30.5 on gpu + 30.5 on cpu + 3 on cpu |" in card
     assert "| 20 x 64 | 3 on cpu |" in card
-    assert f"with\n  jax 9.9 and {jax.__version__}, seed 0 and 9." in card
+    assert f"(token set 0123456789ab and fedcba987654), with\n  jax 9.9 and {jax.__version__}, seed 0 and 9." in card
 
 
 def test_the_card_says_how_the_codec_was_made():

@@ -141,12 +141,36 @@ def test_readme_has_the_ablations(label, variant):
         assert not of_seeds or float(cell) == rounded(statistics.fmean(of_seeds), cell)
 
 
+def drawn(found: dict) -> list[float]:
+    """What the README tells of a system of benchmarks/validation_songs.py."""
+    values = [found["measures"][name]["value"] for name in ("chroma_chords", "beat_f", "lag_strength")]
+    return [*values, statistics.fmean(found["fad_stem"]), found["between_songs"], found["within_songs"]]
+
+
 @pytest.mark.parametrize("label", ["0, 0", "0.25, 0", "0.5, 0", "1, 0", "0, 0.5", "0.5, 0.5: the demo's", "0.5, 1"])
 def test_readme_has_what_blank_history_does(label):
     found = json.loads((ROOT / "benchmarks" / "results" / "blank_history.json").read_text())["systems"]
-    found = found[label.partition(":")[0]]
     *cells, spread = readme_row(label)
-    values = [found["measures"][name]["value"] for name in ("chroma_chords", "beat_f", "lag_strength")]
-    values += [statistics.fmean(found["fad_stem"]), found["between_songs"], found["within_songs"]]
-    for cell, value in zip([*cells, *spread.split(", ")], values, strict=True):
+    for cell, value in zip([*cells, *spread.split(", ")], drawn(found[label.partition(":")[0]]), strict=True):
+        assert float(cell) == rounded(value, cell)
+
+
+@pytest.mark.parametrize(
+    "label, system",
+    [
+        ("the band itself", "the true band"),
+        ("the codec's 8 codebooks", "through the codec"),
+        ("its 4 coarse ones", "through the codec, 4 codebooks"),
+        ("the coarse ones, and the fine stage", "true coarse tokens, fine stage"),
+        ("the coarse ones, and any fine tokens", "true coarse tokens, any fine ones"),
+        ("semantic tokens, and the coarse stage", "true semantic tokens, coarse stage"),
+        ("semantic tokens, and coarse and fine stage", "true semantic tokens, coarse and fine stage"),
+        ("nothing: semantic and coarse stage", "semantic and coarse stage"),
+        ("nothing: all stages", "all stages"),
+    ],
+)
+def test_readme_has_what_stages_make_of_true_tokens(label, system):
+    found = json.loads((ROOT / "benchmarks" / "results" / "true_tokens.json").read_text())["systems"][system]
+    *cells, spread = readme_row(label)
+    for cell, value in zip([*cells, *spread.split(", ")], drawn(found), strict=True):
         assert float(cell) == rounded(value, cell)

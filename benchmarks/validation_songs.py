@@ -1,0 +1,152 @@
+"""Ways to make bands for validation songs, by what is heard: chords, beats, distance, and how much the bands differ.
+
+A benchmark gives their names and how each is drawn; here the songs are read, the bands measured and the means taken.
+Bands are of the songs' first 10 s, the reference is that of the first training songs. `between_songs` and
+`within_songs` are the two parts of the variance of the embedding `mel`: how much bands differ from each other, and from
+themselves a second later. With it: the true band, as it is and through the codec.
+
+Axes: N embeddings, D dimensions, S samples, F frames, K codebooks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from machine import machine
+from report import interval, markdown
+from tqdm import tqdm
+
+from hafm_jax.accompany import Accompanist
+from hafm_jax.audio.files import song_folders
+from hafm_jax.compiled import use_compilation_cache
+from hafm_jax.evaluation.clips import CLIP_SAMPLES, Clip, read_clip
+from hafm_jax.evaluation.figures import mean_interval
+from hafm_jax.evaluation.systems import CLIPS_AT_ONCE_ON_CPU, COARSE_BOOKS
+from hafm_jax.metrics.coherence import Truth, measure, read_song
+from hafm_jax.metrics.embeddings import load_embedding
+from hafm_jax.metrics.frechet import frechet_distance
+from hafm_jax.pretrained import DEMO
+from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ as RATE_HZ
+from hafm_jax.work import do_all
+
+SPLIT, REFERENCE_SPLIT, REFERENCE_SONGS = "validation", "train", 256
+TRUTH = "the true band"
+CODEC = {"through the codec": None, f"through the codec, {COARSE_BOOKS} codebooks": COARSE_BOOKS}
+MEASURES = ("beat_f", "lag_strength", "chroma_chords", "key_score")
+
+Piece = tuple[str, int, int]  # system, seed, the number of the first song
+Found = list[tuple[dict[str, float], np.ndarray]]  # of each song: measures, embeddings [N, D]
+
+
+class Songs(NamedTuple):
+    """Some songs' first 10 s at 24 kHz, float32 [songs, S], and a seed for each, another in every draw."""
+
+    vocals: np.ndarray
+    bands: np.ndarray
+    seeds: list[int]
+
+
+Draw = Callable[[Accompanist, str, Songs], np.ndarray]  # of a system's name: acoustic tokens int32 [songs, F, K]
+
+
+@cache
+def load(model: str) -> Accompanist:
+    use_compilation_cache()
+    return Accompanist.load(model)
+
+
+def listen(draw: Draw, folder: Path, names: list[str], model: str, piece: Piece) -> Found:
+    system, seed, first = piece
+    names = names[first : first + CLIPS_AT_ONCE_ON_CPU]
+    vocals, true = (
+        np.stack([read_clip(folder, SPLIT, Clip(name, 0), stem) for name in names])
+        for stem in ("vocals", "instrumental")
+    )
+    if system == TRUTH:
+        bands = true
+    else:
+        accompanist = load(model)
+        if system in CODEC:
+            tokens = accompanist.codec.encode(true)[..., : CODEC[system]]
+        else:
+            seeds = [1_000_000 * seed + first + i for i in range(len(names))]
+            tokens = draw(accompanist, system, Songs(vocals, true, seeds))
+        bands = accompanist.codec.decode(tokens)[:, :CLIP_SAMPLES]
+    embedding, found = load_embedding("mel"), []
+    for name, *sounds in zip(names, vocals, true, bands, strict=True):
+        vocal, true_band, band = sounds
+        truth = Truth.of_clip(true_band, read_song(folder / SPLIT / name))
+        found.append((measure(vocal, band, truth), embedding(band, RATE_HZ)))
+    return found
+
+
+def spread(of_songs: list[np.ndarray]) -> dict[str, float]:
+    """The two parts of the variance of embeddings [N, D], an array a song: sums over D."""
+    return {
+        "between_songs": float(np.var([x.mean(axis=0) for x in of_songs], axis=0).sum()),
+        "within_songs": float(np.mean([x.var(axis=0) for x in of_songs], axis=0).sum()),
+    }
+
+
+def summarize(by_seed: list[Found], reference: np.ndarray) -> dict[str, Any]:
+    """measures: means over songs and seeds with intervals; of each seed the distance; the mean spread."""
+    measures = {
+        name: mean_interval([[found[song][0][name] for found in by_seed] for song in range(len(by_seed[0]))], seed=0)
+        for name in MEASURES
+    }
+    embedded = [[of_song for _, of_song in found] for found in by_seed]
+    spreads = [spread(of_songs) for of_songs in embedded]
+    return {
+        "measures": measures,
+        "fad_stem": [frechet_distance(np.concatenate(of_songs), reference) for of_songs in embedded],
+        **{name: float(np.mean([x[name] for x in spreads])) for name in spreads[0]},
+    }
+
+
+def compare(about: str, systems: list[str], draw: Draw, out: Path) -> None:
+    """The benchmark's command: ask `systems` with several seeds, write their figures to --out, show them."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--songs", type=Path, required=True, help=f"songs with splits {SPLIT} and {REFERENCE_SPLIT}")
+    add("--model", default=str(DEMO), help="model directory (default: the demo model)")
+    add("--seeds", type=int, default=3, help="draws of each song (default: 3)")
+    add("--workers", type=int, default=2, help="processes (default: 2)")
+    add("--out", type=Path, default=out, help="(default: %(default)s)")
+    arguments = parser.parse_args()
+
+    names, reference_names = (
+        [folder.name for folder in song_folders(arguments.songs, split)] for split in (SPLIT, REFERENCE_SPLIT)
+    )
+    embedding = load_embedding("mel")
+    reference = [
+        embedding(read_clip(arguments.songs, REFERENCE_SPLIT, Clip(name, 0), "instrumental"), RATE_HZ)
+        for name in tqdm(reference_names[:REFERENCE_SONGS], desc="reference", unit="song")
+    ]
+    seeds_of = dict.fromkeys((TRUTH, *CODEC), 1) | dict.fromkeys(systems, arguments.seeds)
+    firsts = range(0, len(names), CLIPS_AT_ONCE_ON_CPU)
+    pieces = [(system, seed, first) for system, n in seeds_of.items() for seed in range(n) for first in firsts]
+    work = do_all(partial(listen, draw, arguments.songs, names, arguments.model), pieces, arguments.workers)
+    found: Mapping[Piece, Found] = dict(tqdm(work, total=len(pieces), desc="draw", unit="piece"))
+    results = {
+        system: summarize(
+            [[of_song for first in firsts for of_song in found[system, seed, first]] for seed in range(n)],
+            np.concatenate(reference),
+        )
+        for system, n in seeds_of.items()
+    }
+    document = {"machine": machine(), "songs": len(names), "reference_songs": len(reference), "seeds": arguments.seeds}
+    document |= {"reference": spread(reference), "systems": results}
+    arguments.out.write_text(json.dumps(document, indent=1) + "\n")
+    rows = [["", *MEASURES, "FAD", "between songs", "within"]]
+    for system, result in results.items():
+        spreads = (f"{result[name]:.1f}" for name in ("between_songs", "within_songs"))
+        rows.append(
+            [system, *map(interval, result["measures"].values()), f"{np.mean(result['fad_stem']):.2f}", *spreads]
+        )
+    print(markdown(rows))

@@ -102,7 +102,7 @@ $(DEMO)/.semantic_false_history $(DEMO)/.coarse_false_history: $(DEMO)/.%_false_
 	touch $@
 
 $(DEMO)/.coarse_longer: $(DEMO)/.coarse_false_history
-	$(call TRAIN,demo_longer.py:coarse) --config.start_from=$(DEMO)/coarse_false_history
+	$(call TRAIN,demo_longer.py) --config.start_from=$(DEMO)/coarse_false_history
 	touch $@
 
 clean:

@@ -79,8 +79,7 @@ def listen(draw: Draw, folder: Path, names: list[str], model: str, piece: Piece)
             tokens = draw(accompanist, system, Songs(vocals, true, seeds))
         bands = accompanist.codec.decode(tokens)[:, :CLIP_SAMPLES]
     embedding, found = load_embedding("mel"), []
-    for name, *sounds in zip(names, vocals, true, bands, strict=True):
-        vocal, true_band, band = sounds
+    for name, vocal, true_band, band in zip(names, vocals, true, bands, strict=True):
         truth = Truth.of_clip(true_band, read_song(folder / SPLIT / name))
         found.append((measure(vocal, band, truth), embedding(band, RATE_HZ)))
     return found

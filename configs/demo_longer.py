@@ -8,9 +8,9 @@ from ml_collections import ConfigDict
 from configs.demo_false_history import get_config as second_config
 
 
-def get_config(stage: str = "coarse") -> ConfigDict:
+def get_config() -> ConfigDict:
     """`--config configs/demo_longer.py --config.start_from=WORKDIR` goes on with a coarse stage."""
-    config = second_config(stage)
+    config = second_config("coarse")
     config.steps = 4_800
     config.warmup_steps = 200
     config.seed = 3  # other windows again

@@ -14,9 +14,6 @@ from validation_songs import Songs, compare
 
 from hafm_jax.accompany import Accompanist
 from hafm_jax.errors import run_command
-from hafm_jax.evaluation.clips import CLIP_SAMPLES
-from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ as RATE_HZ
-from hafm_jax.streams import num_cells
 
 WEIGHTS = {  # of blank history in the semantic and in the coarse stage
     f"{semantic:g}, {coarse:g}": {"semantic": semantic, "coarse": coarse}
@@ -28,14 +25,7 @@ def draw(accompanist: Accompanist, weights: str, songs: Songs) -> np.ndarray:
     sampling = {
         name: own._replace(blank_history=WEIGHTS[weights].get(name, 0.0)) for name, own in accompanist.sampling.items()
     }
-    return accompanist.tokens_of_each(
-        list(songs.vocals[:, None]),
-        RATE_HZ,
-        num_cells(CLIP_SAMPLES, RATE_HZ),
-        seeds=songs.seeds,
-        sampling=sampling,
-        skip_fine=True,
-    )
+    return songs.accompany(accompanist, sampling=sampling, skip_fine=True)
 
 
 def main() -> None:

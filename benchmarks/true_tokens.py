@@ -14,16 +14,15 @@ from typing import NamedTuple
 from unittest import mock
 
 import numpy as np
-from validation_songs import Songs, compare
+from validation_songs import CELLS, Songs, compare
 
 from hafm_jax import accompany
 from hafm_jax.accompany import Accompanist
 from hafm_jax.audio.semantic import instrumental_tokens
 from hafm_jax.errors import run_command
-from hafm_jax.evaluation.clips import CLIP_SAMPLES
 from hafm_jax.evaluation.systems import COARSE_BOOKS
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ as RATE_HZ
-from hafm_jax.streams import STAGES, num_cells
+from hafm_jax.streams import STAGES
 
 
 class Way(NamedTuple):
@@ -54,7 +53,7 @@ def draw(accompanist: Accompanist, name: str, songs: Songs) -> np.ndarray:
         tokens["coarse"] = accompanist.codec.encode(songs.bands)[..., :COARSE_BOOKS]
     if way.fine == "any":
         fine = STAGES["fine"].target
-        shape = (num_cells(CLIP_SAMPLES, RATE_HZ) * fine.frames_per_cell, fine.codebooks)
+        shape = (CELLS * fine.frames_per_cell, fine.codebooks)
         any_token = [np.random.default_rng(seed).integers(fine.vocabulary, size=shape) for seed in songs.seeds]
         tokens["fine"] = np.stack(any_token).astype(np.int32)
 
@@ -62,13 +61,7 @@ def draw(accompanist: Accompanist, name: str, songs: Songs) -> np.ndarray:
         return tokens[config.stage] if config.stage in tokens else generate_stage(config, *rest)
 
     with mock.patch.object(accompany, "generate_stage", given):
-        return accompanist.tokens_of_each(
-            list(songs.vocals[:, None]),
-            RATE_HZ,
-            num_cells(CLIP_SAMPLES, RATE_HZ),
-            seeds=songs.seeds,
-            skip_fine=way.fine is None,
-        )
+        return songs.accompany(accompanist, skip_fine=way.fine is None)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,9 +33,11 @@ from hafm_jax.metrics.embeddings import load_embedding
 from hafm_jax.metrics.frechet import frechet_distance
 from hafm_jax.pretrained import DEMO
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ as RATE_HZ
+from hafm_jax.streams import num_cells
 from hafm_jax.work import do_all
 
 SPLIT, REFERENCE_SPLIT, REFERENCE_SONGS = "validation", "train", 256
+CELLS = num_cells(CLIP_SAMPLES, RATE_HZ)
 TRUTH = "the true band"
 CODEC = {"through the codec": None, f"through the codec, {COARSE_BOOKS} codebooks": COARSE_BOOKS}
 MEASURES = ("beat_f", "lag_strength", "chroma_chords", "key_score")
@@ -50,6 +52,10 @@ class Songs(NamedTuple):
     vocals: np.ndarray
     bands: np.ndarray
     seeds: list[int]
+
+    def accompany(self, accompanist: Accompanist, **options: Any) -> np.ndarray:
+        """Acoustic tokens int32 [songs, F, K] for the vocals; options: of `Accompanist.tokens_of_each`."""
+        return accompanist.tokens_of_each(list(self.vocals[:, None]), RATE_HZ, CELLS, seeds=self.seeds, **options)
 
 
 Draw = Callable[[Accompanist, str, Songs], np.ndarray]  # of a system's name: acoustic tokens int32 [songs, F, K]
@@ -131,7 +137,7 @@ def compare(about: str, systems: list[str], draw: Draw, out: Path) -> None:
     firsts = range(0, len(names), CLIPS_AT_ONCE_ON_CPU)
     pieces = [(system, seed, first) for system, n in seeds_of.items() for seed in range(n) for first in firsts]
     work = do_all(partial(listen, draw, arguments.songs, names, arguments.model), pieces, arguments.workers)
-    found: Mapping[Piece, Found] = dict(tqdm(work, total=len(pieces), desc="draw", unit="piece"))
+    found = dict(tqdm(work, total=len(pieces), desc="draw", unit="piece"))
     results = {
         system: summarize(
             [[of_song for first in firsts for of_song in found[system, seed, first]] for seed in range(n)],

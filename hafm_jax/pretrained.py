@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -100,8 +101,9 @@ def find_model(source: str) -> Path:
         raise InputError(f"{source} is no local folder and cannot be downloaded: {reason}") from error
 
 
-def load_model(source: str) -> Pretrained:
-    """Read a model directory (or Hub id). Raises InputError where a part is missing, damaged or does not fit."""
+def load_model(source: str, names: Collection[str] = tuple(STAGES)) -> Pretrained:
+    """Read a model directory (or Hub id), of its stages those of `names`. Raises InputError where a part is missing,
+    damaged or does not fit."""
     directory = find_model(source)
     path = directory / "config.json"
     try:
@@ -120,7 +122,8 @@ def load_model(source: str) -> Pretrained:
     if missing := STAGES.keys() - stages.keys():
         raise InputError(f"{path} has no {' and no '.join(sorted(missing))} stage; expected {', '.join(STAGES)}")
     loaded = {}
-    for name, (stage_config, *rest) in stages.items():
+    for name in names:
+        stage_config, *rest = stages[name]
         shapes = jax.eval_shape(lambda c=stage_config: model.init(c, jax.random.key(0)))
         loaded[name] = StageWeights(stage_config, arrays.load(directory / f"{name}.safetensors", shapes), *rest)
     return Pretrained(directory, loaded)

@@ -162,7 +162,7 @@ def _start_from(config: ConfigDict, programs: Programs, data: dict[str, Any]) ->
     source = Path(config.start_from)
     before = runs.read_description(source)
     if "stages" in before:
-        trained = load_model(config.start_from).stages[config.stage]
+        trained = load_model(config.start_from, [config.stage]).stages[config.stage]
         found, before = trained.config, trained.facts
     else:
         trained, found = None, stage_config(ConfigDict(before["config"]))

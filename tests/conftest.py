@@ -17,11 +17,13 @@ import jax
 import numpy as np
 import pytest
 from hypothesis import settings
+from ml_collections import ConfigDict
 
-from hafm_jax import model
+from configs.base import get_config
+from hafm_jax import model, records
 from hafm_jax.atomic import replacing
 from hafm_jax.records import FIELDS, cells_of
-from hafm_jax.sizes import StageConfig
+from hafm_jax.sizes import SIZES, Size, StageConfig
 from hafm_jax.streams import STAGES, STREAMS
 
 # For `jax.jit` of what computes far more than it compiles: the compiler's effort as users have it.
@@ -109,6 +111,16 @@ def random_record(num_cells: int, seed: int = 0) -> dict[str, np.ndarray]:
     return semantic | {"acoustic": rng.integers(0, 1024, (3 * num_cells, 8), dtype=np.int32)}
 
 
+def write_token_set(directory: Path, seed: int = 0, made_by: dict | None = None) -> Path:
+    """Four songs to train on, two to validate."""
+    summaries = [
+        records.write_split(directory, split, [{"id": f"{split}{i}"} | random_record(8, seed + i) for i in range(n)], 1)
+        for split, n in (("train", 4), ("validation", 2))
+    ]
+    records.write_metadata(directory, summaries, made_by or {"test": True})
+    return directory
+
+
 class Songs(list):
     """Records in memory, with what hafm_jax.data asks of TokenRecords, and a count of the windows read."""
 
@@ -151,6 +163,22 @@ def ray_cluster() -> Iterator[str]:
 
 
 WINDOW_CELLS = {"semantic": 30, "coarse": 20, "fine": 10}
+
+
+@pytest.fixture
+def tiny(monkeypatch) -> ConfigDict:
+    """A run of six steps of a tiny stage."""
+    monkeypatch.setitem(SIZES, "tiny", Size(64, 2, 2))
+    config = get_config()
+    config.update(size="tiny", window_cells=4, compute_dtype="float32", remat="none")
+    config.update(steps=6, batch_size=2, learning_rate=3e-3, warmup_steps=2, weight_decay=0.0, condition_dropout=0.0)
+    config.update(log_every=2, eval_every=3, eval_batches=1, checkpoint_every=3)
+    return config
+
+
+@pytest.fixture
+def token_set(tmp_path) -> Path:
+    return write_token_set(tmp_path / "tokens")
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,5 @@
-"""The committed evaluation: its anchors stand in the order that sense demands, and README says what it says; the
-ablations too."""
+"""The committed results: the anchors of the evaluation stand in the order that sense demands, and README and docstrings say
+what the results say."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import statistics
 from pathlib import Path
 
 import pytest
+
+from hafm_jax.metrics import coherence
+from hafm_jax.metrics.analysis import Analysis
 
 ROOT = Path(__file__).parents[1]
 ROWS = {  # of README's table
@@ -27,6 +30,17 @@ ROWS = {  # of README's table
     "clicks on the beat": "click",
     "silence": "silence",
 }
+MEASURES = (  # rows of the table in coherence.py
+    "beat_f",
+    "tempo_error_percent",
+    "onset_f",
+    "lag_ms, spread",
+    "lag_strength",
+    "chroma_melody",
+    "chroma_chords",
+    "key_score",
+    "coverage",
+)
 COLUMNS = ("beat_f", "lag_strength", "chroma_chords", "key_score")
 
 
@@ -139,6 +153,36 @@ def test_readme_has_the_ablations(label, variant):
         of_seeds = [of_seed[stage] for of_seed in found["validation_losses"] if stage in of_seed]
         assert (cell == "") == (not of_seeds)
         assert not of_seeds or float(cell) == rounded(statistics.fmean(of_seeds), cell)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_docstring_has_what_coherence_says_of_bands_whose_place_is_known(measure):
+    found = json.loads((ROOT / "benchmarks" / "results" / "coherence.json").read_text())["measures"]
+    name, _, figure = measure.partition(", ")
+    row = re.search(rf"^    {measure} .*", coherence.__doc__, re.M).group()
+    bands = ("truth", "another song's band", "click", "tonic chord, held", "noise", "vocal")
+    for cell, band in zip(row.split()[-len(bands) :], bands, strict=True):
+        assert float(cell) == rounded(found[band][name]["sd" if figure == "spread" else "mean"], cell)
+
+
+@pytest.mark.parametrize(
+    "heard, sentence, names",
+    [
+        ("beats_s", r"(0\.\d+) in true bands, (0\.\d+) in vocals", ["beat_f"]),
+        (
+            "tempo_bpm",
+            r"(\d+) % of true bands and (\d+) % of vocals, in (\d+) % and (\d+) % if octaves",
+            ["tempo_within_4_percent", "tempo_within_4_percent_octaves_forgiven"],
+        ),
+        ("key", r"(\d+) % of true bands and (\d+) % of vocals", ["key_right"]),
+    ],
+)
+def test_docstrings_have_how_often_what_is_heard_is_right(heard, sentence, names):
+    found = json.loads((ROOT / "benchmarks" / "results" / "coherence.json").read_text())
+    numbers = re.search(sentence, vars(Analysis)[heard].__doc__).groups()
+    values = [found[part][name]["mean"] for name in names for part in ("heard_in_the_true_band", "heard_in_the_vocal")]
+    for number, value in zip(numbers, values, strict=True):
+        assert float(number) == rounded(value if "." in number else 100 * value, number)
 
 
 def drawn(found: dict) -> list[float]:

@@ -6,14 +6,14 @@ a shift, a transposition, noise and a cut do):
 
                          range        true band  another song's  clicks on  held tonic  noise  vocal as its
                                                  band            the beats  chord              own band
-    beat_f               0 to 1       0.83       0.26            0.98       0.27        0.28   0.68
-    tempo_error_percent  0 up         3.0        19.1            0.2        17.1        17.9   4.4
-    onset_f              0 to 1       1.00       0.39            0.63       0.39        0.40   0.49
-    lag_ms, spread       -250 to 250  0          148             49         157         143    81
-    lag_strength         -1 to 1      1.00       0.12            0.79       0.06        0.12   0.42
-    chroma_melody        -1 to 1      0.37       0.02            -0.03      0.23        0.04   1.00
-    chroma_chords        -1 to 1      0.87       0.06            -0.01      0.40        -0.01  0.52
-    key_score            0 to 1       0.82       0.08            0.08       1.00        0.08   0.71
+    beat_f               0 to 1       0.79       0.27            0.98       0.27        0.28   0.67
+    tempo_error_percent  0 up         3.3        19.3            0.2        17.1        17.9   5.5
+    onset_f              0 to 1       1.00       0.41            0.62       0.40        0.41   0.52
+    lag_ms, spread       -250 to 250  0          148             46         139         148    80
+    lag_strength         -1 to 1      1.00       0.12            0.74       0.07        0.12   0.43
+    chroma_melody        -1 to 1      0.48       0.01            0.00       0.20        -0.02  1.00
+    chroma_chords        -1 to 1      0.87       0.06            -0.02      0.39        -0.02  0.59
+    key_score            0 to 1       0.81       0.14            0.08       1.00        0.08   0.65
     coverage             0 to 1       1.00       1.00            0.24       1.00        1.00   0.84
 
 NaN is where a measure is undefined for a clip, never where a band is bad; each docstring says when.

@@ -1,5 +1,5 @@
-"""The committed results: the anchors of the evaluation stand in the order that sense demands, and README and docstrings say
-what the results say."""
+"""The committed results: the evaluation's anchors stand in the order that sense demands; README and docstrings say what
+the results say."""
 
 from __future__ import annotations
 

@@ -30,6 +30,7 @@ ROWS = {  # of README's table
     "clicks on the beat": "click",
     "silence": "silence",
 }
+COLUMNS = ("beat_f", "lag_strength", "chroma_chords", "key_score")
 MEASURES = (  # rows of the table in coherence.py
     "beat_f",
     "tempo_error_percent",
@@ -41,7 +42,6 @@ MEASURES = (  # rows of the table in coherence.py
     "key_score",
     "coverage",
 )
-COLUMNS = ("beat_f", "lag_strength", "chroma_chords", "key_score")
 
 
 @pytest.fixture(scope="module")

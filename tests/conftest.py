@@ -111,12 +111,21 @@ def random_record(num_cells: int, seed: int = 0) -> dict[str, np.ndarray]:
     return semantic | {"acoustic": rng.integers(0, 1024, (3 * num_cells, 8), dtype=np.int32)}
 
 
-def write_token_set(directory: Path, seed: int = 0, made_by: dict | None = None) -> Path:
-    """Four songs to train on, two to validate."""
-    summaries = [
-        records.write_split(directory, split, [{"id": f"{split}{i}"} | random_record(8, seed + i) for i in range(n)], 1)
-        for split, n in (("train", 4), ("validation", 2))
-    ]
+def write_token_set(
+    directory: Path,
+    seed: int = 0,
+    made_by: dict | None = None,
+    *,
+    num_train: int = 4,
+    num_validation: int = 2,
+    num_cells: int = 8,
+    num_shards: int = 1,
+) -> Path:
+    """Songs of random tokens; the first to train on and the first to validate are the same but for their ids."""
+    summaries = []
+    for split, num_songs in (("train", num_train), ("validation", num_validation)):
+        songs = [{"id": f"{split}{i}"} | random_record(num_cells, seed + i) for i in range(num_songs)]
+        summaries.append(records.write_split(directory, split, songs, num_shards))
     records.write_metadata(directory, summaries, made_by or {"test": True})
     return directory
 

@@ -14,10 +14,10 @@ import time
 import jax
 import numpy as np
 import pytest
-from conftest import CACHE, random_record
+from conftest import CACHE, write_token_set
 from ml_collections import ConfigDict
 
-from hafm_jax import hosts, records, sharding
+from hafm_jax import hosts, sharding
 from hafm_jax.checkpoint import Checkpoints
 from hafm_jax.errors import InputError
 from hafm_jax.step import Programs
@@ -29,12 +29,7 @@ STEPS = 20
 def token_set(tmp_path_factory, tokenizers):
     directory = tmp_path_factory.mktemp("tokens")
     (directory / "tokenizers").symlink_to(tokenizers)
-    summaries = [
-        records.write_split(directory, split, [{"id": f"{split}{i}"} | random_record(8, i) for i in range(n)], 2)
-        for split, n in (("train", 9), ("validation", 4))
-    ]
-    records.write_metadata(directory, summaries, {"test": True})
-    return directory
+    return write_token_set(directory, num_train=9, num_validation=4, num_shards=2)
 
 
 ENVIRONMENT = {

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import jax
 import pytest
-from conftest import CACHE, random_record
+from conftest import CACHE, write_token_set
 
-from hafm_jax import records, sweep, training, work
+from hafm_jax import sweep, training, work
 from hafm_jax.errors import InputError
 from hafm_jax.hosts import RESTART_EXIT_CODE
 from hafm_jax.scaling import running
@@ -40,13 +40,7 @@ def get_config():
 
 @pytest.fixture(scope="module")
 def token_set(tmp_path_factory) -> Path:
-    directory = tmp_path_factory.mktemp("tokens")
-    summaries = [
-        records.write_split(directory, split, [{"id": f"{split}{i}"} | random_record(16, i) for i in range(n)], 1)
-        for split, n in (("train", 4), ("validation", 4))
-    ]
-    records.write_metadata(directory, summaries, {"test": True})
-    return directory
+    return write_token_set(tmp_path_factory.mktemp("tokens"), num_validation=4, num_cells=16)
 
 
 def planned(token_set: Path, workdir: Path, config: str = CONFIG) -> Plan:

@@ -15,10 +15,10 @@ import jax
 import numpy as np
 import pytest
 from absl import flags
-from conftest import CACHE, random_record
+from conftest import CACHE, write_token_set
 
 from configs.base import get_config
-from hafm_jax import hosts, records, train, training
+from hafm_jax import hosts, train, training
 from hafm_jax.errors import InputError, run_command
 from hafm_jax.runs import load_run
 from hafm_jax.sizes import SIZES, Size, num_parameters
@@ -74,16 +74,8 @@ def stop(process: subprocess.Popen, number: int, workdir: Path, step: int) -> tu
 
 @pytest.fixture(scope="module")
 def token_sets(tmp_path_factory) -> list[Path]:
-    directories = []
-    for k in range(2):
-        directory = tmp_path_factory.mktemp("tokens") / f"set{k}"
-        summaries = [
-            records.write_split(directory, split, [{"id": f"{i}"} | random_record(4, 10 * k + i) for i in range(n)], 1)
-            for split, n in (("train", 4), ("validation", 2))
-        ]
-        records.write_metadata(directory, summaries, {"test": True})
-        directories.append(directory)
-    return directories
+    directory = tmp_path_factory.mktemp("tokens")
+    return [write_token_set(directory / f"set{k}", 10 * k, num_cells=4) for k in range(2)]
 
 
 @pytest.mark.slow

@@ -44,9 +44,13 @@ MEASURES = (  # rows of the table in coherence.py
 )
 
 
+def results(name: str) -> dict:
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+
+
 @pytest.fixture(scope="module")
 def document() -> dict:
-    return json.loads((ROOT / "benchmarks" / "results" / "evaluation.json").read_text())
+    return results("evaluation")
 
 
 def difference(document: dict, pair: str, figure: str) -> dict[str, float]:
@@ -140,7 +144,7 @@ def test_readme_has_what_each_part_brings(document, label, without):
     [("`clock`", "clock"), ("`index`", "index"), ("`clock`, the coarse stage straight from the vocal", "two_stages")],
 )
 def test_readme_has_the_ablations(label, variant):
-    found = json.loads((ROOT / "benchmarks" / "results" / "ablations.json").read_text())["variants"][variant]
+    found = results("ablations")["variants"][variant]
     names = ("beat_f", "lag_strength", "lag_ms", "chroma_chords", "key_score")
     cells = readme_row(label)
     for cell, name in zip(cells[: len(names)], names, strict=True):
@@ -157,7 +161,7 @@ def test_readme_has_the_ablations(label, variant):
 
 @pytest.mark.parametrize("measure", MEASURES)
 def test_docstring_has_what_coherence_says_of_bands_whose_place_is_known(measure):
-    found = json.loads((ROOT / "benchmarks" / "results" / "coherence.json").read_text())["measures"]
+    found = results("coherence")["measures"]
     name, _, figure = measure.partition(", ")
     row = re.search(rf"^    {measure} .*", coherence.__doc__, re.M).group()
     bands = ("truth", "another song's band", "click", "tonic chord, held", "noise", "vocal")
@@ -178,7 +182,7 @@ def test_docstring_has_what_coherence_says_of_bands_whose_place_is_known(measure
     ],
 )
 def test_docstrings_have_how_often_what_is_heard_is_right(heard, sentence, names):
-    found = json.loads((ROOT / "benchmarks" / "results" / "coherence.json").read_text())
+    found = results("coherence")
     numbers = re.search(sentence, vars(Analysis)[heard].__doc__).groups()
     values = [found[part][name]["mean"] for name in names for part in ("heard_in_the_true_band", "heard_in_the_vocal")]
     for number, value in zip(numbers, values, strict=True):
@@ -193,7 +197,7 @@ def drawn(found: dict) -> list[float]:
 
 @pytest.mark.parametrize("label", ["0, 0", "0.25, 0", "0.5, 0", "1, 0", "0, 0.5", "0.5, 0.5: the demo's", "0.5, 1"])
 def test_readme_has_what_blank_history_does(label):
-    found = json.loads((ROOT / "benchmarks" / "results" / "blank_history.json").read_text())["systems"]
+    found = results("blank_history")["systems"]
     *cells, spread = readme_row(label)
     for cell, value in zip([*cells, *spread.split(", ")], drawn(found[label.partition(":")[0]]), strict=True):
         assert float(cell) == rounded(value, cell)
@@ -214,7 +218,7 @@ def test_readme_has_what_blank_history_does(label):
     ],
 )
 def test_readme_has_what_stages_make_of_true_tokens(label, system):
-    found = json.loads((ROOT / "benchmarks" / "results" / "true_tokens.json").read_text())["systems"][system]
+    found = results("true_tokens")["systems"][system]
     *cells, spread = readme_row(label)
     for cell, value in zip([*cells, *spread.split(", ")], drawn(found), strict=True):
         assert float(cell) == rounded(value, cell)

@@ -30,9 +30,9 @@ from hafm_jax.streams import ACOUSTIC_CODEBOOKS, CODEC_SAMPLE_RATE_HZ, STREAMS
 FORMAT_VERSION = 2  # 1 was of codes that held phases
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "codec.safetensors"
-# Frames of one call of the network, halo not counted: more than 2 s and 10 s by what the phases' samples are late. One
-# compilation each serves every length, and a file of any length needs the memory of 10 s.
-CHUNK_FRAMES = (160, 760)
+# Frames of one call of the networks, halo not counted: 2.1 s. Every path uses this one length, since programs of other
+# shapes round differently, and the search for phases grows that until it can be heard.
+CHUNK_FRAMES = 160
 CONTRACT = {  # what the token streams expect of any codec
     "sample_rate_hz": CODEC_SAMPLE_RATE_HZ,
     "frame_rate_hz": STREAMS["coarse"].rate_hz,
@@ -65,29 +65,32 @@ def _encode_chunk(config: spectral.SpectralConfig, params: dict, audio: jax.Arra
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _decode_chunk(
-    config: spectral.SpectralConfig, params: dict, latents: jax.Array, mask: jax.Array, state: phases.State
-) -> tuple[phases.State, jax.Array]:
+def _decode_chunk(config: spectral.SpectralConfig, params: dict, latents: jax.Array, mask: jax.Array) -> jax.Array:
+    """Magnitudes [F, W] of the frames inside the halo; 0 where they do not exist."""
     logs = spectral.decode_log_magnitudes(config, params, latents[None], mask[None])[0]
     frames = slice(config.decoder_halo, len(mask) - config.decoder_halo)
-    magnitudes = spectral.magnitudes_of(logs[frames]) * mask[frames, None]
-    return phases.invert(state, magnitudes, mask[frames], config.window, config.hop)
+    return spectral.magnitudes_of(logs[frames]) * mask[frames, None]
+
+
+_invert = jax.jit(phases.invert, static_argnums=(3, 4))
 
 
 class SpectralCodec:
-    """The `spectral` codec with its weights. Works in chunks of a fixed shape; the result does not depend on them."""
+    """The `spectral` codec with its weights.
 
-    def __init__(
-        self, config: spectral.SpectralConfig, params: dict, chunk_frames: tuple[int, ...] = CHUNK_FRAMES
-    ) -> None:
+    It works in chunks of `chunk_frames`, counted from the first frame, so that a frame's result depends on its place
+    and its neighbours and not on how long the file is or in what pieces it came.
+    """
+
+    def __init__(self, config: spectral.SpectralConfig, params: dict, chunk_frames: int = CHUNK_FRAMES) -> None:
         self.config = config
         self.sample_rate_hz = config.sample_rate_hz
         self.frame_rate_hz = config.frame_rate_hz
         self.num_codebooks = config.codebooks
         self.vocabulary = config.vocabulary
-        self._params = jax.tree.map(jnp.asarray, params)
+        self.params = jax.tree.map(jnp.asarray, params)
         self.codebooks = np.asarray(params["codebooks"])
-        self._chunk_frames = tuple(sorted(chunk_frames))
+        self.chunk_frames = chunk_frames
 
     def encode(self, audio: np.ndarray) -> np.ndarray:
         """Audio float32 [B, S] -> codes int32 [B, F, K]. Raises ValueError where S is no whole number of frames."""
@@ -108,22 +111,15 @@ class SpectralCodec:
 
     def decode_latents(self, latents: np.ndarray) -> np.ndarray:
         """Latents float32 [B, F, D], quantised or not -> float32 [B, F * hop]."""
-        c = self.config
         batch, frames, _ = latents.shape
-        late = phases.delay_samples(c.window, c.hop)
-        padded, mask, chunk = self._pad(latents, frames, c.decoder_halo, more=-(-late // c.hop))
-        audio = np.empty((batch, frames * c.hop), np.float32)
-        for row in range(batch):
-            state, pieces = phases.start(c.window, c.hop), []
-            for first in range(0, len(mask) - 2 * c.decoder_halo, chunk):
-                window = slice(first, first + chunk + 2 * c.decoder_halo)
-                state, samples = _decode_chunk(c, self._params, padded[row, window], mask[window], state)
-                pieces.append(np.asarray(samples))
-            audio[row] = np.concatenate([*pieces, np.empty(0, np.float32)])[late : late + frames * c.hop]
+        audio = np.empty((batch, frames * self.config.hop), np.float32)
+        for row, song in zip(audio, latents, strict=True):
+            decoder = SpectralDecoder(self)
+            row[:] = np.concatenate([decoder.feed(song), decoder.finish()])
         return audio
 
     def _encode(self, audio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        hop, halo = self.config.hop, self.config.encoder_halo
+        hop, halo, chunk = self.config.hop, self.config.encoder_halo, self.chunk_frames
         audio = np.asarray(audio, np.float32)
         if audio.ndim != 2 or audio.shape[1] % hop:
             raise ValueError(f"audio has shape {audio.shape}; expected [B, S] with S a multiple of {hop} samples")
@@ -131,26 +127,62 @@ class SpectralCodec:
         latents = np.zeros((batch, frames, self.config.latent), np.float32)
         codes = np.zeros((batch, frames, self.num_codebooks), np.int32)
         side = (self.config.window - hop) // 2  # samples that the first and last STFT window reach beyond their hop
-        padded, mask, chunk = self._pad(audio.reshape(batch, frames, hop), frames, halo)
-        samples = np.pad(padded.reshape(batch, -1), ((0, 0), (side, side)))
+        after = halo + -frames % chunk
+        mask = np.pad(np.ones(frames, np.float32), (halo, after))
+        samples = np.pad(audio, ((0, 0), (halo * hop + side, after * hop + side)))
         for row in range(batch):
             for start in range(0, frames, chunk):
                 window = slice(start, start + chunk + 2 * halo)
                 piece = samples[row, None, window.start * hop : window.stop * hop + 2 * side]
-                out = _encode_chunk(self.config, self._params, piece, mask[None, window])
+                out = _encode_chunk(self.config, self.params, piece, mask[None, window])
                 for target, values in zip((latents, codes), out, strict=True):
                     kept = target[row, start : start + chunk]
                     kept[:] = np.asarray(values)[0, halo : halo + len(kept)]
         return latents, codes
 
-    def _pad(self, values: np.ndarray, frames: int, halo: int, more: int = 0) -> tuple[np.ndarray, np.ndarray, int]:
-        """Frames [B, F, X], `more` behind them, with a halo and up to whole chunks; the mask of those that exist; the
-        chunk's frames."""
-        wanted = frames + more if frames else 0
-        chunk = next((c for c in self._chunk_frames if c >= wanted), self._chunk_frames[-1])
-        after = halo + wanted - frames + -wanted % chunk
-        mask = np.pad(np.ones(frames, np.float32), (halo, after))
-        return np.pad(values, ((0, 0), (halo, after), (0, 0))), mask, chunk
+
+class SpectralDecoder:
+    """One song's latents, fed in pieces of any length, become its samples: the same bits however they are cut."""
+
+    def __init__(self, codec: SpectralCodec) -> None:
+        c = codec.config
+        self._codec = codec
+        self._state = phases.start(c.window, c.hop)
+        self._latents = np.zeros((c.decoder_halo, c.latent), np.float32)  # not decoded yet, with the halo before them
+        self._mask = np.zeros(c.decoder_halo, np.float32)
+        self._frames = 0
+        self._first_sample = -phases.delay_samples(c.window, c.hop)  # of the next chunk; samples below 0 are dropped
+
+    def feed(self, latents: np.ndarray) -> np.ndarray:
+        """The next latents, float32 [F, D] -> float32 [S]: the samples that are settled by now."""
+        self._frames += len(latents)
+        return self._push(latents, 1.0)
+
+    def finish(self) -> np.ndarray:
+        """The rest of the song's samples, float32 [S]: frames * hop in all."""
+        c = self._codec.config
+        last = self._frames * c.hop
+        pieces = []
+        while self._first_sample < last:
+            missing = self._codec.chunk_frames + 2 * c.decoder_halo - len(self._mask)
+            pieces.append(self._push(np.zeros((missing, c.latent), np.float32), 0.0))
+        return np.concatenate([*pieces, np.empty(0, np.float32)])
+
+    def _push(self, latents: np.ndarray, exists: float) -> np.ndarray:
+        c, chunk = self._codec.config, self._codec.chunk_frames
+        self._latents = np.concatenate([self._latents, latents])
+        self._mask = np.concatenate([self._mask, np.full(len(latents), exists, np.float32)])
+        pieces = [np.empty(0, np.float32)]
+        while len(self._mask) >= chunk + 2 * c.decoder_halo:
+            window = slice(chunk + 2 * c.decoder_halo)
+            magnitudes = _decode_chunk(c, self._codec.params, self._latents[window], self._mask[window])
+            exists = self._mask[c.decoder_halo :][:chunk]
+            self._state, samples = _invert(self._state, magnitudes, exists, c.window, c.hop)
+            self._latents, self._mask = self._latents[chunk:], self._mask[chunk:]
+            kept = slice(max(0, -self._first_sample), max(0, self._frames * c.hop - self._first_sample))
+            pieces.append(np.asarray(samples)[kept])
+            self._first_sample += chunk * c.hop
+        return np.concatenate(pieces)
 
 
 def save_spectral(directory: str | os.PathLike, config: spectral.SpectralConfig, params: dict, **facts: Any) -> None:

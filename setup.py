@@ -1,4 +1,4 @@
-from setuptools import setup
+from setuptools import find_packages, setup
 
 VERSION = next(
     line.split('"')[1] for line in open("hafm_jax/__init__.py", encoding="utf-8") if line.startswith("__version__")
@@ -27,9 +27,9 @@ setup(
     description="Instrumental accompaniment for a singing voice: HAFM in JAX",
     license="Apache-2.0",
     python_requires=">=3.11",
-    # Listed, not found: tokenize/ and configs/ hold scripts and must never be installed as packages.
-    packages=["hafm_jax", "hafm_jax.audio", "hafm_jax.evaluation", "hafm_jax.metrics", "hafm_jax.scaling"],
-    package_data={"hafm_jax": ["kernels.cc", "demo/*", "demo/*/*", "evaluation/*.html"]},
+    # Only this package: tokenize/ and configs/ hold scripts and must never be installed.
+    packages=find_packages(include=["hafm_jax", "hafm_jax.*"]),
+    package_data={"hafm_jax": ["model/cpu/*.cc", "demo/*", "demo/*/*", "listening/*.html"]},
     install_requires=CORE,
     extras_require=EXTRAS,
 )

@@ -37,14 +37,15 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from configs.demo_false_history import RECIPES as FALSE_HISTORIES  # noqa: E402
-from hafm_jax import accompany, evaluate, runs  # noqa: E402
-from hafm_jax.errors import run_command  # noqa: E402
+from hafm_jax import accompany, evaluate  # noqa: E402
+from hafm_jax.common.errors import run_command  # noqa: E402
+from hafm_jax.dataset.records import TokenRecords, read_tokens_json, write_metadata, write_split  # noqa: E402
 from hafm_jax.evaluation.clips import Clip  # noqa: E402
-from hafm_jax.evaluation.figures import Measures, compare_measures, summarize_measures  # noqa: E402
-from hafm_jax.records import TokenRecords, read_tokens_json, write_metadata, write_split  # noqa: E402
+from hafm_jax.evaluation.measurement import Measures, compare_measures, summarize_measures  # noqa: E402
+from hafm_jax.model.config import find_size  # noqa: E402
 from hafm_jax.scaling import rules  # noqa: E402
-from hafm_jax.sizes import find_size  # noqa: E402
 from hafm_jax.streams import STREAMS  # noqa: E402
+from hafm_jax.training import workdir  # noqa: E402
 
 SIZE = "96x3x3"
 RECIPE = {
@@ -169,8 +170,10 @@ def summarize(folder: Path, name: str, reports: Sequence[Path], measures: Mappin
     measures: of every clip those of each variant, means over the seeds.
     """
     trained = [{s: folder / f"{name}-{seed}" / s for s in VARIANTS[name].stages} for seed in range(len(reports))]
-    losses = [{s: runs.last_metrics(run, RECIPE["steps"])["validation_loss"] for s, run in t.items()} for t in trained]
-    devices = {device for t in trained for run in t.values() for device in runs.read_description(run)["devices"]}
+    losses = [
+        {s: workdir.last_metrics(run, RECIPE["steps"])["validation_loss"] for s, run in t.items()} for t in trained
+    ]
+    devices = {device for t in trained for run in t.values() for device in workdir.read_description(run)["devices"]}
     documents = [json.loads((report / "report.json").read_text()) for report in reports]
     of_seeds = [document["systems"]["model"]["measures"] for document in documents]
     means = summarize_measures(measures, name, seed=0)

@@ -13,7 +13,7 @@ import numpy as np
 from validation_songs import Songs, compare
 
 from hafm_jax.accompany import Accompanist
-from hafm_jax.errors import run_command
+from hafm_jax.common.errors import run_command
 
 WEIGHTS = {  # of blank history in the semantic and in the coarse stage
     f"{semantic:g}, {coarse:g}": {"semantic": semantic, "coarse": coarse}

@@ -2,7 +2,7 @@
 
     python benchmarks/codec.py --codec TOKENIZERS/codec --songs SONGS
 
-Measures on the instrumentals of SONGS/test: multi-scale spectral distance (hafm_jax/audio/spectra.py), codes in use per
+Measures on the instrumentals of SONGS/test: multi-scale spectral distance (hafm_jax/audio/stft.py), codes in use per
 book, and speed. Beside them stand anchors that say what the figures mean: the same codec without its quantiser, the
 original 1 dB softer, white noise of the song's level, and another song. Prints a table and writes JSON.
 """
@@ -19,10 +19,10 @@ import numpy as np
 from machine import machine
 from tqdm import tqdm
 
-from hafm_jax.audio import codecs
 from hafm_jax.audio.files import read_audio, resample, song_folders, stem_file, to_mono
-from hafm_jax.audio.spectra import spectral_distance_db
-from hafm_jax.errors import InputError, run_command
+from hafm_jax.audio.stft import spectral_distance_db
+from hafm_jax.common.errors import InputError, run_command
+from hafm_jax.tokenizers import codecs
 
 BOOKS = (1, 2, 4, 8)
 

@@ -18,12 +18,12 @@ import numpy as np
 from machine import machine
 from tqdm import tqdm
 
-from hafm_jax.audio.synthesis import Song, song_seed, synthesize_song
-from hafm_jax.errors import run_command
+from hafm_jax.common.errors import run_command
 from hafm_jax.evaluation.baselines import click_track, silence
 from hafm_jax.metrics.analysis import Analysis, Key
 from hafm_jax.metrics.coherence import Truth, beat_f, key_score, measure, tempo_error_percent
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ as RATE_HZ
+from hafm_jax.synthesis.song import Song, song_seed, synthesize_song
 
 SONG_S, START_S, CLIP_S = 20.0, 5.0, 10.0
 

@@ -66,15 +66,15 @@ class Ours:
         import jax
         import jax.numpy as jnp
 
-        from hafm_jax import decode, model
-        from hafm_jax.sampling import Sampling
-        from hafm_jax.sizes import StageConfig
+        from hafm_jax.model import decode, transformer
+        from hafm_jax.model.config import StageConfig
+        from hafm_jax.model.sampling import Sampling
         from hafm_jax.streams import STAGES
 
         target = STAGES[case.stage].target
         cells, self.start, context = layout(case)
         config = StageConfig.of_size(case.stage, SIZE, window_cells=cells, compute_dtype=dtype)
-        params = jax.jit(model.init, static_argnums=0)(config, jax.random.key(0))
+        params = jax.jit(transformer.init, static_argnums=0)(config, jax.random.key(0))
         self.weights = decode.prepare(config, params, None if kernels else False)
         del params
         self.codebooks = target.codebooks
@@ -134,8 +134,8 @@ class MusicGen:
         )
         from transformers.models.musicgen.configuration_musicgen import MusicgenDecoderConfig
 
-        from hafm_jax.sampling import Sampling
-        from hafm_jax.sizes import StageConfig
+        from hafm_jax.model.config import StageConfig
+        from hafm_jax.model.sampling import Sampling
 
         ours = StageConfig.of_size(case.stage, SIZE, window_cells=1)
         target = ours.streams.target

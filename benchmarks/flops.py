@@ -2,7 +2,7 @@
 
     python benchmarks/flops.py [--sizes demo base ...] [--out benchmarks/results/flops.json]
 
-Every size of hafm_jax/sizes.py and of configs/scaling.py, all stages, a window a step, float32, no remat. XLA counts
+Every size of model/config.py and of configs/scaling.py, all stages, a window a step, float32, no remat. XLA counts
 the body of a loop once, so loops are unrolled here, and since layers are alike a step of one layer and one of two tell
 of all: the second layer's FLOPs once more for each that follows. XLA counts elementwise arithmetic as well, and leaves
 out what it has simplified away. `analytic` is step.step_flops, `model` sizes.train_flops, the C of scaling laws: what
@@ -28,10 +28,10 @@ from tqdm import tqdm
 
 from configs.base import get_config
 from configs.scaling import get_config as get_sweep
-from hafm_jax import sharding
-from hafm_jax.sizes import SIZES, StageConfig, find_size, train_flops
-from hafm_jax.step import Programs, step_flops
+from hafm_jax.model import sharding
+from hafm_jax.model.config import SIZES, StageConfig, find_size, train_flops
 from hafm_jax.streams import STAGES
+from hafm_jax.training.step import Programs, step_flops
 
 WINDOW_CELLS = {"semantic": 125, "coarse": 32, "fine": 20}  # as the sweep, and about as many tokens
 

@@ -28,9 +28,9 @@ from report import markdown, spread
 from tqdm import tqdm
 
 from configs.base import get_config
-from hafm_jax import data
-from hafm_jax.records import TokenRecords, write_split
-from hafm_jax.sizes import StageConfig, train_flops
+from hafm_jax.dataset import loader
+from hafm_jax.dataset.records import TokenRecords, write_split
+from hafm_jax.model.config import StageConfig, train_flops
 from hafm_jax.streams import ACOUSTIC_CODEBOOKS, CELLS_PER_S, STREAMS
 
 SONG_S = 240
@@ -57,7 +57,7 @@ def songs(number: int) -> Iterator[dict]:
         yield record | {"id": f"song{i}", "acoustic": rng.integers(0, coarse.vocabulary, shape, np.int32)}
 
 
-def batches_per_s(reading: Iterator[data.Batch], at_least_s: float) -> float:
+def batches_per_s(reading: Iterator[loader.Batch], at_least_s: float) -> float:
     started_s, batches = time.perf_counter(), 0
     while time.perf_counter() - started_s < at_least_s:
         next(reading)
@@ -88,11 +88,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         summary = write_split(directory, "train", tqdm(songs(number), total=number, unit="song"))
         source = TokenRecords(directory, "train")
-        batches = data.train_batches(
+        batches = loader.train_batches(
             [(source, 1.0)], config.streams, config.window_cells, training.batch_size, training.seed
         )
-        reading = data.stream(batches, 0)
-        for _ in range(data.AHEAD_BATCHES + 1):  # what was made ahead does not count
+        reading = loader.stream(batches, 0)
+        for _ in range(loader.AHEAD_BATCHES + 1):  # what was made ahead does not count
             first = next(reading)
         assert sum(x.size for x in first.values()) == tokens_per_batch
         rates = [batches_per_s(reading, round_s) for _ in tqdm(range(ROUNDS), unit="round")]

@@ -16,7 +16,7 @@ import numpy as np
 from machine import machine
 from tqdm import tqdm
 
-from hafm_jax.errors import run_command
+from hafm_jax.common.errors import run_command
 from hafm_jax.scaling.budgets import TokenCost
 from hafm_jax.scaling.draws import NUM_DRAWS, PERCENTILES, bootstrap_counts
 from hafm_jax.scaling.loss_law import Law, fit_law

@@ -31,10 +31,10 @@ def accompany(seconds: float, started_s: float) -> dict:
     import numpy as np
 
     from hafm_jax.accompany import Accompanist
-    from hafm_jax.audio.synthesis import song_seed, synthesize_song
-    from hafm_jax.compiled import use_compilation_cache
-    from hafm_jax.pretrained import DEMO
+    from hafm_jax.common.cache import use_compilation_cache
+    from hafm_jax.model.pretrained import DEMO
     from hafm_jax.streams import CELLS_PER_S, CODEC_SAMPLE_RATE_HZ
+    from hafm_jax.synthesis.song import song_seed, synthesize_song
 
     clock = {}
 

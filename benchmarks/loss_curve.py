@@ -12,7 +12,7 @@ import argparse
 import json
 from pathlib import Path
 
-from hafm_jax.errors import InputError, run_command
+from hafm_jax.common.errors import InputError, run_command
 
 
 def losses(workdir: Path, name: str) -> dict[int, float]:

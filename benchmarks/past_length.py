@@ -27,13 +27,13 @@ import numpy as np
 from machine import machine
 from tqdm import tqdm
 
-from hafm_jax import model
-from hafm_jax.errors import run_command
-from hafm_jax.records import TokenRecords
-from hafm_jax.runs import load_run
+from hafm_jax.common.errors import run_command
+from hafm_jax.dataset.records import TokenRecords
+from hafm_jax.model import transformer
 from hafm_jax.streams import CELLS_PER_S, tokens_of
+from hafm_jax.training.workdir import load_run
 
-forward = jax.jit(model.forward, static_argnums=0)
+forward = jax.jit(transformer.forward, static_argnums=0)
 
 
 def nats(config, params, conditions, target) -> np.ndarray:

@@ -3,9 +3,9 @@
     python benchmarks/separate_songs.py [--quick] [--out benchmarks/results/separate.json]
 
 On a mixture of 30 s, all in turns. HTDemucs as its authors publish it (htdemucs): `HTDemucs` through
-hafm_jax.audio.separators, `demucs` through the package's own apply_model, without its random shifts, with equal
+hafm_jax.corpus.separators, `demucs` through the package's own apply_model, without its random shifts, with equal
 segments. `MDX-Net` is a network of the size of KUIELab-MDX-Net's for vocals (7.4 M parameters, an ONNX of 29.7 MB),
-through hafm_jax.audio.separators and ONNX Runtime; what its batch norms do in training is of no matter here.
+through hafm_jax.corpus.separators and ONNX Runtime; what its batch norms do in training is of no matter here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 from torch import nn
 from tqdm import tqdm
 
-from hafm_jax.audio.separators import OVERLAP, load_separator
+from hafm_jax.corpus.separators import OVERLAP, load_separator
 
 SOURCES = ["drums", "bass", "other", "vocals"]
 SEGMENT = {"_type": "fraction", "numerator": 39, "denominator": 5}

@@ -40,8 +40,8 @@ from report import markdown  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from configs.base import get_config  # noqa: E402
-from hafm_jax import sharding  # noqa: E402
-from hafm_jax.step import Programs  # noqa: E402
+from hafm_jax.model import sharding  # noqa: E402
+from hafm_jax.training.step import Programs  # noqa: E402
 
 MESHES = ((8, 1, 1), (1, 8, 1), (2, 2, 2))
 LOSSES = {"size": "demo", "window_cells": 50, "batch_size": NUM_DEVICES, "warmup_steps": 1}

@@ -4,7 +4,7 @@
 
 Songs of 30 s, a vocal and an instrumental each. `bare` calls transformers' models one after another as the extractor
 must at least: HuBERT for both stems, layers above the ninth cut off, EnCodec at 6 kbps for the instrumental; on a GPU
-with 8 songs at once. `extractor` is `hafm_jax.extraction`: files read, resampled, noise added, k-means, codes, a shard
+with 8 songs at once. `extractor` is `corpus.extraction`: files read, resampled, noise added, k-means, codes, a shard
 written. `common practice` is what fairseq-style scripts do: every file alone, all layers of HuBERT run, all hidden
 states kept, then the same k-means and EnCodec. HuBERT has the extractor's dtype in all three, and torch its two
 threads. All take turns, round by round, since machines drift and ratios hold.
@@ -34,13 +34,13 @@ from machine import machine
 from report import markdown, spread
 from tqdm import tqdm
 
-from hafm_jax import extraction
-from hafm_jax.audio.codecs import CONFIG_FILE
 from hafm_jax.audio.files import write_audio
-from hafm_jax.audio.semantic import VOCAL_NOISE_SIGMA, load_semantic, nearest_centroids, save_semantic
-from hafm_jax.audio.tokenizers import TORCH_THREADS, load_tokenizers
-from hafm_jax.screening import Limits
+from hafm_jax.corpus import extraction
+from hafm_jax.corpus.screening import Limits
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ, SEMANTIC_SAMPLE_RATE_HZ
+from hafm_jax.tokenizers.codecs import CONFIG_FILE
+from hafm_jax.tokenizers.folder import TORCH_THREADS, load_tokenizers
+from hafm_jax.tokenizers.semantic import VOCAL_NOISE_SIGMA, load_semantic, nearest_centroids, save_semantic
 
 LAYER = 9
 SONG_S = 30

@@ -97,8 +97,8 @@ def ours(stage: str, dtype: str, batch: int, position: str, remat: str) -> tuple
     import numpy as np
 
     from configs.base import get_config
-    from hafm_jax import sharding
-    from hafm_jax.step import Programs
+    from hafm_jax.model import sharding
+    from hafm_jax.training.step import Programs
 
     training = get_config()
     training.update(stage=stage, size=SIZE, window_cells=WINDOW_CELLS, compute_dtype=dtype, batch_size=batch)
@@ -139,8 +139,8 @@ def torch_peer(stage: str, dtype: str, batch: int, bias: bool, again: bool) -> t
     from transformers.models.t5.modeling_t5 import T5Attention
 
     from configs.base import get_config
-    from hafm_jax.position import INDEX_BUCKETS, INDEX_MAX_DISTANCE
-    from hafm_jax.sizes import StageConfig
+    from hafm_jax.model.config import StageConfig
+    from hafm_jax.model.position import INDEX_BUCKETS, INDEX_MAX_DISTANCE
 
     ours = StageConfig.of_size(stage, SIZE, window_cells=WINDOW_CELLS)
     training = get_config()
@@ -305,8 +305,8 @@ def in_a_process(kind: str, options: dict, tuned: bool) -> dict:
 
 def summary(stage: str, batch: int, runs: dict[str, list[dict]]) -> dict:
     """Of a stage, from what each subject's processes found: subject -> a result a round."""
-    from hafm_jax.runlog import peak_flops
-    from hafm_jax.sizes import StageConfig, train_flops
+    from hafm_jax.model.config import StageConfig, train_flops
+    from hafm_jax.training.log import peak_flops
 
     config = StageConfig.of_size(stage, SIZE, window_cells=WINDOW_CELLS)
     num_tokens, flops = config.streams.num_tokens(WINDOW_CELLS), batch * train_flops(config, WINDOW_CELLS)

@@ -18,11 +18,11 @@ from validation_songs import CELLS, Songs, compare
 
 from hafm_jax import accompany
 from hafm_jax.accompany import Accompanist
-from hafm_jax.audio.semantic import instrumental_tokens
-from hafm_jax.errors import run_command
+from hafm_jax.common.errors import run_command
 from hafm_jax.evaluation.systems import COARSE_BOOKS
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ as RATE_HZ
 from hafm_jax.streams import STAGES
+from hafm_jax.tokenizers.semantic import instrumental_tokens
 
 
 class Way(NamedTuple):

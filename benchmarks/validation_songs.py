@@ -24,17 +24,17 @@ from tqdm import tqdm
 
 from hafm_jax.accompany import Accompanist
 from hafm_jax.audio.files import song_folders
-from hafm_jax.compiled import use_compilation_cache
+from hafm_jax.common.cache import use_compilation_cache
+from hafm_jax.common.work import do_all
 from hafm_jax.evaluation.clips import CLIP_SAMPLES, Clip, read_clip
-from hafm_jax.evaluation.figures import mean_interval
+from hafm_jax.evaluation.measurement import mean_interval
 from hafm_jax.evaluation.systems import CLIPS_AT_ONCE_ON_CPU, COARSE_BOOKS
 from hafm_jax.metrics.coherence import Truth, measure, read_song
 from hafm_jax.metrics.embeddings import load_embedding
 from hafm_jax.metrics.frechet import frechet_distance
-from hafm_jax.pretrained import DEMO
+from hafm_jax.model.pretrained import DEMO
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ as RATE_HZ
 from hafm_jax.streams import num_cells
-from hafm_jax.work import do_all
 
 SPLIT, REFERENCE_SPLIT, REFERENCE_SONGS = "validation", "train", 256
 CELLS = num_cells(CLIP_SAMPLES, RATE_HZ)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from machine import machine
 
-from hafm_jax.errors import run_command
+from hafm_jax.common.errors import run_command
+from hafm_jax.dataset.records import TokenRecords
 from hafm_jax.metrics.vocal_use import vocal_use
-from hafm_jax.pretrained import DEMO, load_model
-from hafm_jax.records import TokenRecords
+from hafm_jax.model.pretrained import DEMO, load_model
 
 
 def main() -> None:

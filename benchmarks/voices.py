@@ -27,13 +27,13 @@ from tqdm import tqdm
 
 from hafm_jax.accompany import Accompanist
 from hafm_jax.audio.files import resample
-from hafm_jax.compiled import use_compilation_cache
-from hafm_jax.errors import InputError, run_command
+from hafm_jax.common.cache import use_compilation_cache
+from hafm_jax.common.errors import InputError, run_command
 from hafm_jax.evaluation.clips import CLIP_S, Clip, read_clip
 from hafm_jax.metrics.analysis import Analysis
 from hafm_jax.metrics.coherence import Truth, measure, read_song
 from hafm_jax.metrics.collapse import longest_loop_s
-from hafm_jax.pretrained import DEMO
+from hafm_jax.model.pretrained import DEMO
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ as RATE_HZ
 from hafm_jax.streams import STREAMS, num_cells
 

@@ -7,13 +7,13 @@ Not yet trained: tests/test_train.py makes one step and a short decode of the co
 
 from ml_collections import ConfigDict
 
-from hafm_jax.sampling import Sampling
+from hafm_jax.model.sampling import Sampling
 
 
 def get_config() -> ConfigDict:
     config = ConfigDict()
 
-    # The model (hafm_jax/sizes.py)
+    # The model (hafm_jax/model/config.py)
     config.stage = "semantic"  # semantic, coarse or fine [paper]
     config.size = "base"  # a row of SIZES [inferred from the authors' checkpoints], or WIDTHxLAYERSxHEADS
     config.position = "clock"  # clock (ours) or index (the paper's)
@@ -33,16 +33,16 @@ def get_config() -> ConfigDict:
     config.batch_size = 64  # windows a step, all devices together [ours]
     config.seed = 0
     config.condition_dropout = 0.1  # share of examples that learn without condition, for guidance [paper]
-    config.false_history = 0.0  # up to this share of a window's past is another window's (hafm_jax/step.py) [ours]
+    config.false_history = 0.0  # up to this share of a window's past is another window's (training/step.py) [ours]
     config.accumulate_steps = 1  # parts of a batch that are computed one after another: less memory [ours]
     config.remat = (
-        "attention"  # none, attention, layer: what the backward pass computes again (hafm_jax/model.py) [ours]
+        "attention"  # none, attention, layer: what the backward pass computes again (model/transformer.py) [ours]
     )
 
-    # The devices (hafm_jax/sharding.py). The product of the three is their number; -1: what the other two leave
+    # The devices (hafm_jax/model/sharding.py). The product of the three is their number; -1: what the other two leave
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
 
-    # The optimiser (hafm_jax/optim.py)
+    # The optimiser (hafm_jax/training/optim.py)
     config.learning_rate = 3e-4  # peak [ours]
     config.warmup_steps = 2_000  # [ours]
     config.beta1 = 0.9  # [paper]
@@ -63,7 +63,7 @@ def get_config() -> ConfigDict:
     # The folder of the tokenizers that made the tokens: others are refused at the start. "": not looked at
     config.tokenizers = ""
 
-    # How tokens are drawn, in the sounds below and, unless told otherwise, of the exported model (hafm_jax/sampling.py)
+    # How tokens are drawn, in the sounds below and, unless told otherwise, of the exported model (model/sampling.py)
     config.sampling = ConfigDict(Sampling()._asdict())
 
     # Sounds in TensorBoard, of the coarse and the fine stage: what the model makes of validation songs, on one device.

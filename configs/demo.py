@@ -11,9 +11,9 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from configs.base import get_config as base_config
-from hafm_jax.sampling import Sampling
+from hafm_jax.model.config import find_size
+from hafm_jax.model.sampling import Sampling
 from hafm_jax.scaling import rules
-from hafm_jax.sizes import find_size
 
 
 class Recipe(NamedTuple):

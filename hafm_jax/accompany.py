@@ -20,16 +20,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hafm_jax import decode, memory
-from hafm_jax.audio.codecs import Codec, load_codec
 from hafm_jax.audio.files import resampled_length, to_mono
-from hafm_jax.audio.semantic import SemanticTokenizer, load_semantic, vocal_tokens
-from hafm_jax.decode import Weights
-from hafm_jax.errors import InputError
-from hafm_jax.pretrained import load_model
-from hafm_jax.sampling import Sampling
-from hafm_jax.sizes import StageConfig
+from hafm_jax.common.errors import InputError
+from hafm_jax.model import decode, memory
+from hafm_jax.model.config import StageConfig
+from hafm_jax.model.decode import Weights
+from hafm_jax.model.pretrained import load_model
+from hafm_jax.model.sampling import Sampling
 from hafm_jax.streams import CELLS_PER_S, CODEC_SAMPLE_RATE_HZ, STAGES, num_cells
+from hafm_jax.tokenizers.codecs import Codec, load_codec
+from hafm_jax.tokenizers.semantic import SemanticTokenizer, load_semantic, vocal_tokens
 
 OVERLAP = 1 / 3  # ours: the share of a window that is given by the window before
 

@@ -38,16 +38,16 @@ from typing import Any
 from tqdm import tqdm
 
 from hafm_jax.accompany import Accompanist
-from hafm_jax.compiled import use_compilation_cache
-from hafm_jax.errors import InputError, run_command
-from hafm_jax.evaluation import figures, report
+from hafm_jax.common.cache import use_compilation_cache
+from hafm_jax.common.errors import InputError, run_command
+from hafm_jax.corpus.progress import RUN_FILE, check_same_run
+from hafm_jax.evaluation import measurement, report
 from hafm_jax.evaluation.baselines import Library
+from hafm_jax.evaluation.pipeline import Run, in_order
 from hafm_jax.evaluation.protocol import Protocol, Rule, make_protocol, read_protocol, write_protocol
-from hafm_jax.evaluation.run import Run, in_order
 from hafm_jax.evaluation.systems import Bands, about
-from hafm_jax.ledger import RUN_FILE, check_same_run
 from hafm_jax.metrics.embeddings import load_embedding
-from hafm_jax.pretrained import DEMO, find_model
+from hafm_jax.model.pretrained import DEMO, find_model
 
 FORMAT_VERSION = 2
 PROTOCOL_FILE = "protocol.json"
@@ -221,12 +221,14 @@ def evaluate(arguments: argparse.Namespace) -> None:
             name: {
                 "about": about(name),
                 "clips": sum(name in of_clip for of_clip in measures.values()),
-                "measures": figures.summarize_measures(measures, name, seed),
-                "model_minus_it": figures.compare_measures(measures, "model", name, seed),
+                "measures": measurement.summarize_measures(measures, name, seed),
+                "model_minus_it": measurement.compare_measures(measures, "model", name, seed),
             }
             for name in bands.systems
         },
-        "order": in_order(bands.systems, lambda worse, better: figures.compare_measures(measures, worse, better, seed)),
+        "order": in_order(
+            bands.systems, lambda worse, better: measurement.compare_measures(measures, worse, better, seed)
+        ),
         "embeddings": {
             label: run.measure_distances(protocols[label], bands.systems, embedding)
             for label, embedding in embeddings.items()

@@ -10,12 +10,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hafm_jax import provenance
-from hafm_jax.errors import InputError, run_command
-from hafm_jax.pretrained import StageWeights, check_tokenizers, save_model
-from hafm_jax.runs import load_run
-from hafm_jax.sizes import num_parameters
+from hafm_jax.common.errors import InputError, run_command
+from hafm_jax.dataset import fingerprint
+from hafm_jax.model.config import num_parameters
+from hafm_jax.model.pretrained import StageWeights, check_tokenizers, save_model
 from hafm_jax.streams import CELLS_PER_S, STAGES
+from hafm_jax.training.workdir import load_run
 
 LIMITS = "a model plays what it was trained on; it was given nothing else."
 
@@ -118,7 +118,7 @@ def main() -> None:
     stages = {name: runs[name] for name in STAGES}
     check_tokenizers(arguments.tokenizers)
     made = {f"the {name} run": run.facts["data"].get("tokenizers", {}) for name, run in stages.items()}
-    provenance.check_made_by(arguments.tokenizers, made)
+    fingerprint.check_made_by(arguments.tokenizers, made)
     card = model_card(stages, arguments.tokenizers, arguments.trained_on, arguments.limits)
     save_model(arguments.out, stages, arguments.tokenizers, card, arguments.dtype)
     size = sum(f.stat().st_size for f in arguments.out.rglob("*") if f.is_file())

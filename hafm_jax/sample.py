@@ -124,13 +124,14 @@ def accompany(arguments: argparse.Namespace, progress: Progress, written: list[P
     """What the command does; each file that is whole is added to `written`."""
     import numpy as np
 
-    from hafm_jax import kernels, memory
     from hafm_jax.accompany import Accompanist
     from hafm_jax.audio import files
-    from hafm_jax.compiled import use_compilation_cache
-    from hafm_jax.errors import InputError
-    from hafm_jax.pretrained import DEMO
-    from hafm_jax.sampling import Sampling
+    from hafm_jax.common.cache import use_compilation_cache
+    from hafm_jax.common.errors import InputError
+    from hafm_jax.model import memory
+    from hafm_jax.model.cpu import kernels
+    from hafm_jax.model.pretrained import DEMO
+    from hafm_jax.model.sampling import Sampling
     from hafm_jax.streams import CELLS_PER_S, CODEC_SAMPLE_RATE_HZ, num_cells
 
     vocal, rate_hz = files.read_audio(arguments.vocal, arguments.seconds or math.inf)
@@ -188,6 +189,6 @@ def accompany(arguments: argparse.Namespace, progress: Progress, written: list[P
 
 
 if __name__ == "__main__":
-    from hafm_jax.errors import run_command
+    from hafm_jax.common.errors import run_command
 
     run_command(main)

@@ -28,17 +28,18 @@ from pathlib import Path
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from hafm_jax import hosts, work
-from hafm_jax.atomic import write_bytes
-from hafm_jax.compiled import use_compilation_cache
-from hafm_jax.errors import InputError, run_command
-from hafm_jax.scaling import running
-from hafm_jax.scaling.laws import fit_sweep, read_fit, write_fit
+from hafm_jax.common import work
+from hafm_jax.common.cache import use_compilation_cache
+from hafm_jax.common.errors import InputError, run_command
+from hafm_jax.common.files import write_bytes
+from hafm_jax.scaling import queue
+from hafm_jax.scaling.fit import fit_sweep, read_fit, write_fit
 from hafm_jax.scaling.plan import PLAN_FILE, Plan, folder, plan_rows
 from hafm_jax.scaling.plots import PAGE, write_report
-from hafm_jax.scaling.runs_file import Run, read_runs
+from hafm_jax.scaling.runs import Run, read_runs
 from hafm_jax.scaling.texts import headlines
-from hafm_jax.training import Preempted, token_sets
+from hafm_jax.training import hosts
+from hafm_jax.training.loop import Preempted, token_sets
 
 TABLE_FILE = "plan.txt"
 POLL_S = 1.0  # how often the bar looks at the runs
@@ -129,13 +130,13 @@ def plan(arguments: argparse.Namespace) -> None:
             f"--device {device}; expected one of {', '.join(planned.config.devices)}: or add it to the configuration"
         )
     rows = plan_rows(planned, planned.runs(), device)
-    running.check_same_runs(arguments.workdir, planned)
+    queue.check_same_runs(arguments.workdir, planned)
     try:
         arguments.workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make {arguments.workdir} ({error.strerror}); choose another --workdir") from error
     planned.write(arguments.workdir)
-    running.collect(arguments.workdir, planned)
+    queue.collect(arguments.workdir, planned)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     hourly = planned.config.devices[device].usd_per_hour
     lines = ["  ".join(map(str.rjust, row[:-1], widths[:-1])) + f"  {row[-1]}" for row in rows]
@@ -158,9 +159,9 @@ def run(arguments: argparse.Namespace) -> None:
     use_compilation_cache()
     hosts.join(arguments.coordinator, arguments.num_processes, arguments.process_id)
     chosen = runs[arguments.index]
-    status = running.make_run(workdir, planned, chosen)
+    status = queue.make_run(workdir, planned, chosen)
     if hosts.is_first():
-        print(f"{chosen.name}: {'somebody else makes it' if status == running.TAKEN else status}")
+        print(f"{chosen.name}: {'somebody else makes it' if status == queue.TAKEN else status}")
 
 
 def make_all(workdir: Path, planned: Plan, arguments: argparse.Namespace) -> None:
@@ -168,7 +169,7 @@ def make_all(workdir: Path, planned: Plan, arguments: argparse.Namespace) -> Non
     runs = planned.runs()
 
     def done_tflops() -> float:
-        return sum(run.flops * running.share_done(workdir, planned, run) for run in runs) / 1e12
+        return sum(run.flops * queue.share_done(workdir, planned, run) for run in runs) / 1e12
 
     total = sum(run.flops for run in runs) / 1e12
     with tqdm(total=total, initial=done_tflops(), desc=f"{len(runs)} runs", unit="TFLOP", bar_format=BAR) as bar:
@@ -186,7 +187,7 @@ def make_all(workdir: Path, planned: Plan, arguments: argparse.Namespace) -> Non
         else:
             _in_processes(workdir, arguments.workers, show)
         show()
-    counts = Counter(run.status for run in running.collect(workdir, planned))
+    counts = Counter(run.status for run in queue.collect(workdir, planned))
     print(", ".join(f"{number} {status}" for status, number in counts.items()))
 
 
@@ -200,7 +201,7 @@ def _make_named(workdir: Path, name: str) -> str:
     planned = Plan.read(workdir)
     (chosen,) = (run for run in planned.runs() if folder(run) == name)
     use_compilation_cache()
-    return running.make_run(workdir, planned, chosen, quiet=True)
+    return queue.make_run(workdir, planned, chosen, quiet=True)
 
 
 def _in_processes(workdir: Path, workers: int, show: Callable[[], None]) -> None:
@@ -236,20 +237,20 @@ def _worker(workdir: Path, workers: int) -> None:
         planned = Plan.read(workdir)
         use_compilation_cache()
         for chosen in longest_first(planned.runs()):
-            running.make_run(workdir, planned, chosen, quiet=True)
+            queue.make_run(workdir, planned, chosen, quiet=True)
 
     run_command(partial(restartable, make))
 
 
 def fit(arguments: argparse.Namespace) -> None:
     planned = Plan.read(arguments.workdir)
-    fitted = fit_sweep(running.collect(arguments.workdir, planned), arguments.seed, arguments.budgets)
-    write_fit(arguments.workdir, fitted | {"machines": running.machines(arguments.workdir, planned)})
+    fitted = fit_sweep(queue.collect(arguments.workdir, planned), arguments.seed, arguments.budgets)
+    write_fit(arguments.workdir, fitted | {"machines": queue.machines(arguments.workdir, planned)})
     print("\n".join(headlines(fitted)))
 
 
 def plot(arguments: argparse.Namespace) -> None:
-    write_report(arguments.workdir, read_runs(arguments.workdir / running.RUNS_FILE), read_fit(arguments.workdir))
+    write_report(arguments.workdir, read_runs(arguments.workdir / queue.RUNS_FILE), read_fit(arguments.workdir))
     print(arguments.workdir / PAGE)
 
 

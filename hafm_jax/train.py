@@ -22,11 +22,11 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from hafm_jax import hosts
-from hafm_jax.compiled import use_compilation_cache
-from hafm_jax.errors import InputError, run_command
-from hafm_jax.training import Preempted, token_sets, train
-from hafm_jax.verify import verify_tokens
+from hafm_jax.common.cache import use_compilation_cache
+from hafm_jax.common.errors import InputError, run_command
+from hafm_jax.dataset.verify import verify_tokens
+from hafm_jax.training import hosts
+from hafm_jax.training.loop import Preempted, token_sets, train
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/base.py", "A file of configs/; its fields are flags too.")
 DATA = flags.DEFINE_multi_string("data", None, "Token set, or TOKENS=WEIGHT, several times for a mixture.")

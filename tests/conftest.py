@@ -16,25 +16,18 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {CHEAP_COMPILATION
 import jax
 import numpy as np
 import pytest
+from helpers import CACHE, ROOT, TESTS, WINDOW_CELLS, random_params, tiny_config, write_token_set
 from hypothesis import settings
 from ml_collections import ConfigDict
 
 from configs.base import get_config
-from hafm_jax import model, records
-from hafm_jax.atomic import replacing
-from hafm_jax.records import FIELDS, cells_of
-from hafm_jax.sizes import SIZES, Size, StageConfig
-from hafm_jax.streams import STAGES, STREAMS
-
-# For `jax.jit` of what computes far more than it compiles: the compiler's effort as users have it.
-FULL_COMPILATION = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+from hafm_jax.common.files import replacing
+from hafm_jax.model.config import SIZES, Size
 
 settings.register_profile("any-machine", deadline=None)  # speed is measured in benchmarks/, not by tests
 settings.load_profile("any-machine")
 
-# Programs compiled by an earlier run of the tests are taken from disk; a changed program has another key. The user's
-# own cache is not ours to fill.
-CACHE = Path(__file__).parents[1] / ".pytest_cache"
+# Programs compiled by an earlier run of the tests are taken from disk; a changed program has another key.
 os.environ["XDG_CACHE_HOME"] = str(CACHE)
 jax.config.update("jax_compilation_cache_dir", str(CACHE / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
@@ -74,81 +67,6 @@ def pytest_collection_modifyitems(items: list) -> None:
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
-def tiny_config(stage: str, position: str = "clock", window_cells: int = 4, num_layers: int = 2) -> StageConfig:
-    """A stage that compiles in a second: every part is there, twice where parts are counted."""
-    return StageConfig(stage, 32, num_layers, 2, window_cells, position=position, compute_dtype="float32")
-
-
-def random_params(config: StageConfig, seed: int = 0) -> model.Params:
-    """Random everywhere, bias tables and norms included (fresh ones are 0 and 1), large enough for sharp logits."""
-    shapes = jax.eval_shape(lambda: model.init(config, jax.random.key(0)))
-    rng = np.random.default_rng(seed)
-
-    def draw(path, x):
-        scale = 1.0 if "position" in [p.key for p in path] else 0.3
-        offset = 1.0 if path[-1].key.endswith("norm") else 0.0
-        return (offset + scale * rng.standard_normal(x.shape)).astype(np.float32)
-
-    return jax.tree_util.tree_map_with_path(draw, shapes)
-
-
-def random_tokens(stage: str, batch: int, num_cells: int, seed: int = 0) -> tuple[list[np.ndarray], np.ndarray]:
-    """(conditions, target), int32 [B, F, K] each."""
-    rng = np.random.default_rng(seed)
-    tokens = [
-        rng.integers(0, s.vocabulary, (batch, num_cells * s.frames_per_cell, s.codebooks), dtype=np.int32)
-        for s in STAGES[stage].streams
-    ]
-    return tokens[:-1], tokens[-1]
-
-
-def random_record(num_cells: int, seed: int = 0) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    semantic = {
-        name: rng.integers(0, STREAMS[name].vocabulary, 2 * num_cells, dtype=np.int32)
-        for name in ("vocal_semantic", "instrumental_semantic")
-    }
-    return semantic | {"acoustic": rng.integers(0, 1024, (3 * num_cells, 8), dtype=np.int32)}
-
-
-def write_token_set(
-    directory: Path,
-    seed: int = 0,
-    made_by: dict | None = None,
-    *,
-    num_train: int = 4,
-    num_validation: int = 2,
-    num_cells: int = 8,
-    num_shards: int = 1,
-) -> Path:
-    """Songs of random tokens; the first to train on and the first to validate are the same but for their ids."""
-    summaries = []
-    for split, num_songs in (("train", num_train), ("validation", num_validation)):
-        songs = [{"id": f"{split}{i}"} | random_record(num_cells, seed + i) for i in range(num_songs)]
-        summaries.append(records.write_split(directory, split, songs, num_shards))
-    records.write_metadata(directory, summaries, made_by or {"test": True})
-    return directory
-
-
-class Songs(list):
-    """Records in memory, with what hafm_jax.data asks of TokenRecords, and a count of the windows read."""
-
-    directory = "memory"
-    reads = 0
-
-    @property
-    def num_cells(self) -> np.ndarray:
-        return np.array([cells_of(record) for record in self])
-
-    def window(self, number: int, first_cell: int, num_cells: int) -> dict[str, np.ndarray]:
-        self.reads += 1
-        cells = slice(first_cell, first_cell + num_cells)
-        return {
-            name: self[number][name][cells.start * form.frames_per_cell : cells.stop * form.frames_per_cell]
-            for name, form in FIELDS.items()
-        }
-
-
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
     """Weights are made by the tests; nothing may be fetched."""
@@ -161,17 +79,17 @@ def ray_cluster() -> Iterator[str]:
     pytest.importorskip("ray", reason="needs the extra hafm_jax[ray]")
     from ray.cluster_utils import Cluster
 
-    here = Path(__file__).parent  # its workers import what the drivers call, by name
     with pytest.MonkeyPatch.context() as monkeypatch:
-        paths = [str(here), str(here.parent), os.environ.get("PYTHONPATH", "")]
+        paths = [
+            str(TESTS),
+            str(ROOT),  # its workers import what the drivers call, by name
+            os.environ.get("PYTHONPATH", ""),
+        ]
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
         monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(CACHE / "jax"))
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
     yield cluster.address
     cluster.shutdown()
-
-
-WINDOW_CELLS = {"semantic": 30, "coarse": 20, "fine": 10}
 
 
 @pytest.fixture
@@ -193,16 +111,16 @@ def token_set(tmp_path) -> Path:
 @pytest.fixture(scope="session")
 def tokenizers(tmp_path_factory) -> Path:
     """Tokenizers with random centroids and weights: of the real formats and vocabularies, but small."""
-    from hafm_jax.audio import chroma, codecs, semantic, spectral
+    from hafm_jax.tokenizers import chroma, codecs, semantic, spectral_codec
 
     directory = tmp_path_factory.mktemp("tokenizers")
     centroids = np.random.default_rng(0).random((500, chroma.DIMENSIONS), np.float32)
     semantic.save_semantic(directory / "semantic", {"features": "chroma"}, centroids)
-    config = spectral.SpectralConfig(
+    config = spectral_codec.SpectralConfig(
         encoder_channels=8, encoder_blocks=1, decoder_channels=8, decoder_blocks=1, latent=4
     )
     codecs.save_spectral(
-        directory / "codec", config, jax.jit(spectral.init, static_argnums=0)(config, jax.random.key(0))
+        directory / "codec", config, jax.jit(spectral_codec.init, static_argnums=0)(config, jax.random.key(0))
     )
     return directory
 
@@ -210,7 +128,7 @@ def tokenizers(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory, tokenizers) -> Path:
     """A whole model directory with random weights."""
-    from hafm_jax.pretrained import StageWeights, save_model
+    from hafm_jax.model.pretrained import StageWeights, save_model
 
     directory = tmp_path_factory.mktemp("model")
     stages = {}

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import WINDOW_CELLS
+from helpers import WINDOW_CELLS
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hafm_jax.accompany import Accompanist, plan_windows
-from hafm_jax.sampling import Sampling
+from hafm_jax.model.sampling import Sampling
 
 FREE = Sampling(guidance_scale=1.0, temperature=1.0)
 

@@ -11,21 +11,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import CACHE
-from test_separators import checkpoint_file, demucs  # noqa: F401 (fixtures)
-from test_tokenize_scripts import run as run_here
-from test_torch_models import encodec_folder, hubert_folder  # noqa: F401 (fixtures)
+from corpus.test_separators import checkpoint_file, demucs  # noqa: F401 (fixtures)
+from helpers import CACHE, ROOT
+from helpers.torch_models import encodec_folder, hubert_folder  # noqa: F401 (fixtures)
+from scripts.test_tokenize_scripts import run as run_here
 
-from hafm_jax import data, extraction, records
 from hafm_jax.audio.files import write_audio
-from hafm_jax.audio.semantic import save_semantic
-from hafm_jax.audio.tokenizers import TORCH_THREADS, load_tokenizers
-from hafm_jax.audio.torch_models import HubertFeatures
-from hafm_jax.errors import InputError
+from hafm_jax.common.errors import InputError
+from hafm_jax.corpus import extraction
+from hafm_jax.dataset import loader, records
 from hafm_jax.streams import STAGES
+from hafm_jax.tokenizers.folder import TORCH_THREADS, load_tokenizers
+from hafm_jax.tokenizers.semantic import save_semantic
+from hafm_jax.tokenizers.torch_models import HubertFeatures
 
 torch = pytest.importorskip("torch")
-REPOSITORY = Path(__file__).parents[1]
 RATE_HZ = 44_100
 SECONDS = 2.0
 NUM_TRACKS = 8
@@ -33,11 +33,11 @@ NUM_TRACKS = 8
 
 def run(script: str, *arguments: object) -> str:
     environment = os.environ | {
-        "PYTHONPATH": str(REPOSITORY),
+        "PYTHONPATH": str(ROOT),
         "JAX_COMPILATION_CACHE_DIR": str(CACHE / "jax"),
         "OMP_NUM_THREADS": "1",  # where tests share the cores, threads spend their time waiting for each other
     }
-    command = [sys.executable, REPOSITORY / "tokenize" / f"{script}.py", *arguments]
+    command = [sys.executable, ROOT / "tokenize" / f"{script}.py", *arguments]
     done = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -122,7 +122,7 @@ def test_a_folder_of_mixtures_becomes_a_batch(
         np.testing.assert_array_equal(example[name], source[0][name])
 
     for stage in STAGES.values():
-        batch = data.train_batches([(source, 1)], stage, 20, 4, seed=0)[3]
+        batch = loader.train_batches([(source, 1)], stage, 20, 4, seed=0)[3]
         for stream in stage.streams:
             assert batch[stream.name].shape == (4, 20 * stream.frames_per_cell, stream.codebooks)
             assert len(np.unique(batch[stream.name])) > 2

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
 import soundfile
-from conftest import FULL_COMPILATION
+from helpers import FULL_COMPILATION, ROOT
 
-from hafm_jax import compiled, sample
-from hafm_jax.audio import codecs
+from hafm_jax import sample
 from hafm_jax.audio.files import to_mono
-from hafm_jax.audio.semantic import instrumental_tokens, load_semantic, vocal_tokens
-from hafm_jax.audio.synthesis import song_seed, synthesize_song
+from hafm_jax.common import cache
 from hafm_jax.metrics import vocal_use
-from hafm_jax.pretrained import DEMO, load_model
+from hafm_jax.model.pretrained import DEMO, load_model
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ
+from hafm_jax.synthesis.song import song_seed, synthesize_song
+from hafm_jax.tokenizers import codecs
+from hafm_jax.tokenizers.semantic import instrumental_tokens, load_semantic, vocal_tokens
 
 NUM_SONGS = 32  # the coarse stage's margin is small: it takes so many to tell it from chance
 SECONDS = 10.0  # one window of the semantic stage, five of the coarse stage
-EXAMPLE = Path(__file__).parents[1] / "examples" / "vocal.wav"
+EXAMPLE = ROOT / "examples" / "vocal.wav"
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +69,7 @@ def test_the_codec_copies_songs_and_eight_books_beat_four(songs, codec):
 
 
 def test_the_example_gets_a_band_that_sounds_and_does_not_clip(tmp_path, monkeypatch):
-    monkeypatch.setattr(compiled, "use_compilation_cache", lambda: None)
+    monkeypatch.setattr(cache, "use_compilation_cache", lambda: None)
     sample.main(["--vocal", str(EXAMPLE), "--seconds", "3", "--out", str(tmp_path / "mix.wav")])
     mix, instrumental = (soundfile.read(tmp_path / f"mix{part}.wav")[0].T for part in ("", "_instrumental"))
     assert to_mono(mix).shape == to_mono(instrumental).shape == (3 * CODEC_SAMPLE_RATE_HZ,)

@@ -13,14 +13,14 @@ import pytest
 
 from configs.base import get_config
 from hafm_jax import export
-from hafm_jax.checkpoint import Checkpoints
-from hafm_jax.errors import InputError
-from hafm_jax.optim import optimizer
-from hafm_jax.pretrained import load_model
-from hafm_jax.runs import load_run
-from hafm_jax.sizes import SIZES, Size
-from hafm_jax.step import init_state, stage_config
+from hafm_jax.common.errors import InputError
+from hafm_jax.model.config import SIZES, Size
+from hafm_jax.model.pretrained import load_model
 from hafm_jax.streams import STAGES
+from hafm_jax.training.checkpoint import Checkpoints
+from hafm_jax.training.optim import optimizer
+from hafm_jax.training.step import init_state, stage_config
+from hafm_jax.training.workdir import load_run
 
 
 @pytest.fixture(scope="module", autouse=True)

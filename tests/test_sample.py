@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from hafm_jax import compiled, decode, memory, sample
+from hafm_jax import sample
 from hafm_jax.accompany import Accompanist
-from hafm_jax.errors import InputError
-from hafm_jax.sampling import Sampling
+from hafm_jax.common import cache
+from hafm_jax.common.errors import InputError
+from hafm_jax.model import decode, memory
+from hafm_jax.model.sampling import Sampling
 
 
 def write(path, seconds=1.0, rate_hz=24_000, channels=1):
@@ -27,7 +29,7 @@ def write(path, seconds=1.0, rate_hz=24_000, channels=1):
 
 @pytest.fixture
 def run(tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(compiled, "use_compilation_cache", lambda: None)  # the user's cache is not ours to fill
+    monkeypatch.setattr(cache, "use_compilation_cache", lambda: None)  # the user's cache is not ours to fill
 
     def command(*arguments, model=tiny_model, out="mix.wav"):
         out = tmp_path / out

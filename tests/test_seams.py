@@ -5,17 +5,17 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
-from conftest import FULL_COMPILATION
+from helpers import FULL_COMPILATION
 
-from hafm_jax import decode, model
 from hafm_jax.accompany import generate_stage, plan_windows
-from hafm_jax.audio.codecs import load_codec
-from hafm_jax.audio.semantic import load_semantic, vocal_tokens
-from hafm_jax.audio.spectra import log_mel_db
-from hafm_jax.audio.synthesis import song_seed, synthesize_song
-from hafm_jax.pretrained import DEMO, load_model
-from hafm_jax.sampling import Sampling, combine
+from hafm_jax.audio.stft import log_mel_db
+from hafm_jax.model import decode, transformer
+from hafm_jax.model.pretrained import DEMO, load_model
+from hafm_jax.model.sampling import Sampling, combine
 from hafm_jax.streams import CELLS_PER_S, CODEC_SAMPLE_RATE_HZ, STAGES
+from hafm_jax.synthesis.song import song_seed, synthesize_song
+from hafm_jax.tokenizers.codecs import load_codec
+from hafm_jax.tokenizers.semantic import load_semantic, vocal_tokens
 
 SECONDS, SONGS = 16, 3
 CELLS = SECONDS * CELLS_PER_S
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow  # whole songs, drawn and looked at several times
 UNGUIDED, DEFAULT = Sampling(guidance_scale=1.0), Sampling()
 CASES = [(UNGUIDED, "semantic"), (UNGUIDED, "coarse"), *((DEFAULT, name) for name in STAGES)]
 FLUX_FRAMES = 3  # of the codec, 40 ms, before and after: one frame alone changes much anywhere
-forward = jax.jit(model.forward, static_argnums=0, compiler_options=FULL_COMPILATION)
+forward = jax.jit(transformer.forward, static_argnums=0, compiler_options=FULL_COMPILATION)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -82,7 +82,7 @@ def surprise(stage, streams, sampling):
         )
         rows = [(conditions, tokens)]
         if sampling.rows.guided:
-            rows.append((model.null_conditions(config, conditions, np.ones(SONGS, bool)), tokens))
+            rows.append((transformer.null_conditions(config, conditions, np.ones(SONGS, bool)), tokens))
         logits = np.concatenate([forward(config, stage.params, *row) for row in rows])
         log_probability = jax.nn.log_softmax(combine(logits, sampling.rows, sampling, 0))
         nats = -np.take_along_axis(np.asarray(log_probability), tokens[..., None], -1)[..., 0].mean(-1)  # [B, F]

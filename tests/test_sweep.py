@@ -14,16 +14,17 @@ from pathlib import Path
 
 import jax
 import pytest
-from conftest import CACHE, write_token_set
+from helpers import CACHE, ROOT, write_token_set
 
-from hafm_jax import sweep, training, work
-from hafm_jax.errors import InputError
-from hafm_jax.hosts import RESTART_EXIT_CODE
-from hafm_jax.scaling import running
+from hafm_jax import sweep
+from hafm_jax.common import work
+from hafm_jax.common.errors import InputError
+from hafm_jax.scaling import queue
 from hafm_jax.scaling.plan import Plan
-from hafm_jax.scaling.runs_file import read_runs
+from hafm_jax.scaling.runs import read_runs
+from hafm_jax.training import loop
+from hafm_jax.training.hosts import RESTART_EXIT_CODE
 
-REPOSITORY = Path(__file__).parents[1]
 CONFIG = """
 from configs.scaling import get_config as miniature
 
@@ -52,13 +53,13 @@ def planned(token_set: Path, workdir: Path, config: str = CONFIG) -> Plan:
 
 def start_all(workdir: Path, *arguments: str) -> subprocess.Popen:
     environment = {
-        "PYTHONPATH": str(REPOSITORY),
+        "PYTHONPATH": str(ROOT),
         "JAX_COMPILATION_CACHE_DIR": str(CACHE / "jax"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
     }
     return subprocess.Popen(
         [sys.executable, "-m", "hafm_jax.sweep", "run", "--workdir", str(workdir), "--all", *arguments],
-        cwd=REPOSITORY,
+        cwd=ROOT,
         env=os.environ | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -87,13 +88,13 @@ def made(token_set, tmp_path_factory) -> Path:
 def test_two_processes_make_every_run_once(made, capsys):
     plan = Plan.read(made)
     for run in plan.runs():
-        steps = steps_logged(running.run_directory(made, run))
+        steps = steps_logged(queue.run_directory(made, run))
         assert steps == sorted(set(steps)) and steps[-1] == plan.training(run).steps
-    runs = running.collect(made, plan)
+    runs = queue.collect(made, plan)
     assert {run.status for run in runs} == {"finished"} and read_runs(made / "runs.jsonl") == runs
     for run in runs:
         assert run.curve[-1] == [run.tokens, run.loss] and len(run.curve) == plan.config.evaluations
-        assert running.share_done(made, plan, run) == 1
+        assert queue.share_done(made, plan, run) == 1
 
     sweep.main(["fit", "--workdir", str(made), "--budgets", "1e12"])
     assert "no law: it needs at least 3 sizes" in capsys.readouterr().out
@@ -104,7 +105,7 @@ def test_two_processes_make_every_run_once(made, capsys):
 
 
 def test_a_run_that_is_done_is_not_made_again(made, monkeypatch, capsys):
-    monkeypatch.setattr(running, "train", lambda *_: pytest.fail("it was trained again"))
+    monkeypatch.setattr(queue, "train", lambda *_: pytest.fail("it was trained again"))
     monkeypatch.setattr(sweep.hosts, "join", lambda *_: None)  # JAX has computed here already: too late to join others
     sweep.main(["run", "--workdir", str(made), "--index", "0"])
     assert "finished" in capsys.readouterr().out
@@ -114,9 +115,9 @@ def wait_for_a_step(process: subprocess.Popen, workdir: Path, plan: Plan) -> Non
     """Until a run has made one since its last checkpoint, and is not done."""
 
     def under_way(run) -> bool:
-        directory = running.run_directory(workdir, run)
+        directory = queue.run_directory(workdir, run)
         saved = [int(path.name) for path in directory.glob("checkpoints/[0-9]*[0-9]")]
-        share = running.share_done(workdir, plan, run)
+        share = queue.share_done(workdir, plan, run)
         return bool(saved) and max(saved) / plan.training(run).steps < share < 1
 
     while not any(map(under_way, plan.runs())):
@@ -139,9 +140,9 @@ def test_after_a_kill_a_checkpoint_interval_is_lost_at_most(made, token_set, tmp
 
     again = start_all(tmp_path)
     assert again.wait(timeout=240) == 0, again.communicate()[0]
-    for run, undisturbed in zip(running.collect(tmp_path, plan), read_runs(made / "runs.jsonl"), strict=True):
+    for run, undisturbed in zip(queue.collect(tmp_path, plan), read_runs(made / "runs.jsonl"), strict=True):
         assert run == undisturbed  # bit for bit
-        steps = steps_logged(running.run_directory(tmp_path, run))
+        steps = steps_logged(queue.run_directory(tmp_path, run))
         lost = sum(a >= b for a, b in pairwise(steps))
         made_twice = len(steps) - len(set(steps))
         assert lost <= 1 and made_twice <= plan.training(run).checkpoint_every
@@ -149,13 +150,13 @@ def test_after_a_kill_a_checkpoint_interval_is_lost_at_most(made, token_set, tmp
 
 def test_a_run_that_somebody_makes_is_left_to_them(token_set, tmp_path, monkeypatch):
     plan = planned(token_set, tmp_path)
-    monkeypatch.setattr(running, "train", lambda *_: pytest.fail("it was taken"))
+    monkeypatch.setattr(queue, "train", lambda *_: pytest.fail("it was taken"))
     run = plan.runs()[0]
-    directory = running.run_directory(tmp_path, run)
+    directory = queue.run_directory(tmp_path, run)
     directory.mkdir(parents=True)
     with (directory / "claim").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert running.make_run(tmp_path, plan, run) == running.TAKEN
+        assert queue.make_run(tmp_path, plan, run) == queue.TAKEN
     assert not (directory / "result.json").exists()
 
 
@@ -169,11 +170,11 @@ def test_a_diverged_run_is_done_and_named(token_set, tmp_path, monkeypatch, how)
         losses = {"step": steps, "validation_loss": 6.3, "validation_loss_per_codebook": [6.3]}  # ln 500 = 6.2
         (workdir / "metrics.jsonl").write_text(json.dumps(losses) + "\n")
         if how == "not finite":
-            raise training.NotFinite("at step 3")
+            raise loop.NotFinite("at step 3")
 
-    monkeypatch.setattr(running, "train", train)
-    assert running.make_run(tmp_path, plan, run) == "diverged"
-    first, *others = running.collect(tmp_path, plan)
+    monkeypatch.setattr(queue, "train", train)
+    assert queue.make_run(tmp_path, plan, run) == "diverged"
+    first, *others = queue.collect(tmp_path, plan)
     assert first.status == "diverged" and first.loss is None and first.curve == [[run.tokens, 6.3]]
     assert {run.status for run in others} == {"unfinished"}
 
@@ -188,7 +189,7 @@ def test_on_ray_every_run_is_a_task(token_set, tmp_path, monkeypatch, capsys):
             yield index, function(index)
 
     monkeypatch.setattr(work, "do_all", do_all)
-    monkeypatch.setattr(running, "make_run", lambda workdir, plan, run, quiet: made.append((workdir, run.index, quiet)))
+    monkeypatch.setattr(queue, "make_run", lambda workdir, plan, run, quiet: made.append((workdir, run.index, quiet)))
     sweep.main(["run", "--workdir", str(tmp_path), "--all", "--ray", "--ray-gpus", "0.25"])
     assert made == [(tmp_path, 1, True), (tmp_path, 0, True), (tmp_path, 2, True)]  # the longest first, held out last
     assert "3 unfinished" in capsys.readouterr().out
@@ -197,7 +198,7 @@ def test_on_ray_every_run_is_a_task(token_set, tmp_path, monkeypatch, capsys):
 def test_a_sweep_can_be_extended_but_not_changed(made, token_set, tmp_path, capsys):
     os.symlink(made / "runs", tmp_path / "runs")
     plan = planned(token_set, tmp_path, CONFIG.replace("(4_000, 8_000)", "(2_000, 4_000, 8_000)"))
-    assert [run.status for run in running.collect(tmp_path, plan)].count("unfinished") == 1
+    assert [run.status for run in queue.collect(tmp_path, plan)].count("unfinished") == 1
     said = capsys.readouterr().out
     assert "on one cpu" in said and said.startswith((tmp_path / "plan.txt").read_text())
     with pytest.raises(InputError, match=r"another clip_norm.*new --workdir"):

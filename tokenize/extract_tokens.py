@@ -35,15 +35,17 @@ import numpy as np
 from tqdm import tqdm
 
 import hafm_jax
-from hafm_jax import datacard, extraction, records, work
 from hafm_jax.audio.files import song_folders, song_splits
-from hafm_jax.audio.semantic import VOCAL_NOISE_SIGMA
-from hafm_jax.audio.tokenizers import load_tokenizers
-from hafm_jax.audio.torch_weights import DTYPES
-from hafm_jax.errors import InputError, run_command
-from hafm_jax.ledger import Part, rejected_by_reason
-from hafm_jax.screening import Limits
+from hafm_jax.common import work
+from hafm_jax.common.errors import InputError, run_command
+from hafm_jax.corpus import extraction
+from hafm_jax.corpus.progress import Part, rejected_by_reason
+from hafm_jax.corpus.screening import Limits
+from hafm_jax.dataset import card, records
 from hafm_jax.streams import CELLS_PER_S
+from hafm_jax.tokenizers.folder import load_tokenizers
+from hafm_jax.tokenizers.hub import DTYPES
+from hafm_jax.tokenizers.semantic import VOCAL_NOISE_SIGMA
 
 SONGS_PER_SHARD = 256  # ours: of 30 s they are 10 MB of tokens and minutes of work; smaller sets have 8 shards
 
@@ -166,7 +168,7 @@ def complete(arguments: argparse.Namespace, units: list[extraction.Unit], made_b
             f"expected some: mend them, and remove {arguments.out / extraction.UNITS}"
         )
     summaries = extraction.publish([unit for unit in units if unit.split in receipts])
-    statistics = datacard.summarize(receipts)
+    statistics = card.summarize(receipts)
     rejects = dict(
         (Counter(rejected_by_reason(arguments.songs)) + reasons).most_common()
     )  # before extraction, and in it
@@ -177,8 +179,8 @@ def complete(arguments: argparse.Namespace, units: list[extraction.Unit], made_b
         "statistics": statistics,
     }
     records.write_metadata(arguments.out, summaries, facts)
-    datacard.write_card(
-        arguments.out / datacard.CARD, f"Tokens of {arguments.songs.name}", statistics, receipts, made_by, rejects
+    card.write_card(
+        arguments.out / card.CARD, f"Tokens of {arguments.songs.name}", statistics, receipts, made_by, rejects
     )
     for summary in summaries:
         hours = summary.num_cells / CELLS_PER_S / 3600

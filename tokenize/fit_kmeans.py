@@ -33,7 +33,12 @@ from tqdm import tqdm
 
 import hafm_jax
 from hafm_jax.audio.files import read_audio, song_folders, stem_file
-from hafm_jax.audio.semantic import (
+from hafm_jax.common.errors import InputError, run_command
+from hafm_jax.common.work import on_device
+from hafm_jax.corpus.screening import HOPELESS_SONGS, Limits
+from hafm_jax.streams import STREAMS
+from hafm_jax.tokenizers.hub import DTYPES
+from hafm_jax.tokenizers.semantic import (
     VOCAL_NOISE_SIGMA,
     FeatureExtractor,
     nearest_centroids,
@@ -42,11 +47,6 @@ from hafm_jax.audio.semantic import (
     save_semantic,
     semantic_audio,
 )
-from hafm_jax.audio.torch_weights import DTYPES
-from hafm_jax.errors import InputError, run_command
-from hafm_jax.screening import HOPELESS_SONGS, Limits
-from hafm_jax.streams import STREAMS
-from hafm_jax.work import on_device
 
 STEMS = ("vocals", "instrumental")
 FRAMES_PER_HOUR = 3600 * STREAMS["vocal_semantic"].rate_hz

@@ -41,12 +41,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from hafm_jax import corpora, work
-from hafm_jax.audio.sources import ffmpeg
-from hafm_jax.errors import InputError, run_command
-from hafm_jax.ledger import Ledger, Part, check_same_run
-from hafm_jax.screening import Limits, Reject
-from hafm_jax.separation import GIVEN, Recipe, make_song, separator_of
+from hafm_jax.common import work
+from hafm_jax.common.errors import InputError, run_command
+from hafm_jax.corpus import collections
+from hafm_jax.corpus.progress import Ledger, Part, check_same_run
+from hafm_jax.corpus.reading import ffmpeg
+from hafm_jax.corpus.screening import Limits, Reject
+from hafm_jax.corpus.stems import GIVEN, Recipe, make_song, separator_of
 
 FORMAT_VERSION = 1
 RAY_BATCH = 100  # tracks of a task on Ray: a GPU loads the separator for each
@@ -57,7 +58,7 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     limits = Limits()
     add("--music", type=Path, required=True, help="the collection's folder")
-    add("--layout", choices=corpora.LAYOUTS, required=True, help="how it is laid out")
+    add("--layout", choices=collections.LAYOUTS, required=True, help="how it is laid out")
     add("--metadata", type=Path, help="fma: the archive's fma_metadata, for its tracks.csv")
     add("--separator", choices=("demucs", "mdx", GIVEN), required=True, help="given: the stems of musdb as they are")
     add("--weights", help="demucs, mdx: file, folder, URL or Hub id of the network")
@@ -74,13 +75,13 @@ def parse_arguments() -> argparse.Namespace:
     add(
         "--validation-share",
         type=float,
-        default=corpora.VALIDATION_SHARE,
+        default=collections.VALIDATION_SHARE,
         help="folder: of all tracks, 0..1 (default: %(default)s)",
     )
     add(
         "--test-share",
         type=float,
-        default=corpora.TEST_SHARE,
+        default=collections.TEST_SHARE,
         help="folder: of all tracks, 0..1 (default: %(default)s)",
     )
     add("--part", type=Part.parse, default=Part(), help="I/N: every N-th track from the I-th (default: all)")
@@ -124,7 +125,7 @@ def main() -> None:
     shares = {}
     if arguments.layout == "folder":
         shares = {"validation_share": arguments.validation_share, "test_share": arguments.test_share}
-    corpus = corpora.find_tracks(arguments.music, arguments.layout, arguments.metadata, **shares)
+    corpus = collections.find_tracks(arguments.music, arguments.layout, arguments.metadata, **shares)
     if any(source.needs_ffmpeg for track in corpus.tracks for source in track.sources):
         ffmpeg()  # its absence is no fault of the files
     limits = Limits(arguments.min_seconds, arguments.max_seconds, arguments.vocal_gate_dbfs)
@@ -141,7 +142,7 @@ def main() -> None:
         "format_version": FORMAT_VERSION,
         "layout": arguments.layout,
         **shares,
-        "metadata_sha256": arguments.metadata and sha256_of(corpora.tracks_csv(arguments.metadata)),
+        "metadata_sha256": arguments.metadata and sha256_of(collections.tracks_csv(arguments.metadata)),
         "separator": arguments.separator,
         "separator_sha256": separator.sha256 if separator else None,
         **asdict(limits),

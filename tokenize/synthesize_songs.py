@@ -27,9 +27,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from hafm_jax.audio.files import write_audio
-from hafm_jax.audio.synthesis import SPLITS, song_seed, synthesize_song
-from hafm_jax.errors import InputError, run_command
+from hafm_jax.common.errors import InputError, run_command
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ
+from hafm_jax.synthesis.song import SPLITS, song_seed, synthesize_song
 
 HELD_OUT_SHARE = 16  # one song for validation and one for testing to so many for training
 

@@ -34,12 +34,12 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
-from hafm_jax.atomic import write_bytes
-from hafm_jax.audio import codecs, spectral
 from hafm_jax.audio.files import read_audio, resample, song_folders, stem_file, to_mono
-from hafm_jax.audio.spectra import mel_per_hz
-from hafm_jax.checkpoint import Checkpoints
-from hafm_jax.errors import InputError, run_command
+from hafm_jax.audio.stft import mel_per_hz
+from hafm_jax.common.errors import InputError, run_command
+from hafm_jax.common.files import write_bytes
+from hafm_jax.tokenizers import codecs, spectral_codec
+from hafm_jax.training.checkpoint import Checkpoints
 
 LOG_EVERY_STEPS = 50
 CHECKPOINT_EVERY_STEPS = 50  # a second's work beside minutes of training
@@ -99,7 +99,7 @@ def make_batch(clips: list[np.ndarray], recipe: Recipe, samples: int, step: int)
     return (batch * gain / 32767).astype(np.float32)
 
 
-def distance_db(config: spectral.SpectralConfig, logs: jax.Array, reference: jax.Array) -> jax.Array:
+def distance_db(config: spectral_codec.SpectralConfig, logs: jax.Array, reference: jax.Array) -> jax.Array:
     """Mean distance of two spectra as `spectral.log_magnitudes` has them, [B, F, W] -> [B], in dB. Bins count by how
     much of the mel scale they cover: those at 5 kHz by a quarter of those at 700 Hz."""
     weights = mel_per_hz(np.arange(config.bins) * config.sample_rate_hz / config.window)
@@ -110,26 +110,26 @@ def loud_error(logs: jax.Array, reference: jax.Array) -> jax.Array:
     """Squared difference of the roots of two spectra's amplitudes over the sum of the reference's, frame by frame,
     [B, F, W] -> [B]. Where `distance_db` weighs valleys like peaks and settles on a bin's median, which of partials
     that beat is too soft, this one counts what is loud, and settles on the mean."""
-    root, wanted = (jnp.sqrt(spectral.magnitudes_of(x) + 1e-8) for x in (logs, reference))
+    root, wanted = (jnp.sqrt(spectral_codec.magnitudes_of(x) + 1e-8) for x in (logs, reference))
     return (jnp.square(root - wanted).sum(-1) / (jnp.square(wanted).sum(-1) + LOUD_FLOOR)).mean(1)
 
 
 def loss_fn(
     params: dict,
     codebooks: jax.Array,
-    config: spectral.SpectralConfig,
+    config: spectral_codec.SpectralConfig,
     audio: jax.Array,
     key: jax.Array,
     quantised: bool,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Loss and what it is made of. `params` are all but the codebooks, which learn by `follow_latents` instead."""
     params = {**params, "codebooks": codebooks}
-    latents = spectral.encode_latents(config, params, audio)  # [B, F, D]
+    latents = spectral_codec.encode_latents(config, params, audio)  # [B, F, D]
     out = {}
     commitment = 0.0
     if quantised:
         books = jax.random.choice(key, config.codebooks, (len(audio),), p=jnp.asarray(_book_odds(config.codebooks))) + 1
-        codes, chosen, residuals = jax.lax.stop_gradient(spectral.quantize(codebooks, latents))
+        codes, chosen, residuals = jax.lax.stop_gradient(spectral_codec.quantize(codebooks, latents))
         out |= {"codes": codes, "residuals": residuals}
         taken = (jnp.arange(config.codebooks) < books[:, None])[:, None, :, None]  # [B, 1, K, 1]
         # Pull the latent to what its first k books make of it, for every k in use.
@@ -139,7 +139,10 @@ def loss_fn(
         used = latents + jax.lax.stop_gradient(quantised_latents - latents)  # straight-through gradient
     else:
         used = latents + LATENT_NOISE * jax.random.normal(key, latents.shape)
-    copy, wanted = spectral.decode_log_magnitudes(config, params, used), spectral.log_magnitudes(config, audio)
+    copy, wanted = (
+        spectral_codec.decode_log_magnitudes(config, params, used),
+        spectral_codec.log_magnitudes(config, audio),
+    )
     distance, loud = distance_db(config, copy, wanted), loud_error(copy, wanted).mean()
     loss = distance.mean() + LOUD_WEIGHT * loud + COMMITMENT_WEIGHT * commitment
     out |= {"loss": loss, "commitment": jnp.asarray(commitment), "latents": latents}
@@ -194,12 +197,12 @@ def kmeans(points: jax.Array, clusters: int, rounds: int, key: jax.Array) -> tup
     return centroids, counts[-1]
 
 
-def start_codebooks(config: spectral.SpectralConfig, latents: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
+def start_codebooks(config: spectral_codec.SpectralConfig, latents: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
     """Codebooks and EMA state from latents [P, D], book by book on what the books before it leave over."""
     residual, codebooks, all_counts = latents, [], []
     for book_key in jax.random.split(key, config.codebooks):
         book, counts = kmeans(residual, config.vocabulary, KMEANS_ROUNDS, book_key)
-        residual = residual - spectral.quantize(book[None], residual)[1][:, 0]
+        residual = residual - spectral_codec.quantize(book[None], residual)[1][:, 0]
         codebooks.append(book)
         all_counts.append(counts)
     books, counts = jnp.stack(codebooks), jnp.stack(all_counts)
@@ -219,7 +222,7 @@ def _book_odds(codebooks: int) -> tuple[float, ...]:
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 6), donate_argnums=(2,))
 def train_step(
-    config: spectral.SpectralConfig,
+    config: spectral_codec.SpectralConfig,
     optimiser: optax.GradientTransformation,
     state: dict[str, Any],
     audio: jax.Array,
@@ -257,7 +260,7 @@ def start_workdir(workdir: Path, recipe: Recipe, clips: list[np.ndarray]) -> Non
 
 
 def train(
-    clips: list[np.ndarray], config: spectral.SpectralConfig, recipe: Recipe, workdir: Path
+    clips: list[np.ndarray], config: spectral_codec.SpectralConfig, recipe: Recipe, workdir: Path
 ) -> tuple[dict, dict[str, Any]]:
     """Train on int16 clips; gives the parameters and the facts of the run.
 
@@ -270,14 +273,14 @@ def train(
 
 def _train(
     clips: list[np.ndarray],
-    config: spectral.SpectralConfig,
+    config: spectral_codec.SpectralConfig,
     recipe: Recipe,
     workdir: Path,
     checkpoints: Checkpoints,
 ) -> tuple[dict, dict[str, Any]]:
     samples = max(1, round(recipe.seconds * config.frame_rate_hz)) * config.hop
     frames = recipe.batch_size * samples // config.hop
-    params = jax.jit(spectral.init, static_argnums=0)(config, jax.random.key(recipe.seed))
+    params = jax.jit(spectral_codec.init, static_argnums=0)(config, jax.random.key(recipe.seed))
     codebooks = params.pop("codebooks")
     counts = jnp.ones(codebooks.shape[:2])
     books = {"codebooks": codebooks, "counts": counts, "sums": codebooks + 0, "hits": jnp.zeros(counts.shape, bool)}
@@ -381,7 +384,7 @@ def main() -> None:
         if not getattr(args, name) > 0:
             raise InputError(f"--{name.replace('_', '-')} is {getattr(args, name)}; expected a number above 0")
     recipe = Recipe(args.steps, args.batch_size, args.seconds, args.learning_rate, args.seed)
-    config = spectral.SpectralConfig()
+    config = spectral_codec.SpectralConfig()
     clips = load_split(args.songs, "train", config.sample_rate_hz)
     held_out = load_split(args.songs, "validation", config.sample_rate_hz)
     directory, workdir = args.out / "codec", args.out / "codec_training"

@@ -1,1 +1,1 @@
-"""Sound to tokens to sound."""
+"""Audio files, short-time spectra, and what is known of music: keys, chords, song.json."""

@@ -18,8 +18,8 @@ import numpy as np
 import soundfile
 import soxr
 
-from hafm_jax.atomic import replacing
-from hafm_jax.errors import InputError
+from hafm_jax.common.errors import InputError
+from hafm_jax.common.files import replacing
 from hafm_jax.streams import num_cells, samples_per_cell
 
 MAKE_SONGS = "make one with tokenize/synthesize_songs.py or tokenize/separate_stems.py"

@@ -1,1 +1,1 @@
-"""Evaluation: the protocol, the systems that are compared, the report, the listening test."""
+"""Evaluation: the protocol, the systems that are compared, what is measured of them, the report."""

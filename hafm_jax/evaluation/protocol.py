@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from hafm_jax.atomic import write_bytes
 from hafm_jax.audio.files import read_audio, song_folders, stem_file, to_mono
-from hafm_jax.errors import InputError
+from hafm_jax.common.errors import InputError
+from hafm_jax.common.files import write_bytes
+from hafm_jax.corpus.screening import Limits, Unfit
 from hafm_jax.evaluation.clips import CLIP_S, Clip
-from hafm_jax.screening import Limits, Unfit
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ
 
 FORMAT_VERSION = 2

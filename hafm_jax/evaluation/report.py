@@ -19,14 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from hafm_jax.atomic import write_bytes
 from hafm_jax.audio.files import mix
-from hafm_jax.audio.spectra import log_mel_db
+from hafm_jax.audio.stft import log_mel_db
+from hafm_jax.common.files import write_bytes
+from hafm_jax.common.pages import new_figure, picture, player, svg, table, write_page
 from hafm_jax.evaluation.clips import CLIP_S, VOCAL, Clip, band_file, read_band
-from hafm_jax.evaluation.figures import Measures
+from hafm_jax.evaluation.measurement import Measures
 from hafm_jax.evaluation.systems import GUIDED
 from hafm_jax.metrics.frechet import MIN_CLIPS
-from hafm_jax.page import new_figure, picture, player, svg, table, write_page
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ
 
 HEARD_CLIPS = 3  # ours: with every system they make a page of some 10 MB

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hafm_jax.errors import InputError
+from hafm_jax.common.errors import InputError
 from hafm_jax.metrics.bootstrap import DRAWS, Interval, draw_clips, fit_draws, interval
 from hafm_jax.metrics.frechet import Gaussian, fit_gaussian, frechet_distance
 

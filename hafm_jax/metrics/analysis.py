@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hafm_jax.audio.patterns import TONICS
-from hafm_jax.errors import InputError
+from hafm_jax.common.errors import InputError
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ as RATE_HZ
+from hafm_jax.synthesis.patterns import TONICS
 
 # All constants but the profiles are ours.
 ONSET_HOP = RATE_HZ // 100

@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hafm_jax.errors import InputError
+from hafm_jax.common.errors import InputError
 from hafm_jax.metrics.frechet import MIN_CLIPS, Gaussian, fit_gaussian, frechet_distance
 from hafm_jax.metrics.kernel_distance import ClipKernels, clip_kernels
 

@@ -31,11 +31,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hafm_jax.audio.patterns import TONICS
-from hafm_jax.errors import InputError
-from hafm_jax.ledger import SONG_FILE
+from hafm_jax.common.errors import InputError
+from hafm_jax.corpus.progress import SONG_FILE
 from hafm_jax.metrics.analysis import FRAME_RATE_HZ, ONSET_RATE_HZ, Analysis, Key, correlation
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ as RATE_HZ
+from hafm_jax.synthesis.patterns import TONICS
 
 BEAT_WINDOW_S = 0.07  # mir_eval's default, after Davies et al. 2009
 ONSET_WINDOW_S = 0.05  # mir_eval's default, as in MIREX

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hafm_jax.audio.files import resample
-from hafm_jax.errors import InputError
+from hafm_jax.common.errors import InputError
 
 WEIGHTS = {  # kind -> what `weights` may be
     "vggish": "vggish-10086976.pth (github.com/harritaylor/torchvggish, release v0.1), or its tensors as safetensors",
@@ -64,7 +64,7 @@ class Embedding:
 def load_embedding(kind: str, weights: str | None = None, sha256: str | None = None) -> Embedding:
     """The embedding called `kind`: "mel", "vggish", "clap" or "encodec".
 
-    `weights` is a local path, a Hub id, or for vggish an https URL (hafm_jax.weights). `sha256` is what they must have:
+    `weights` is a local path, a Hub id, or for vggish an https URL (common.download). `sha256` is what they must have:
     for vggish the file's, for clap and encodec that of all names and values, whichever file they come from. Raises
     InputError where the kind is unknown or its weights are not to be had, not given, or others than expected.
     """

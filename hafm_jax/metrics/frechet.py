@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 
-from hafm_jax.errors import InputError
+from hafm_jax.common.errors import InputError
 
 SUBSETS = 25  # sizes that FAD-infinity is fitted to (fadtk, the toolkit of Gui et al. 2024, arXiv 2311.01616)
 SMALLEST_SUBSET = 0.5  # of the clips (ours): smaller ones leave the range where the bias goes with 1 / size

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.spatial.distance
 
-from hafm_jax.errors import InputError
+from hafm_jax.common.errors import InputError
 
 SCALE = 100.0  # KAD's, so that usual values are not all zeros
 MEDIAN_EMBEDDINGS = 2000  # at most so many, evenly spread over the reference, are used for its median distance

@@ -21,7 +21,7 @@ import itertools
 import numpy as np
 import scipy.fft
 
-from hafm_jax.audio.spectra import hann_window, mel_filters
+from hafm_jax.audio.stft import hann_window, mel_filters
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ as SAMPLE_RATE_HZ
 
 # All constants are ours. Window and hop see onsets to 10 ms and tell partials apart from about 100 Hz on.

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from hafm_jax.audio.torch_weights import (
+from hafm_jax.common.errors import InputError
+from hafm_jax.tokenizers.hub import (
     choose_device,
     import_torch,
     is_local,
@@ -19,7 +20,6 @@ from hafm_jax.audio.torch_weights import (
     load_pretrained,
     sha256_of_weights,
 )
-from hafm_jax.errors import InputError
 
 ENCODEC_WINDOW_S = 1.0
 

@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
-from hafm_jax.errors import InputError
-from hafm_jax.weights import check_sha256, find_weights
+from hafm_jax.common.download import check_sha256, find_weights
+from hafm_jax.common.errors import InputError
 
 # vggish_params.py of the release
 SAMPLE_RATE_HZ = 16_000
@@ -117,7 +117,7 @@ def log_mel_patches(audio: np.ndarray) -> np.ndarray:
 def _mel_filters() -> np.ndarray:
     """float64 [W, M]: triangles in mel (HTK's: 1127 ln(1 + f / 700)), peak 1, none of them hearing 0 Hz.
 
-    Not hafm_jax.audio.spectra's, whose triangles are straight in Hz.
+    Not hafm_jax.audio.stft's, whose triangles are straight in Hz.
     """
 
     def to_mel(hz: np.ndarray) -> np.ndarray:

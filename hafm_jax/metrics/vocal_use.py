@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hafm_jax import model
-from hafm_jax.data import crop
-from hafm_jax.errors import InputError
-from hafm_jax.loss import cross_entropy
-from hafm_jax.model import Params
-from hafm_jax.records import cells_of
-from hafm_jax.sizes import StageConfig
+from hafm_jax.common.errors import InputError
+from hafm_jax.dataset.loader import crop
+from hafm_jax.dataset.records import cells_of
+from hafm_jax.model import transformer
+from hafm_jax.model.config import StageConfig
+from hafm_jax.model.transformer import Params
+from hafm_jax.training.loss import cross_entropy
 
 
 class VocalUse(NamedTuple):
@@ -41,7 +41,7 @@ class VocalUse(NamedTuple):
 
 @partial(jax.jit, static_argnums=0)
 def _window_loss(config: StageConfig, params: Params, conditions: list[jax.Array], target: jax.Array) -> jax.Array:
-    return jnp.mean(cross_entropy(model.forward(config, params, conditions, target), target), axis=(1, 2))
+    return jnp.mean(cross_entropy(transformer.forward(config, params, conditions, target), target), axis=(1, 2))
 
 
 def vocal_use(config: StageConfig, params: Params, records: Sequence[Mapping[str, np.ndarray]]) -> VocalUse:

@@ -1,7 +1,7 @@
 """What a token costs at a size, and the best size and length for a budget of FLOPs under a law.
 
 C = 6 N D does not hold here: a target token brings condition tokens with it, and at small sizes attention and heads
-cost more than the layers that N counts. The runs carry analytic FLOPs (hafm_jax/sizes.py); a curve through them says
+cost more than the layers that N counts. The runs carry analytic FLOPs (model/config.py); a curve through them says
 what sizes between and beyond would cost.
 
 N parameters, D target tokens, C FLOPs of training. R runs, S draws, X shapes of N that broadcast.

@@ -17,7 +17,7 @@ import numpy as np
 
 from hafm_jax.scaling.loss_law import NotEnough
 from hafm_jax.scaling.power_laws import PowerLaws
-from hafm_jax.scaling.runs_file import Run
+from hafm_jax.scaling.runs import Run
 
 COUNTS_PER_DECADE = 20  # FLOP counts at which the curves are compared
 

@@ -1,5 +1,5 @@
 """Drawings of a sweep: each function gives a matplotlib figure with a column for each stage that has something to show,
-or None. `fit` is what hafm_jax.scaling.laws.fit_sweep made of the runs.
+or None. `fit` is what hafm_jax.scaling.fit.fit_sweep made of the runs.
 
 N parameters, D target tokens, C FLOPs of training.
 """
@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from hafm_jax.page import new_figure
+from hafm_jax.common.pages import new_figure
 from hafm_jax.scaling.budgets import TokenCost
 from hafm_jax.scaling.loss_law import Law
-from hafm_jax.scaling.runs_file import Run
+from hafm_jax.scaling.runs import Run
 from hafm_jax.scaling.texts import Fit, estimate_text, flops_text, si
 
 WIDTH_IN, HEIGHT_IN = 5.2, 3.9

@@ -15,7 +15,7 @@ from numpy.polynomial import Polynomial
 
 from hafm_jax.scaling.loss_law import NotEnough
 from hafm_jax.scaling.power_laws import PowerLaws
-from hafm_jax.scaling.runs_file import Run
+from hafm_jax.scaling.runs import Run
 
 ROW_SPREAD = 1.25  # largest over smallest budget of a row's runs: beyond, they are not of one budget
 

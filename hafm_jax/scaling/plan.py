@@ -13,15 +13,15 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from hafm_jax.atomic import write_bytes
-from hafm_jax.errors import InputError
+from hafm_jax.common.errors import InputError
+from hafm_jax.common.files import write_bytes
+from hafm_jax.model.config import forward_flops, num_layer_parameters, num_parameters, train_flops
 from hafm_jax.scaling.rules import WARMUP_SHARE, batch_windows, learning_rate
-from hafm_jax.scaling.runs_file import Run
+from hafm_jax.scaling.runs import Run
 from hafm_jax.scaling.texts import si
-from hafm_jax.sizes import forward_flops, num_layer_parameters, num_parameters, train_flops
-from hafm_jax.step import stage_config, step_flops
 from hafm_jax.streams import STAGES
-from hafm_jax.training import check_config
+from hafm_jax.training.loop import check_config
+from hafm_jax.training.step import stage_config, step_flops
 
 PLAN_FILE = "plan.json"
 LOGS = 50  # ours: lines that a run logs, from which its progress is read
@@ -53,7 +53,7 @@ class Plan:
         return _Runs(self.config).all()
 
     def training(self, run: Run) -> ConfigDict:
-        """The configuration that hafm_jax.training is given. Raises InputError where it is out of range."""
+        """The configuration that hafm_jax.training.loop is given. Raises InputError where it is out of range."""
         training = ConfigDict(self.config.training)
         window_cells = self.config.stages[run.stage].window_cells
         steps = run.tokens // (run.batch_size * target_tokens(run.stage, window_cells))

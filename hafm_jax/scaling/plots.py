@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hafm_jax.atomic import write_bytes
-from hafm_jax.errors import InputError
-from hafm_jax.page import svg, table, write_page
+from hafm_jax.common.errors import InputError
+from hafm_jax.common.files import write_bytes
+from hafm_jax.common.pages import svg, table, write_page
 from hafm_jax.scaling import figures
-from hafm_jax.scaling.runs_file import Run
+from hafm_jax.scaling.runs import Run
 from hafm_jax.scaling.texts import Fit, beyond_text, estimate_text, flops_text, four_digits, si
 
 PAGE = "index.html"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-Fit = Mapping[str, Any]  # what hafm_jax.scaling.laws.fit_sweep gives
+Fit = Mapping[str, Any]  # what hafm_jax.scaling.fit.fit_sweep gives
 
 
 def headlines(fit: Fit) -> list[str]:

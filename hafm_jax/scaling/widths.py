@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hafm_jax.scaling.draws import NUM_DRAWS, estimate
-from hafm_jax.scaling.runs_file import Run
+from hafm_jax.scaling.runs import Run
 
 NEIGHBOURS = 2  # rates on either side of the best run's that its parabola goes through; farther off it is none
 MIN_RATES = 3

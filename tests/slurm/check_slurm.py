@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster, running_cluster, wait_for
-from test_hosts import ENVIRONMENT, finish, losses, start_two, token_set, training  # noqa: F401 (a fixture)
+from training.test_hosts import ENVIRONMENT, finish, losses, start_two, token_set, training  # noqa: F401 (a fixture)
 
 HERE = Path(__file__).resolve().parent
 LAUNCH = HERE.parent.parent / "launch" / "slurm.sh"

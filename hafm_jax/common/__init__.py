@@ -1,0 +1,1 @@
+"""What every part uses: errors, whole files, workers, downloads, caches and pages."""

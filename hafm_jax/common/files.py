@@ -1,0 +1,48 @@
+"""Write a whole file or none, whatever stops the process or the machine."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from hafm_jax.common.errors import InputError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path` to write to: renamed to `path` if the block succeeds, removed if it does not.
+
+    The bytes are on the disk before the name, and the name when this returns: what is written next, a receipt say,
+    is never there without it. Raises InputError where the place cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+        with suppress(OSError):  # some network file systems have no such call for folders
+            _sync(path.parent)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path} ({error.strerror or error}); expected an existing folder with space and permission"
+        ) from error
+    finally:
+        if temporary.parent.is_dir():
+            temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)

@@ -1,0 +1,1 @@
+"""From recordings to songs to tokens: collections, separation, screening, extraction. Offline work."""

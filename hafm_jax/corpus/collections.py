@@ -1,0 +1,347 @@
+"""Music collections as data: which tracks there are, where their audio lies, of which split and licence they are.
+
+Layouts, each with the splits train, validation and test:
+
+    folder   any tree of audio files; a hash of the track's id chooses its split, so adding files moves no other
+    fma      000/000002.mp3, ... and the archive's fma_metadata/tracks.csv, which has splits and licences
+    musdb    train|test/NAME/mixture.wav, vocals.wav, drums.wav, bass.wav, other.wav (MUSDB18-HQ), or
+             train|test/NAME.stem.mp4, all of them in one file (MUSDB18)
+
+Files of equal bytes are one track, so that none comes in two splits: the first by id stays, the others are rejected.
+The same recording in two encodings is not noticed.
+
+Axes: C channels, S samples.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import hashlib
+import itertools
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from hafm_jax.common.errors import InputError
+from hafm_jax.corpus.reading import FFMPEG_SUFFIXES, LIBSNDFILE_SUFFIXES, Source, read_source
+from hafm_jax.corpus.screening import Reason, Reject
+from hafm_jax.streams import CELLS_PER_S
+
+EXPECTED = {
+    "folder": "audio files in it or in folders of it",
+    "fma": "000/000002.mp3 and so on",
+    "musdb": "train/NAME/mixture.wav or train/NAME.stem.mp4, and test likewise",
+}
+LAYOUTS = tuple(EXPECTED)
+
+# Columns of tracks.csv, as its two header rows name them.
+FMA_COLUMNS = {
+    "split": ("set", "split"),
+    "licence": ("track", "license"),
+    "artist": ("artist", "name"),
+    "title": ("track", "title"),
+}
+FMA_SPLITS = {"training": "train", "validation": "validation", "test": "test"}
+
+MUSDB_STREAMS = {"mixture": 0, "drums": 1, "bass": 2, "other": 3, "vocals": 4}  # of a .stem.mp4
+MUSDB_LICENCE = "academic use only; of each track: https://sigsep.github.io/datasets/musdb.html"
+# Of the training tracks, those that the musdb package (configs/mus.yaml), and with it the field, validates on.
+MUSDB_VALIDATION = frozenset(
+    {
+        "ANiMAL - Rockshow",
+        "Actions - One Minute Smile",
+        "Alexander Ross - Goodbye Bolero",
+        "Clara Berry And Wooldog - Waltz For My Victims",
+        "Fergessen - Nos Palpitants",
+        "James May - On The Line",
+        "Johnny Lokke - Promises & Lies",
+        "Leaf - Summerghost",
+        "Meaxic - Take A Step",
+        "Patrick Talbot - A Reason To Leave",
+        "Skelpolu - Human Mistakes",
+        "Traffic Experiment - Sirens",
+        "Triviul - Angelsaint",
+        "Young Griffo - Pennies",
+    }
+)
+
+VALIDATION_SHARE = TEST_SHARE = 0.05  # of a folder without splits of its own
+COMPARED_BYTES = 1 << 16  # from a file's middle: tells nearly all files of one size apart without reading them whole
+READERS = 8  # files compared at the same time: on a network disk the time goes in waiting
+
+
+@dataclass(frozen=True)
+class Track:
+    """A recording: `mixture`, and where the corpus has stems, `vocals` and all others as `instrumental`.
+
+    id: unique in the corpus, the same wherever it lies, a file name of letters, digits and underscores.
+    licence: as the corpus states it, None where it does not. facts: what else it says (artist, title).
+    """
+
+    id: str
+    split: str
+    mixture: Source
+    vocals: Source | None = None
+    instrumental: tuple[Source, ...] = ()
+    licence: str | None = None
+    facts: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        return (self.mixture, *([self.vocals] if self.vocals else []), *self.instrumental)
+
+
+class Corpus(NamedTuple):
+    """Tracks to work on and those that the listing alone rejects, both sorted by id."""
+
+    tracks: list[Track]
+    rejects: list[Reject]
+
+
+# --------------------------------------------------------------------------------------------------------- finding
+
+
+def find_tracks(
+    music: str | os.PathLike,
+    layout: str,
+    metadata: str | os.PathLike | None = None,
+    validation_share: float = VALIDATION_SHARE,
+    test_share: float = TEST_SHARE,
+) -> Corpus:
+    """The tracks of a collection. Equal files give equal answers, whatever the folder is called.
+
+    layout: one of LAYOUTS. metadata: the archive's tracks.csv or its folder, for `fma` alone. The shares, of all
+    tracks in 0..1, are for `folder` alone: the others have splits of their own.
+    Raises InputError where the folder has no tracks of this layout, or the metadata cannot be read.
+    """
+    music = Path(music)
+    if layout not in LAYOUTS:
+        raise InputError(f"layout {layout!r}; expected one of {', '.join(LAYOUTS)}")
+    if min(validation_share, test_share) < 0 or validation_share + test_share > 1:
+        raise InputError(
+            f"shares of validation and test are {validation_share} and {test_share}; expected 0 or more, 1 together"
+        )
+    if (metadata is None) == (layout == "fma"):
+        raise InputError(
+            f"layout {layout} {'without' if metadata is None else 'with'} metadata; expected the folder fma_metadata "
+            "for fma, and none for the others"
+        )
+    if not music.is_dir():
+        raise InputError(f"{music} is no folder; expected a music collection: check the path")
+    rejects: list[Reject] = []
+    if layout == "folder":
+        tracks = list(_folder_tracks(music, validation_share, test_share))
+    elif layout == "fma":
+        tracks, rejects = _fma_tracks(music, _fma_rows(tracks_csv(metadata)))
+    else:
+        tracks = list(_musdb_tracks(music))
+    if not tracks and not rejects:
+        raise InputError(f"{music} holds no track; expected the layout {layout}, that is, {EXPECTED[layout]}")
+    tracks.sort(key=lambda track: track.id)
+    for one, other in itertools.pairwise(tracks):
+        if one.id == other.id:
+            raise InputError(
+                f"{one.mixture.path} and {other.mixture.path} are both track {one.id}; expected one: move one away"
+            )
+    first = _duplicates(tracks)
+    rejects += [
+        Reject(t.id, t.split, Reason.DUPLICATE, f"the same file as {first[t.id]}") for t in tracks if t.id in first
+    ]
+    return Corpus([track for track in tracks if track.id not in first], sorted(rejects))
+
+
+def split_of(track_id: str, validation_share: float, test_share: float) -> str:
+    """train, validation or test, by a hash of the id alone. Changing validation's share leaves test as it is."""
+    place = int.from_bytes(hashlib.sha256(f"split/{track_id}".encode()).digest()[:8], "big") / 2**64  # uniform in 0..1
+    if place < test_share:
+        return "test"
+    return "validation" if place < test_share + validation_share else "train"
+
+
+def _name(label: str, key: str) -> str:
+    """A safe file name: what a reader recognises of `label`, and a hash of `key`, which tells all apart."""
+    digest = hashlib.sha256(os.fsencode(key)).hexdigest()[:12]
+    readable = re.sub(r"[^A-Za-z0-9]+", "_", label).strip("_")[:48]
+    return f"{readable}_{digest}" if readable else digest
+
+
+def _visible(names: Iterable[str]) -> list[str]:
+    """Without hidden files, among them the ._NAME.mp3 that macOS leaves beside each NAME.mp3."""
+    return sorted(name for name in names if not name.startswith("."))
+
+
+def _unreadable(error: OSError) -> None:
+    raise InputError(f"{error.filename} cannot be listed ({error.strerror}); expected a readable folder") from error
+
+
+def _folder_tracks(music: Path, validation_share: float, test_share: float) -> Iterator[Track]:
+    for parent, folders, names in os.walk(music, onerror=_unreadable):
+        folders[:] = _visible(folders)
+        for name in _visible(names):
+            path = Path(parent, name)
+            if path.suffix.lower() in LIBSNDFILE_SUFFIXES | FFMPEG_SUFFIXES:
+                track_id = _name(path.stem, path.relative_to(music).as_posix())
+                yield Track(track_id, split_of(track_id, validation_share, test_share), Source(path))
+
+
+def tracks_csv(metadata: str | os.PathLike) -> Path:
+    """FMA's table of tracks, given as itself or by its folder."""
+    metadata = Path(metadata)
+    return metadata / "tracks.csv" if metadata.is_dir() else metadata
+
+
+class _FmaRow(NamedTuple):
+    split: str
+    licence: str
+    artist: str
+    title: str
+
+
+def _fma_rows(path: Path) -> dict[int, _FmaRow]:
+    """Track number -> its row of tracks.csv."""
+    limit = csv.field_size_limit(1 << 30)  # biographies of artists stand in it, whole web pages long
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            lines = csv.reader(file)
+            names = list(zip(next(lines, []), next(lines, []), strict=False))
+            absent = [" ".join(column) for column in FMA_COLUMNS.values() if column not in names]
+            if absent:
+                raise InputError(
+                    f"{path} has no column {', '.join(absent)} in its first two rows; expected the archive's "
+                    "fma_metadata/tracks.csv"
+                )
+            places = {name: names.index(column) for name, column in FMA_COLUMNS.items()}
+            return {
+                int(line[0]): _FmaRow(**{name: line[place] for name, place in places.items()})
+                for line in lines
+                if line and line[0].isdecimal()  # after the header comes a row with the index's name, track_id, alone
+            }
+    except (OSError, ValueError, IndexError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} cannot be read ({reason}); expected the archive's fma_metadata/tracks.csv") from error
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _fma_tracks(music: Path, rows: dict[int, _FmaRow]) -> tuple[list[Track], list[Reject]]:
+    tracks, rejects = [], []
+    for path in sorted(music.glob("*/*.mp3")):
+        if not path.stem.isdecimal():
+            continue
+        number = int(path.stem)
+        track_id = f"fma_{number:06d}"
+        row = rows.get(number)
+        if row is None or row.split not in FMA_SPLITS:
+            detail = f"no row {number}" if row is None else f"the split of row {number} is {row.split!r}"
+            rejects.append(Reject(track_id, None, Reason.NOT_IN_METADATA, detail))
+            continue
+        facts = {"artist": row.artist, "title": row.title}
+        tracks.append(Track(track_id, FMA_SPLITS[row.split], Source(path), licence=row.licence or None, facts=facts))
+    return tracks, rejects
+
+
+def _musdb_tracks(music: Path) -> Iterator[Track]:
+    for subset in ("train", "test"):
+        for path in sorted((music / subset).glob("[!.]*")):
+            if path.is_dir():
+                name = path.name
+                stems = {stem: Source(path / f"{stem}.wav") for stem in MUSDB_STREAMS}
+            elif path.name.endswith(".stem.mp4"):
+                name = path.name.removesuffix(".stem.mp4")
+                stems = {stem: Source(path, stream) for stem, stream in MUSDB_STREAMS.items()}
+            else:
+                continue
+            artist, _, title = name.partition(" - ")
+            yield Track(
+                _name(name, name),
+                "validation" if subset == "train" and name in MUSDB_VALIDATION else subset,
+                stems.pop("mixture"),
+                stems.pop("vocals"),
+                tuple(stems.values()),
+                MUSDB_LICENCE,
+                {"artist": artist, "title": title} if title else {"title": name},
+            )
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
+
+
+def _middle(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(0, (_size(path) - COMPARED_BYTES) // 2))
+        return hashlib.sha256(file.read(COMPARED_BYTES)).digest()
+
+
+def _whole(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def _measured(measure: Callable[[Path], int | bytes], track: Track) -> int | bytes | str:
+    try:
+        return measure(track.mixture.path)
+    except OSError:  # it equals no other; who reads it will say what it is
+        return track.id
+
+
+def _duplicates(tracks: list[Track]) -> dict[str, str]:
+    """Of every track whose file equals that of an earlier one: its id -> the first one's. Tracks are sorted by id."""
+    alike = tracks  # those that another one equals in all that was looked at
+    keys: dict[str, tuple] = {track.id: () for track in tracks}
+    with ThreadPoolExecutor(READERS) as pool:
+        for measure in (_size, _middle, _whole):  # each dearer than the one before, for fewer files
+            values = pool.map(functools.partial(_measured, measure), alike)
+            values = tqdm(values, "comparing files", len(alike), unit="file", leave=False)
+            for track, value in zip(alike, values, strict=True):
+                keys[track.id] += (value,)
+            number = Counter(keys[track.id] for track in alike)
+            alike = [track for track in alike if number[keys[track.id]] > 1]
+    first: dict[tuple, str] = {}
+    return {track.id: one for track in alike if (one := first.setdefault(keys[track.id], track.id)) != track.id}
+
+
+# --------------------------------------------------------------------------------------------------------- reading
+
+
+class Stems(NamedTuple):
+    """vocals, instrumental: float32 [C, S] of one shape."""
+
+    vocals: np.ndarray
+    instrumental: np.ndarray
+    sample_rate_hz: int
+
+
+def read_stems(track: Track, max_s: float = math.inf) -> Stems:
+    """The track's vocals and the sum of its other stems; no more than their first `max_s` seconds.
+
+    Stems that differ by less than a cell (40 ms) are cut to the shortest. Raises InputError where the corpus gives no
+    stems, as `read_source` does, and where stems differ in rate, channels or length.
+    """
+    if track.vocals is None or not track.instrumental:
+        raise InputError(f"track {track.id} has no stems, only a mixture; expected a corpus with stems: separate it")
+    vocals, rate_hz = read_source(track.vocals, max_s)
+    instrumental = np.zeros_like(vocals)
+    for source in track.instrumental:
+        stem, stem_hz = read_source(source, max_s)
+        apart = abs(stem.shape[1] - instrumental.shape[1])
+        if stem_hz != rate_hz or len(stem) != len(vocals) or apart * CELLS_PER_S > rate_hz:
+            raise InputError(
+                f"{source.path} (stream {source.stream or 0}) has {len(stem)} channels of {stem.shape[1]} samples at "
+                f"{stem_hz} Hz, {track.vocals.path} has {len(vocals)} of {vocals.shape[1]} at {rate_hz} Hz; expected "
+                "stems of one shape: export them again"
+            )
+        num_samples = min(stem.shape[1], instrumental.shape[1])
+        instrumental = instrumental[:, :num_samples]
+        instrumental += stem[:, :num_samples]
+    return Stems(vocals[:, : instrumental.shape[1]], instrumental, rate_hz)

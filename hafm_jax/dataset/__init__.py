@@ -1,0 +1,1 @@
+"""Token data sets: written, read, checked, described, and cut into batches."""

@@ -1,0 +1,132 @@
+"""Read every byte of a token data set and say all that is damaged at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from hafm_jax.common.errors import InputError
+from hafm_jax.dataset.records import (
+    TOKENS_FILE,
+    SplitSummary,
+    TokenRecords,
+    cells_of,
+    decode_example,
+    index_name,
+    read_tokens_json,
+    shards,
+    splits_in,
+)
+from hafm_jax.dataset.tfrecord import HEADER, check_payload, framed_size, walk_records
+
+THREADS = 8  # reads that wait for the disk at the same time
+SHOWN = 10  # damaged places that the error names; the rest it counts
+
+
+def verify_tokens(directory: str | os.PathLike, splits: Sequence[str] = ()) -> list[SplitSummary]:
+    """Read all records of the splits, of all without any named, and check framing, checksums, contents and counts.
+
+    Returns what there is, a summary a split. Raises one InputError that lists the damaged places: file, byte offset
+    and what is wrong. A damaged record does not hide those behind it; a broken frame does, to the end of its shard.
+    """
+    directory = Path(directory)
+    wrong: list[str] = []
+    written = {}
+    try:
+        written = read_tokens_json(directory)["splits"]
+    except InputError as error:
+        wrong.append(str(error))
+    summaries = []
+    for split in splits or sorted(splits_in(directory) | set(written)):
+        summary, found = _verify_split(directory, split)
+        wrong += found or _differences(directory, summary, written)
+        summaries.append(summary)
+    if wrong:
+        more = f"\n  and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        raise InputError(
+            f"{directory} has {len(wrong)} damaged places; expected none: copy these files again, or extract the "
+            "tokens again" + "".join(f"\n  {place}" for place in wrong[:SHOWN]) + more
+        )
+    return summaries
+
+
+def _verify_split(directory: Path, split: str) -> tuple[SplitSummary, list[str]]:
+    """What the split holds, undamaged records only, and what is wrong in it."""
+    try:
+        paths = shards(directory, split)
+    except InputError as error:
+        return SplitSummary(split), [str(error)]
+    lengths, num_bytes, num_cells = [], 0, 0
+    wrong: list[str] = []
+    size = sum(path.stat().st_size for path in paths)
+    with (
+        ThreadPoolExecutor(THREADS) as pool,
+        tqdm(total=size, desc=f"verify {split}", unit="B", unit_scale=True) as bar,
+    ):
+        try:
+            for path in paths:
+                rows, broken = _frames(path)
+                good = 0
+                for (_, length, _), found in zip(rows, pool.map(partial(_verify_record, path), rows), strict=True):
+                    bar.update(framed_size(length))
+                    if isinstance(found, str):
+                        wrong.append(found)
+                    else:
+                        good += 1
+                        num_bytes += length
+                        num_cells += found
+                lengths.append(good)
+                wrong += broken
+        finally:
+            pool.shutdown(cancel_futures=True)  # after Ctrl-C, do not read the rest
+    return SplitSummary(split, lengths, num_bytes, num_cells), wrong
+
+
+def _frames(path: Path) -> tuple[list[tuple[int, int, int]], list[str]]:
+    """(offset, length, checksum) of a shard's records as far as they can be told apart, and what is wrong behind."""
+    rows = []
+    try:
+        for row in walk_records(path):
+            rows.append(row)
+    except InputError as error:
+        return rows, [f"{error}; nothing behind it in this shard can be read"]
+    return rows, []
+
+
+def _verify_record(path: Path, row: tuple[int, int, int]) -> int | str:
+    """Cells of the record at (offset, length, checksum) of the shard, or what is wrong with it."""
+    offset, length, crc = row
+    where = f"{path} at byte {offset}"
+    try:
+        with path.open("rb") as file:
+            file.seek(offset + HEADER.size)
+            payload = file.read(length)
+        check_payload(payload, length, crc, where)
+        return cells_of(decode_example(payload, where))
+    except InputError as error:
+        return str(error)
+    except OSError as error:
+        return f"{where}: it cannot be read ({error.strerror}): check the disk"
+
+
+def _differences(directory: Path, summary: SplitSummary, written: dict) -> list[str]:
+    """Where shards whose records are whole are not those that tokens.json and the list of lengths speak of."""
+    found = {"songs": summary.num_examples, "cells": summary.num_cells}
+    expected = {name: written.get(summary.split, {}).get(name) for name in found}
+    if written and found != expected:
+        return [f"{directory}: {summary.split} has {found}; {TOKENS_FILE} says {expected}: a shard is not whole"]
+    path = directory / index_name(summary.split)
+    if summary.num_examples and path.exists():
+        listed = TokenRecords(directory, summary.split).listed_index() or []
+        frames = [
+            [[length, crc] for _, length, crc in walk_records(shard)] for shard in shards(directory, summary.split)
+        ]
+        cells = sum(cells for rows in listed for _, _, cells in rows)
+        if [[row[:2] for row in rows] for rows in listed] != frames or cells != summary.num_cells:
+            return [f"{path} is not of these shards: delete it, it only saves time"]
+    return []

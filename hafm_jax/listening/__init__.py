@@ -1,0 +1,1 @@
+"""The blind listening test: the kit for listeners, their answers, and the results."""

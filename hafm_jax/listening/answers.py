@@ -1,0 +1,217 @@
+"""What listeners preferred: their answers read, checked against the kit's key, and counted.
+
+Win rates leave answers without a preference out and have exact (Clopper-Pearson) intervals; p is that of the exact
+two-sided sign test. Both take every answer as independent of the others, which answers of one listener, or about one
+clip, are not: beside them stands the same test with one vote a listener, and the counts of each listener.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from scipy.stats import binomtest
+
+from hafm_jax.common.errors import InputError
+from hafm_jax.listening.kit import FORMAT_VERSION, TRUTH
+
+CONFIDENCE = 0.95
+CHOICES = ("a", "b", "none")
+OUTCOMES = ("won", "lost", "tied")  # of a comparison's first system
+
+
+class Answer(NamedTuple):
+    """`seconds` from seeing the pair to going on; `answered`: when, ISO 8601 in UTC, so that text sorts by time."""
+
+    listener: str
+    pair: int
+    choice: str
+    seconds: float
+    answered: str
+
+
+def read_key(kit: Path) -> dict[str, Any]:
+    """The answer key of a kit's folder. Raises InputError where there is none, or where it is of another format."""
+    path = kit / "key.json"
+    key = _read_json(path, "the answer key of a listening kit: make one with python -m hafm_jax.listen make")
+    if key.get("format_version") != FORMAT_VERSION:
+        raise InputError(
+            f"{path} has format_version {key.get('format_version')!r}; expected {FORMAT_VERSION}: use the hafm_jax "
+            "that made the kit"
+        )
+    return key
+
+
+def read_answers(path: Path, key: Mapping[str, Any]) -> list[Answer]:
+    """The answers of one file that the page wrote. Raises InputError unless all of it fits the kit of `key`."""
+    document = _read_json(path, "the answers that a listener saved from the page")
+    if document.get("kit") != key["kit"]:
+        raise InputError(
+            f"{path} answers kit {document.get('kit')!r}; expected {key['kit']!r}: give --kit the folder that its page "
+            "came from"
+        )
+    listener = document.get("listener")
+    rows = document.get("answers")
+    if document.get("format_version") != FORMAT_VERSION or not isinstance(listener, str) or not isinstance(rows, list):
+        raise InputError(f"{path} lacks a listener or answers; expected a file as the page saved it: save it again")
+    name = " ".join(listener.split()).casefold()
+    pairs = {row["pair"] for row in key["pairs"]}
+    answers = []
+    for row in rows:
+        try:
+            answer = Answer(name, row["pair"], row["choice"], float(row["seconds"]), str(row["answered"]))
+            fits = answer.pair in pairs and answer.choice in CHOICES
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{path} holds the answer {row!r}; expected it as the page saved it: save it again"
+            ) from error
+        if not fits:
+            raise InputError(
+                f"{path} holds choice {answer.choice!r} for pair {answer.pair!r}; expected {', '.join(CHOICES)} for "
+                f"one of the kit's {len(pairs)} pairs: save it again"
+            )
+        answers.append(answer)
+    return answers
+
+
+def _read_json(path: Path, expected: str) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); expected {expected}") from error
+    except ValueError as error:
+        raise InputError(f"{path} is no JSON ({error}); expected {expected}") from error
+    if not isinstance(document, dict):
+        raise InputError(f"{path} holds a {type(document).__name__}; expected {expected}")
+    return document
+
+
+def first_answers(answers: Iterable[Answer]) -> tuple[list[Answer], dict[str, int]]:
+    """Each listener's earliest answer to each pair; and of each listener, how many later ones are left out.
+
+    The same answer in two files (saved half-way and at the end) is one answer, and nothing that is left out.
+    """
+    first: dict[tuple[str, int], Answer] = {}
+    repeated: Counter[str] = Counter()
+    for answer in sorted(set(answers), key=lambda a: (a.answered, a)):
+        if first.setdefault((answer.listener, answer.pair), answer) is not answer:
+            repeated[answer.listener] += 1
+    return list(first.values()), dict(sorted(repeated.items()))
+
+
+def sign_test(won: int, lost: int) -> dict[str, Any]:
+    """win_rate of the decided, its exact interval [low, high], p of the exact two-sided sign test; None of no data."""
+    if won + lost == 0:
+        return {"win_rate": None, "interval": None, "p": None}
+    test = binomtest(won, won + lost)
+    interval = test.proportion_ci(CONFIDENCE, "exact")
+    return {"win_rate": won / (won + lost), "interval": [interval.low, interval.high], "p": test.pvalue}
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction for as many tests: each below alpha holds with all the others at level alpha."""
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    raised = [(len(order) - rank) * p_values[i] for rank, i in enumerate(order)]
+    adjusted = dict(zip(order, accumulate(raised, max), strict=True))
+    return [min(1.0, adjusted[i]) for i in range(len(p_values))]
+
+
+def count_preferences(key: Mapping[str, Any], answers: Iterable[Answer]) -> dict[str, Any]:
+    """All results of a listening test, as JSON takes them.
+
+    kit, question, confidence, answers, listeners, repeated (`first_answers`) and
+
+      comparisons   of each two systems that were compared: system, other, won, lost, tied (seen from system),
+                    win_rate, interval, p (`sign_test`), p_holm (among all comparisons), and one_vote_each: the
+                    listeners who preferred system, other, or neither more often, with the same test over them
+      side_a        how often the left side was chosen, with the same test: a habit, since sides are balanced
+      by_listener   answers, no_preference, median_seconds, checks_passed of checks, and the counts of each comparison
+    """
+    answers, repeated = first_answers(answers)
+    pairs = {row["pair"]: row for row in key["pairs"]}
+    systems = key["systems"]
+    counts: dict[tuple[str, str], dict[str, Counter]] = {}  # comparison -> listener -> outcomes
+    for row in key["pairs"]:
+        if not row["check"]:
+            counts.setdefault(_comparison(row, systems), defaultdict(Counter))
+    counts = {comparison: counts[comparison] for comparison in sorted(counts, key=lambda c: [*map(systems.index, c)])}
+    checks: dict[str, Counter] = defaultdict(Counter)
+    sides: Counter[str] = Counter()
+    for answer in answers:
+        row = pairs[answer.pair]
+        preferred = row.get(answer.choice)  # None of "none"
+        if row["check"]:
+            checks[answer.listener][preferred == TRUTH] += 1
+            continue
+        sides[answer.choice] += 1
+        system, other = _comparison(row, systems)
+        outcome = {system: "won", other: "lost", None: "tied"}[preferred]
+        counts[system, other][answer.listener][outcome] += 1
+
+    comparisons = [_summary(*comparison, by_listener) for comparison, by_listener in counts.items()]
+    tested = [comparison for comparison in comparisons if comparison["p"] is not None]
+    for comparison, p in zip(tested, holm([comparison["p"] for comparison in tested]), strict=True):
+        comparison["p_holm"] = p
+    listeners = sorted({answer.listener for answer in answers})
+    return {
+        "format_version": FORMAT_VERSION,
+        "kit": key["kit"],
+        "question": key["question"],
+        "confidence": CONFIDENCE,
+        "answers": len(answers),
+        "listeners": len(listeners),
+        "repeated": repeated,
+        "comparisons": comparisons,
+        "side_a": {"chosen": sides["a"], "not_chosen": sides["b"], **sign_test(sides["a"], sides["b"])},
+        "by_listener": {
+            listener: _listener([a for a in answers if a.listener == listener], checks[listener], counts)
+            for listener in listeners
+        },
+    }
+
+
+def _comparison(row: Mapping[str, Any], systems: Sequence[str]) -> tuple[str, str]:
+    """The two systems of a pair in the order in which the kit was asked for them, whichever side they are on."""
+    first, second = sorted((row["a"], row["b"]), key=systems.index)
+    return first, second
+
+
+def _summary(system: str, other: str, by_listener: Mapping[str, Counter]) -> dict[str, Any]:
+    total = {outcome: sum(counts[outcome] for counts in by_listener.values()) for outcome in OUTCOMES}
+    votes = Counter(OUTCOMES[_vote(counts)] for counts in by_listener.values())
+    return {
+        "system": system,
+        "other": other,
+        **total,
+        **sign_test(total["won"], total["lost"]),
+        "p_holm": None,
+        "one_vote_each": {o: votes[o] for o in OUTCOMES} | sign_test(votes["won"], votes["lost"]),
+    }
+
+
+def _vote(counts: Mapping[str, int]) -> int:
+    """Index in OUTCOMES of a listener's majority; as many won as lost is a tie."""
+    return 2 if counts["won"] == counts["lost"] else int(counts["lost"] > counts["won"])
+
+
+def _listener(
+    answers: Sequence[Answer], checks: Mapping[bool, int], counts: Mapping[tuple[str, str], Mapping[str, Counter]]
+) -> dict[str, Any]:
+    name = answers[0].listener
+    return {
+        "answers": len(answers),
+        "no_preference": sum(answer.choice == "none" for answer in answers),
+        "median_seconds": round(statistics.median(answer.seconds for answer in answers), 1),
+        "checks": checks[True] + checks[False],
+        "checks_passed": checks[True],
+        "comparisons": [
+            {"system": system, "other": other} | {outcome: of[name][outcome] for outcome in OUTCOMES}
+            for (system, other), of in counts.items()
+            if name in of
+        ],
+    }

@@ -1,0 +1,1 @@
+"""Decoding on a CPU: kernels in C++ that are compiled at first use."""

@@ -1,0 +1,269 @@
+"""One stage's sampler: prefill, then one compiled loop over tokens. Arrays in, arrays out.
+
+A window has one static shape: its conditions and its target [B, F, K], of which the first `start` frames are given
+and the frames up to `stop` are generated. `start` and `stop` are traced, so a stage compiles once whatever the song's
+length. The window is filled chunk by chunk, which is where progress is reported and where the KV cache grows: a step
+reads the filled part of the cache, not the window's whole length.
+
+Guidance runs the batch once more with NULL conditions, blank history once more with no past; what is off does not run.
+
+Axes: B batch, R rows (B times `Rows.num`), F frames, K codebooks, T cached tokens, D model, H heads, E head
+width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from hafm_jax.model import transformer
+from hafm_jax.model.attention import causal_attention, plain
+from hafm_jax.model.config import StageConfig
+from hafm_jax.model.cpu import kernels
+from hafm_jax.model.sampling import Sampling, choose, combine
+from hafm_jax.model.transformer import Params
+
+CACHE_GROWTH_TOKENS = 1024  # ours: the cache's length is a multiple of it; smaller reads less, compiles more programs
+CHUNK_CELLS = 25  # ours: a second of music between two reports of progress
+
+
+Cache = list[tuple[jax.Array, jax.Array]]  # keys and values [R, H, T, E] of each layer, as `Weights.stored`
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["ends", "blocks"], meta_fields=["packed"])
+@dataclass(frozen=True)
+class Weights:
+    """Parameters as the functions here want them: in the compute dtype, a list of layers.
+
+    `packed` weights lie as hafm_jax.model.cpu.kernels reads them.
+    """
+
+    ends: Params
+    blocks: list[Params]
+    packed: bool
+
+    @property
+    def product(self) -> transformer.Product:
+        return kernels.product if self.packed else transformer.product
+
+    @property
+    def head_logits(self) -> transformer.HeadLogits:
+        return kernels.head_logits if self.packed else transformer.head_logits
+
+    def stored(self, x: jax.Array) -> jax.Array:
+        """Keys or values as the cache holds them."""
+        return kernels.stored(x) if self.packed else x
+
+    def attend(self, q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array, filled: jax.Array) -> jax.Array:
+        """q [R, H, 1, E] to the first `filled` of the cache, the only ones that `bias` [H, 1, T] does not mask."""
+        return kernels.attend(q, k, v, bias, filled) if self.packed else plain(q, k, v, bias)
+
+
+def prepare(config: StageConfig, params: Params, packed: bool | None = None) -> Weights:
+    """Weights for the functions here, made once. packed: None for the machine's choice, the kernels where there are."""
+    return _prepare(config, params, kernels.load() is None if packed is None else packed)
+
+
+@partial(jax.jit, static_argnames=("config", "packed"))
+def _prepare(config: StageConfig, params: Params, packed: bool) -> Weights:
+    params = transformer.compute_params(config, params)
+    ends, blocks = params["ends"], params["blocks"]
+    layers = [jax.tree.map(lambda x: x[i], blocks) for i in range(config.num_layers)]  # noqa: B023
+    if packed:
+        ends = ends | {"heads": jax.vmap(kernels.pack)(ends["heads"])}
+        contracted = {"query_key_value": 1, "attention_out": 2, "ffn_in": 1, "ffn_out": 1}
+        layers = [layer | {n: kernels.pack(layer[n], c) for n, c in contracted.items()} for layer in layers]
+    return Weights(ends, layers, packed)
+
+
+@partial(jax.jit, static_argnames=("config", "rows", "capacity"))
+def _prefill(config, weights, conditions, given, rows, capacity):
+    """Keys and values [R, H, capacity, E] of each layer, filled for the conditions and the first frames of the target,
+    `given` [B, F, K]. Row by row: a row has work enough, and then it cannot depend on the others."""
+    batch = given.shape[0]
+    nulls = transformer.null_conditions(config, conditions, jnp.ones(batch, bool))
+    groups = [conditions] + [nulls] * rows.guided + [conditions] * rows.blank
+    conditions = [jnp.concatenate(stream) for stream in zip(*groups, strict=True)]
+    given = jnp.tile(given, (rows.num, 1, 1))
+    is_blank = jnp.arange(rows.num * batch) >= (rows.num - rows.blank) * batch
+    ends = transformer.ends(config, weights.ends)
+    prefix = _prefix_tokens(config)
+    tokens = prefix + given.shape[1] * given.shape[2]
+    bias = ends.blocked_bias(config, config.window_cells, tokens)
+    room = ((0, 0), (0, capacity - tokens), (0, 0))
+
+    def row(inputs):
+        conditions, given, is_blank = jax.tree.map(lambda x: x[None], inputs)
+        x = ends.embed(config, conditions, given)[:, :tokens]  # with nothing given, BOS is the first step's
+        if rows.blank:
+            x = x.at[:, prefix:].set(jnp.where(is_blank[:, None, None], ends.embed_bos(), x[:, prefix:]))
+        cache = []
+        for layer in weights.blocks:
+            block = transformer.block(config, layer)
+            q, k, v = block.project(x, weights.product)
+            cache.append(tuple(jnp.pad(weights.stored(x[0]), room) for x in (k, v)))
+            x = block.finish(x, causal_attention(q, k, v, bias), weights.product)
+        return cache
+
+    return jax.lax.map(row, (conditions, given, is_blank))
+
+
+def stepper(config: StageConfig, weights: Weights, capacity: int) -> Callable:
+    """One step of cached decoding: (x [R, D] the input that predicts target token `position`, cache, position)
+    -> (float32 [R, V] logits of that token, cache)."""
+    ends = transformer.ends(config, weights.ends)
+    blocks = [transformer.block(config, layer) for layer in weights.blocks]
+    bias = ends.bias(config, config.window_cells)
+    own = bias.segments[-1]
+    prefix = _prefix_tokens(config)
+    own_prefix = own.length - config.window_cells * config.streams.target.tokens_per_cell  # its part in that segment
+    own_length = capacity - sum(s.length for s in bias.segments[:-1])
+
+    def step(x: jax.Array, cache: Cache, position: jax.Array) -> tuple[jax.Array, Cache]:
+        row = bias.row(own, own_prefix + position, own_length)[:, None]
+        x, updated = x[:, None], []
+        for block, (keys_cache, values_cache) in zip(blocks, cache, strict=True):
+            q, k, v = block.project(x, weights.product)
+            at = (0, 0, prefix + position, 0)
+            keys_cache = jax.lax.dynamic_update_slice(keys_cache, weights.stored(k), at)
+            values_cache = jax.lax.dynamic_update_slice(values_cache, weights.stored(v), at)
+            updated.append((keys_cache, values_cache))
+            attended = weights.attend(q, keys_cache, values_cache, row, prefix + position + 1)
+            x = block.finish(x, attended, weights.product)
+        codebook = position % config.streams.target.codebooks
+        return ends.token_logits(x[:, 0], codebook, weights.head_logits), updated
+
+    return step
+
+
+@partial(jax.jit, static_argnames=("config", "rows"), donate_argnames=("cache", "target"))
+def _extend(config, weights, cache, target, start, stop, keys, first_token, sampling, rows):
+    """Generate frames start..stop of `target` [B, F, K]; returns it and the cache, both updated in place."""
+    ends = transformer.ends(config, weights.ends)
+    step = stepper(config, weights, _length(cache))
+    codebooks = target.shape[2]
+
+    def embed(tokens, codebook):  # [B] -> [R, D]
+        x = ends.embed_target(tokens, codebook)
+        past = [x] * (rows.num - rows.blank)
+        return jnp.concatenate(past + [jnp.broadcast_to(ends.embed_bos(), x.shape)] * rows.blank)
+
+    # One loop over tokens with the codebook traced: unrolling a frame's codebooks compiles each of them anew.
+    def token(position, carry):
+        x, cache, target = carry
+        frame, codebook = position // codebooks, position % codebooks
+        logits, cache = step(x, cache, position)
+        draw = jax.vmap(jax.random.fold_in, (0, None))(keys, first_token + position)
+        tokens = choose(combine(logits, rows, sampling, codebook), draw, sampling)
+        return embed(tokens, codebook), cache, target.at[:, frame, codebook].set(tokens)
+
+    before = embed(target[:, jnp.maximum(start, 1) - 1, -1], codebooks - 1)
+    x = jnp.where(start > 0, before, ends.embed_bos())
+    _, cache, target = jax.lax.fori_loop(start * codebooks, stop * codebooks, token, (x, cache, target))
+    return cache, target
+
+
+def _prefix_tokens(config: StageConfig) -> int:
+    """Tokens of a window's conditions."""
+    return config.window_cells * sum(s.tokens_per_cell for s in config.streams.conditions)
+
+
+def _chunks(config: StageConfig, start: int, stop: int) -> list[tuple[int, int]]:
+    """Frames start..stop in chunks of CHUNK_CELLS: the (start, stop) of each."""
+    frames = CHUNK_CELLS * config.streams.target.frames_per_cell
+    return [(first, min(first + frames, stop)) for first in range(start, stop, frames)]
+
+
+def _given_frames(config: StageConfig, start: int) -> int:
+    """How many of a window's frames are prefilled where `start` are given: so many, rounded up to a third of it."""
+    cells = config.window_cells
+    third = -(-cells // 3) * config.streams.target.frames_per_cell
+    return min(-(-start // third) * third, cells * config.streams.target.frames_per_cell)
+
+
+def _capacity(config: StageConfig, weights: Weights, stop: int) -> int:
+    """Tokens of the cache while frames before `stop` are generated: the filled part, rounded up to what is compiled.
+    The kernels read the filled part alone, so theirs is whole from the start."""
+    total = config.streams.num_tokens(config.window_cells)
+    if weights.packed:
+        return total
+    filled = _prefix_tokens(config) + stop * config.streams.target.codebooks
+    return min(total, -(-filled // CACHE_GROWTH_TOKENS) * CACHE_GROWTH_TOKENS)
+
+
+def compile_window(
+    config: StageConfig, weights: Weights, batch_size: int, sampling: Sampling, given_cells: set[int]
+) -> None:
+    """Compile what `generate_window` runs for windows of `batch_size` examples in which any of `given_cells` are given.
+    Generates nothing."""
+    shapes = [(batch_size, config.window_cells * s.frames_per_cell, s.codebooks) for s in config.streams.streams]
+    *conditions, target = (jnp.zeros(shape, jnp.int32) for shape in shapes)
+    keys = jax.random.split(jax.random.key(0), batch_size)
+    capacities = set()
+    for cells in sorted(given_cells, reverse=True):  # so that the shortest cache is left at the end
+        start = cells * config.streams.target.frames_per_cell
+        given, cache = target[:, : _given_frames(config, start)], None
+        chunks = _chunks(config, start, target.shape[1])
+        first = _capacity(config, weights, max(chunks[0][1], given.shape[1]))
+        cache = _prefill(config, weights, conditions, given, sampling.rows, first)
+        capacities |= {max(first, _capacity(config, weights, stop)) for _, stop in chunks}
+    for capacity in sorted(capacities):
+        cache = _grown(cache, capacity)
+        cache, target = _extend(config, weights, cache, target, 0, 0, keys, 0, sampling, sampling.rows)
+
+
+def _length(cache: Cache) -> int:
+    return cache[0][0].shape[2]
+
+
+def _grown(cache: Cache, capacity: int) -> Cache:
+    room = ((0, 0), (0, 0), (0, capacity - _length(cache)), (0, 0))
+    return jax.tree.map(lambda x: jnp.pad(x, room), cache) if room[2][1] else cache
+
+
+def generate_window(
+    config: StageConfig,
+    weights: Weights,
+    conditions: Sequence[jax.Array],
+    target: jax.Array,
+    start: int,
+    stop: int,
+    keys: jax.Array,
+    first_frame: int,
+    sampling: Sampling,
+    progress: Callable[[int], None] = lambda frames: None,
+) -> jax.Array:
+    """Fill frames start..stop of one window.
+
+    weights: from `prepare`; conditions: int32 [B, F_s, K_s] a stream; target: int32 [B, F, K], known before `start`;
+    keys: [B], one an example; first_frame: the window's first frame in the song (a token's randomness depends on its
+    place in the song, not on the windows); progress is called with the number of frames just done.
+    -> int32 [B, F, K], the frames from `stop` on as they were.
+    """
+    given = target[:, : _given_frames(config, start)]
+    chunks = _chunks(config, start, stop)
+    # What is prefilled past `start` is overwritten step by step, but must fit.
+    first = max(chunks[0][1], given.shape[1])
+    cache = _prefill(config, weights, conditions, given, sampling.rows, _capacity(config, weights, first))
+    target = jnp.array(target)  # a copy: `_extend` overwrites its argument
+    for chunk_start, chunk_stop in chunks:
+        cache = _grown(cache, max(_length(cache), _capacity(config, weights, chunk_stop)))
+        cache, target = _extend(
+            config,
+            weights,
+            cache,
+            target,
+            chunk_start,
+            chunk_stop,
+            keys,
+            first_frame * target.shape[2],
+            sampling,
+            sampling.rows,
+        )
+        target.block_until_ready()
+        progress(chunk_stop - chunk_start)
+    return target

@@ -1,0 +1,130 @@
+"""The model directory: config.json, the stages' weights, the tokenizer and the codec.
+
+config.json                    format version; of each stage its StageConfig, its Sampling, facts of its training
+semantic.safetensors, coarse.safetensors, fine.safetensors
+semantic/  codec/              the tokenizers, as tokenize/ writes them
+README.md                      the model card
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from hafm_jax.common import safetensors_io
+from hafm_jax.common.errors import InputError
+from hafm_jax.common.files import write_bytes
+from hafm_jax.model import transformer
+from hafm_jax.model.config import StageConfig
+from hafm_jax.model.sampling import Sampling
+from hafm_jax.model.transformer import Params
+from hafm_jax.streams import STAGES
+
+FORMAT_VERSION = 1
+DEMO = Path(__file__).parent / "demo"
+
+
+@dataclass(frozen=True)
+class StageWeights:
+    """One trained stage. `facts`: what its training reported (steps, losses, minutes, ...), JSON-able; `sampling`: how
+    its tokens are drawn unless told otherwise."""
+
+    config: StageConfig
+    params: Params
+    facts: dict[str, Any]
+    sampling: Sampling = Sampling()  # noqa: RUF009 - immutable
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A model directory in memory; `directory` still holds `semantic/` and `codec/`."""
+
+    directory: Path
+    stages: dict[str, StageWeights]
+
+
+def check_tokenizers(directory: Path) -> None:
+    """Raises InputError where `directory` is no folder of tokenizers."""
+    for part in ("semantic", "codec"):
+        if not (directory / part / "config.json").is_file():
+            raise InputError(f"{directory} has no {part}/config.json; expected a folder of tokenizers: see tokenize/")
+
+
+def save_model(directory: Path, stages: dict[str, StageWeights], tokenizers: Path, card: str, dtype: str) -> None:
+    """Write a model directory; weights are stored in `dtype`. Raises InputError where it cannot be."""
+    check_tokenizers(tokenizers)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for part in ("semantic", "codec"):
+            if (tokenizers / part).resolve() != (directory / part).resolve():
+                keep = shutil.ignore_patterns("*.jsonl")  # training logs stay behind
+                shutil.copytree(tokenizers / part, directory / part, dirs_exist_ok=True, ignore=keep)
+    except OSError as error:
+        raise InputError(f"cannot write {directory}: {error}; choose another --out") from error
+    for name, stage in stages.items():
+        safetensors_io.save(directory / f"{name}.safetensors", stage.params, dtype)
+    config = {
+        "format_version": FORMAT_VERSION,
+        "stages": {
+            name: {"config": asdict(s.config), "sampling": s.sampling._asdict(), "training": s.facts}
+            for name, s in stages.items()
+        },
+    }
+    write_bytes(directory / "README.md", card.encode())
+    write_bytes(directory / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+
+
+def find_model(source: str) -> Path:
+    """A local directory, or the downloaded snapshot of a Hugging Face Hub id ("owner/name")."""
+    path = Path(source)
+    if path.is_dir():
+        return path
+    if path.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+        raise InputError(f"no model directory at {source}; expected a folder with config.json, or a Hub id OWNER/NAME")
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise InputError(
+            f"{source} is no local folder, and a download needs huggingface_hub: pip install 'hafm_jax[hub]'"
+        ) from error
+    try:
+        patterns = ["*.json", "*.safetensors", "*.npy", "README.md"]
+        return Path(huggingface_hub.snapshot_download(source, allow_patterns=patterns))
+    except Exception as error:  # the hub's client raises a dozen kinds: offline, not found, gated, ...
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{source} is no local folder and cannot be downloaded: {reason}") from error
+
+
+def load_model(source: str, names: Collection[str] = tuple(STAGES)) -> Pretrained:
+    """Read a model directory (or Hub id), of its stages those of `names`. Raises InputError where a part is missing,
+    damaged or does not fit."""
+    directory = find_model(source)
+    path = directory / "config.json"
+    try:
+        config = json.loads(path.read_text())
+        version = config["format_version"]
+        if version != FORMAT_VERSION:
+            raise InputError(f"{path} has format version {version}; this hafm_jax reads {FORMAT_VERSION}: export again")
+        stages = {
+            name: (StageConfig(**entry["config"]), entry["training"], Sampling(**entry.get("sampling", {})))
+            for name, entry in config["stages"].items()
+        }
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing; expected a model directory: see `python -m hafm_jax.export`") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is no model configuration ({error}); copy the directory again, whole") from error
+    if missing := STAGES.keys() - stages.keys():
+        raise InputError(f"{path} has no {' and no '.join(sorted(missing))} stage; expected {', '.join(STAGES)}")
+    loaded = {}
+    for name in names:
+        stage_config, *rest = stages[name]
+        shapes = jax.eval_shape(lambda c=stage_config: transformer.init(c, jax.random.key(0)))
+        loaded[name] = StageWeights(stage_config, safetensors_io.load(directory / f"{name}.safetensors", shapes), *rest)
+    return Pretrained(directory, loaded)

@@ -1,0 +1,1 @@
+"""Songs that this project composes and plays: the demo model's training data."""

@@ -1,0 +1,1 @@
+"""Sound to tokens and back: semantic features with their clusters, and neural codecs."""

@@ -1,0 +1,302 @@
+"""Neural audio codecs behind one interface: `spectral` (ours, JAX) and `encodec` (the paper's, PyTorch).
+
+A codec is a directory with a `config.json` that names it; `load_codec` reads it. Weights are safetensors, never pickle.
+
+Axes: B batch, S samples, F frames, K codebooks, V codes of a codebook, D latent.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hafm_jax.audio.stft import spectral_distance_db
+from hafm_jax.common import safetensors_io
+from hafm_jax.common.errors import InputError
+from hafm_jax.common.files import write_bytes
+from hafm_jax.streams import ACOUSTIC_CODEBOOKS, CODEC_SAMPLE_RATE_HZ, STREAMS
+from hafm_jax.tokenizers import phases, spectral_codec
+
+FORMAT_VERSION = 2  # 1 was of codes that held phases
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "codec.safetensors"
+# Frames of one call of the networks, halo not counted: 2.1 s. Every path uses this one length, since programs of other
+# shapes round differently, and the search for phases grows that until it can be heard.
+CHUNK_FRAMES = 160
+CONTRACT = {  # what the token streams expect of any codec
+    "sample_rate_hz": CODEC_SAMPLE_RATE_HZ,
+    "frame_rate_hz": STREAMS["coarse"].rate_hz,
+    "num_codebooks": ACOUSTIC_CODEBOOKS,
+    "vocabulary": STREAMS["coarse"].vocabulary,
+}
+
+
+@runtime_checkable
+class Codec(Protocol):
+    """Mono audio <-> tokens. Arrays in and out are numpy."""
+
+    sample_rate_hz: int
+    frame_rate_hz: int
+    num_codebooks: int
+    vocabulary: int
+    codebooks: np.ndarray  # float32 [K, V, D]: the vector that each code adds
+
+    def encode(self, audio: np.ndarray) -> np.ndarray:
+        """Audio float32 [B, S] in -1..1, S whole frames -> codes int32 [B, F, num_codebooks]."""
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        """Codes int [B, F, K] of the first K books, K in 1..num_codebooks (fewer = coarser) -> float32 [B, S]."""
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _encode_chunk(config: spectral_codec.SpectralConfig, params: dict, audio: jax.Array, mask: jax.Array) -> Any:
+    latents = spectral_codec.encode_latents(config, params, audio, mask)
+    return latents, spectral_codec.quantize(params["codebooks"], latents)[0]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _decode_chunk(
+    config: spectral_codec.SpectralConfig, params: dict, latents: jax.Array, mask: jax.Array
+) -> jax.Array:
+    """Magnitudes [F, W] of the frames inside the halo; 0 where they do not exist."""
+    logs = spectral_codec.decode_log_magnitudes(config, params, latents[None], mask[None])[0]
+    frames = slice(config.decoder_halo, len(mask) - config.decoder_halo)
+    return spectral_codec.magnitudes_of(logs[frames]) * mask[frames, None]
+
+
+_invert = jax.jit(phases.invert, static_argnums=(3, 4))
+
+
+class SpectralCodec:
+    """The `spectral` codec with its weights.
+
+    It works in chunks of `chunk_frames`, counted from the first frame, so that a frame's result depends on its place
+    and its neighbours and not on how long the file is or in what pieces it came.
+    """
+
+    def __init__(self, config: spectral_codec.SpectralConfig, params: dict, chunk_frames: int = CHUNK_FRAMES) -> None:
+        self.config = config
+        self.sample_rate_hz = config.sample_rate_hz
+        self.frame_rate_hz = config.frame_rate_hz
+        self.num_codebooks = config.codebooks
+        self.vocabulary = config.vocabulary
+        self.params = jax.tree.map(jnp.asarray, params)
+        self.codebooks = np.asarray(params["codebooks"])
+        self.chunk_frames = chunk_frames
+
+    def encode(self, audio: np.ndarray) -> np.ndarray:
+        """Audio float32 [B, S] -> codes int32 [B, F, K]. Raises ValueError where S is no whole number of frames."""
+        return self._encode(audio)[1]
+
+    def encode_latents(self, audio: np.ndarray) -> np.ndarray:
+        """Audio float32 [B, S] -> the latents before quantisation, float32 [B, F, D]."""
+        return self._encode(audio)[0]
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        """Codes int [B, F, K] of the first K books -> float32 [B, F * hop]. Raises ValueError on an invalid id."""
+        codes = np.asarray(codes)
+        if codes.ndim != 3 or not 1 <= codes.shape[2] <= self.num_codebooks:
+            raise ValueError(f"codes have shape {codes.shape}; expected [B, F, K] with K in 1..{self.num_codebooks}")
+        if codes.size and not (codes.min() >= 0 and codes.max() < self.vocabulary):
+            raise ValueError(f"codes range over {codes.min()}..{codes.max()}; valid are 0..{self.vocabulary - 1}")
+        return self.decode_latents(spectral_codec.dequantize(self.codebooks, codes))
+
+    def decode_latents(self, latents: np.ndarray) -> np.ndarray:
+        """Latents float32 [B, F, D], quantised or not -> float32 [B, F * hop]."""
+        batch, frames, _ = latents.shape
+        audio = np.empty((batch, frames * self.config.hop), np.float32)
+        for row, song in zip(audio, latents, strict=True):
+            decoder = SpectralDecoder(self)
+            row[:] = np.concatenate([decoder.feed(song), decoder.finish()])
+        return audio
+
+    def _encode(self, audio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        hop, halo, chunk = self.config.hop, self.config.encoder_halo, self.chunk_frames
+        audio = np.asarray(audio, np.float32)
+        if audio.ndim != 2 or audio.shape[1] % hop:
+            raise ValueError(f"audio has shape {audio.shape}; expected [B, S] with S a multiple of {hop} samples")
+        batch, frames = audio.shape[0], audio.shape[1] // hop
+        latents = np.zeros((batch, frames, self.config.latent), np.float32)
+        codes = np.zeros((batch, frames, self.num_codebooks), np.int32)
+        side = (self.config.window - hop) // 2  # samples that the first and last STFT window reach beyond their hop
+        after = halo + -frames % chunk
+        mask = np.pad(np.ones(frames, np.float32), (halo, after))
+        samples = np.pad(audio, ((0, 0), (halo * hop + side, after * hop + side)))
+        for row in range(batch):
+            for start in range(0, frames, chunk):
+                window = slice(start, start + chunk + 2 * halo)
+                piece = samples[row, None, window.start * hop : window.stop * hop + 2 * side]
+                out = _encode_chunk(self.config, self.params, piece, mask[None, window])
+                for target, values in zip((latents, codes), out, strict=True):
+                    kept = target[row, start : start + chunk]
+                    kept[:] = np.asarray(values)[0, halo : halo + len(kept)]
+        return latents, codes
+
+
+class SpectralDecoder:
+    """One song's latents, fed in pieces of any length, become its samples: the same bits however they are cut."""
+
+    def __init__(self, codec: SpectralCodec) -> None:
+        c = codec.config
+        self._codec = codec
+        self._state = phases.start(c.window, c.hop)
+        self._latents = np.zeros((c.decoder_halo, c.latent), np.float32)  # not decoded yet, with the halo before them
+        self._mask = np.zeros(c.decoder_halo, np.float32)
+        self._frames = 0
+        self._first_sample = -phases.delay_samples(c.window, c.hop)  # of the next chunk; samples below 0 are dropped
+
+    def feed(self, latents: np.ndarray) -> np.ndarray:
+        """The next latents, float32 [F, D] -> float32 [S]: the samples that are settled by now."""
+        self._frames += len(latents)
+        return self._push(latents, 1.0)
+
+    def finish(self) -> np.ndarray:
+        """The rest of the song's samples, float32 [S]: frames * hop in all."""
+        c = self._codec.config
+        last = self._frames * c.hop
+        pieces = []
+        while self._first_sample < last:
+            missing = self._codec.chunk_frames + 2 * c.decoder_halo - len(self._mask)
+            pieces.append(self._push(np.zeros((missing, c.latent), np.float32), 0.0))
+        return np.concatenate([*pieces, np.empty(0, np.float32)])
+
+    def _push(self, latents: np.ndarray, exists: float) -> np.ndarray:
+        c, chunk = self._codec.config, self._codec.chunk_frames
+        self._latents = np.concatenate([self._latents, latents])
+        self._mask = np.concatenate([self._mask, np.full(len(latents), exists, np.float32)])
+        pieces = [np.empty(0, np.float32)]
+        while len(self._mask) >= chunk + 2 * c.decoder_halo:
+            window = slice(chunk + 2 * c.decoder_halo)
+            magnitudes = _decode_chunk(c, self._codec.params, self._latents[window], self._mask[window])
+            exists = self._mask[c.decoder_halo :][:chunk]
+            self._state, samples = _invert(self._state, magnitudes, exists, c.window, c.hop)
+            self._latents, self._mask = self._latents[chunk:], self._mask[chunk:]
+            kept = slice(max(0, -self._first_sample), max(0, self._frames * c.hop - self._first_sample))
+            pieces.append(np.asarray(samples)[kept])
+            self._first_sample += chunk * c.hop
+        return np.concatenate(pieces)
+
+
+def save_spectral(
+    directory: str | os.PathLike, config: spectral_codec.SpectralConfig, params: dict, **facts: Any
+) -> None:
+    """Write `params` rounded to float16, and `config` with `facts` (what is known of the weights), to `directory`.
+
+    Both files are written under a temporary name and renamed, the weights first.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    document = {
+        "format_version": FORMAT_VERSION,
+        "codec": "spectral",
+        **{name: getattr(config, "codebooks" if name == "num_codebooks" else name) for name in CONTRACT},
+        "spectral": dataclasses.asdict(config),
+        **facts,
+    }
+    safetensors_io.save(directory / WEIGHTS_FILE, params, "float16")
+    write_bytes(directory / CONFIG_FILE, (json.dumps(document, indent=2) + "\n").encode())
+
+
+def load_codec(directory: str | os.PathLike) -> Codec:
+    """The codec of a directory. Raises InputError where a part is missing, damaged or not what the config says."""
+    directory = Path(directory)
+    document = read_config(directory)
+    kind = document.get("codec")
+    if kind == "spectral":
+        config = _spectral_config(directory / CONFIG_FILE, document)
+        return SpectralCodec(config, safetensors_io.load(directory / WEIGHTS_FILE, spectral_codec.shapes(config)))
+    if kind == "encodec":
+        if not isinstance(document.get("source"), str):
+            raise InputError(
+                f'{directory / CONFIG_FILE} has no "source"; expected a local directory or a Hub id such as '
+                "facebook/encodec_24khz: add it"
+            )
+        from hafm_jax.tokenizers.torch_models import EncodecCodec  # torch is needed by this codec only
+
+        return EncodecCodec(document["source"])
+    raise InputError(
+        f'{directory / CONFIG_FILE} names codec {kind!r}; expected "spectral" or "encodec": correct it, or make a '
+        "codec with tokenize/train_codec.py"
+    )
+
+
+def codec_sha256(directory: str | os.PathLike, codec: Codec) -> str:
+    """Hash of the codec's weights: of the file where they lie in its folder, of the loaded model's otherwise."""
+    if hasattr(codec, "weights_sha256"):
+        return codec.weights_sha256()
+    digest = hashlib.sha256()
+    for path in sorted(Path(directory).glob("*.safetensors")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def read_config(directory: str | os.PathLike) -> dict[str, Any]:
+    """The codec directory's config.json as it is. Raises InputError where there is none or it is no JSON object."""
+    path = Path(directory) / CONFIG_FILE
+    try:
+        document = json.loads(path.read_text())
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}); expected a codec directory: "
+            "make one with tokenize/train_codec.py"
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{path} is no JSON ({error}); expected a codec's config: make it again") from error
+    if not isinstance(document, dict):
+        raise InputError(f"{path} holds a {type(document).__name__}; expected a JSON object: make the codec again")
+    return document
+
+
+def measure(
+    codec: Codec, clips: Iterable[np.ndarray], books: Sequence[int | None]
+) -> tuple[dict[int | None, list[float]], list[int]]:
+    """Quality of a codec on clips, each float32 [S]; the last part of a frame is left out.
+
+    Each of `books` is how many books are decoded (None, for SpectralCodec only: the latents without quantisation).
+    Gives for each number the `spectral_distance_db` (hafm_jax.audio.stft) of every clip, and how many ids each book
+    used at all [K].
+    """
+    hop = codec.sample_rate_hz // codec.frame_rate_hz
+    figures = {number: [] for number in books}
+    used = np.zeros((codec.num_codebooks, codec.vocabulary), bool)
+    for clip in clips:
+        clip = clip[None, : len(clip) // hop * hop]
+        codes = codec.encode(clip)
+        used[np.arange(codec.num_codebooks), codes.reshape(-1, codec.num_codebooks)] = True
+        for number, distances in figures.items():
+            copy = (
+                codec.decode_latents(codec.encode_latents(clip))
+                if number is None
+                else codec.decode(codes[:, :, :number])
+            )
+            distances.append(float(_distance_db(copy, clip, codec.sample_rate_hz)[0]))
+    return figures, used.sum(axis=1).tolist()
+
+
+_distance_db = jax.jit(spectral_distance_db, static_argnums=2)
+
+
+def _spectral_config(path: Path, document: dict[str, Any]) -> spectral_codec.SpectralConfig:
+    if document.get("format_version") != FORMAT_VERSION:
+        raise InputError(
+            f"{path} has format version {document.get('format_version')!r}; expected {FORMAT_VERSION}: "
+            "train the codec again with this version of hafm_jax"
+        )
+    try:
+        config = spectral_codec.SpectralConfig(**document["spectral"])
+        found = {name: getattr(config, "codebooks" if name == "num_codebooks" else name) for name in CONTRACT}
+    except (KeyError, TypeError, ZeroDivisionError) as error:
+        raise InputError(f'{path} has no usable "spectral" sizes ({error}); make the codec again') from error
+    if found != CONTRACT:
+        raise InputError(f"{path} describes a codec with {found}; expected {CONTRACT}: use another codec")
+    return config

@@ -1,0 +1,66 @@
+"""The two tokenizers of a folder, as many workers use them: the same tokens from each, or an error that says why.
+
+Axes: K codebooks, V ids of a codebook, D dimensions of a vector.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hafm_jax.common.cache import use_compilation_cache
+from hafm_jax.common.errors import InputError
+from hafm_jax.tokenizers.codecs import Codec, codec_sha256, load_codec, read_config
+from hafm_jax.tokenizers.semantic import SemanticTokenizer, load_semantic
+
+# Of torch, whatever number of workers shares the cores: in what order its threads add decides the last bits of a sum,
+# and these a token now and then. Two, since a worker has two cores if nobody says otherwise.
+TORCH_THREADS = 2
+
+
+class Tokenizers(NamedTuple):
+    """`facts` are what decides about their tokens, by kind (semantic, codec) and name, for tokens.json."""
+
+    semantic: SemanticTokenizer
+    codec: Codec
+    facts: dict[str, dict[str, Any]]
+
+
+@functools.lru_cache(maxsize=1)
+def load_tokenizers(folder: Path, dtype: str | None) -> Tokenizers:
+    """Of a tokenizers folder, HuBERT in `dtype`; once in each process."""
+    use_compilation_cache()
+    semantic, codec = load_semantic(folder / "semantic", dtype=dtype), load_codec(folder / "codec")
+    names = ("features", "source", "layer", "clusters", "centroids_sha256")
+    facts = {name: semantic.config[name] for name in names if name in semantic.config}
+    facts["dtype"] = semantic.extractor.dtype
+    if semantic.extractor.weights_sha256 is not None:
+        facts["weights_sha256"] = semantic.extractor.weights_sha256
+    codec_facts = {k: v for k, v in read_config(folder / "codec").items() if not isinstance(v, (dict, list))}
+    codec_facts["weights_sha256"] = codec_sha256(folder / "codec", codec)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(TORCH_THREADS)
+    return Tokenizers(semantic, codec, {"semantic": facts, "codec": codec_facts})
+
+
+def token_vectors(folder: Path) -> dict[str, np.ndarray]:
+    """What the ids of a tokenizers folder stand for, by tokenizer (Stream.tokenizer), each float32 [K, V, D]: the
+    centroids, and the vectors of the codebooks."""
+    semantic, codec = load_semantic(folder / "semantic"), load_codec(folder / "codec")
+    return {"semantic": semantic.centroids[None], "codec": codec.codebooks}
+
+
+def check_planned(found: dict[str, dict[str, Any]], planned: dict[str, dict[str, Any]]) -> None:
+    """Raises InputError where a worker's tokenizers would not make the plan's tokens: a GPU has another dtype than a
+    CPU by default, and a path or Hub id may lead to other weights."""
+    for kind, facts in planned.items():
+        for name, expected in facts.items():
+            if found[kind].get(name) != expected:
+                raise InputError(
+                    f"a worker's {kind} tokenizer has the {name} {found[kind].get(name)!r}; expected {expected!r}, as "
+                    "planned: give all machines the same files, and devices of one kind or --dtype"
+                )

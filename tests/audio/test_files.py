@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.signal
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hafm_jax.audio import files
+from hafm_jax.common.errors import InputError
+
+RATE_HZ = 24_000
+
+
+def sine(f_hz: float, seconds: float, rate_hz: int = RATE_HZ, level: float = 0.5) -> np.ndarray:
+    return (level * np.sin(2 * np.pi * f_hz * np.arange(int(seconds * rate_hz)) / rate_hz)).astype(np.float32)
+
+
+# ------------------------------------------------------------------------------------------------ reading and writing
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".WAV"])
+@pytest.mark.parametrize("channels", [None, 1, 2])
+def test_what_is_written_is_read_back_to_half_a_step(tmp_path, suffix, channels):
+    audio = np.random.default_rng(0).uniform(-1, 1, 500 if channels is None else (channels, 500)).astype(np.float32)
+    path = tmp_path / f"some take{suffix}"
+    files.write_audio(path, audio, 22_050)
+    back, rate_hz = files.read_audio(path)
+    assert rate_hz == 22_050 and back.dtype == np.float32 and files.header_s(path) == 500 / 22_050
+    np.testing.assert_allclose(back, np.atleast_2d(audio), atol=1.01 / 2**15)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert soundfile.info(path).subtype == "PCM_16"
+
+
+def test_too_loud_clips_and_does_not_wrap(tmp_path):
+    files.write_audio(tmp_path / "a.wav", np.array([-3.0, 3.0]), 16_000)
+    np.testing.assert_allclose(files.read_audio(tmp_path / "a.wav")[0], [[-1, 1]], atol=1e-4)
+
+
+def test_bad_files_are_named_in_one_sentence(tmp_path):
+    (tmp_path / "notes.wav").write_text("this is no audio")
+    (tmp_path / "notes.raw").write_bytes(bytes(64))
+    soundfile.write(tmp_path / "empty.wav", np.zeros((0, 2)), 16_000)
+    soundfile.write(tmp_path / "endless.flac", np.zeros(999), 16_000)
+    flac = bytearray((tmp_path / "endless.flac").read_bytes())
+    flac[22:26] = bytes(4)  # the number of samples: 0 says that it was not known
+    (tmp_path / "endless.flac").write_bytes(flac)
+    soundfile.write(tmp_path / "nan.wav", np.array([0.1, np.nan, np.inf]), 16_000, subtype="FLOAT")
+    for name, found in {
+        "absent.wav": "does not exist",
+        ".": "is a folder",
+        "notes.wav": "cannot be read as audio",
+        "notes.raw": "cannot be read as audio",
+        "empty.wav": "no samples",
+        "nan.wav": "2 samples",
+        "endless.flac": "cannot be read as audio",
+    }.items():
+        with pytest.raises(InputError, match=found) as caught:
+            files.read_audio(tmp_path / name)
+        assert "expected" in str(caught.value) and "\n" not in str(caught.value)
+    for name, found in {"absent.wav": "does not exist", "endless.flac": "how long it is"}.items():
+        with pytest.raises(InputError, match=found):
+            files.header_s(tmp_path / name)
+
+
+def test_unwritable_places_are_refused_and_leave_nothing(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.wav").mkdir()
+    for name in ("a.mp3", "a", "absent/a.wav", "file/a.wav", "folder.wav"):
+        with pytest.raises(InputError, match="cannot write"):
+            files.write_audio(tmp_path / name, np.zeros(8), 16_000)
+    with pytest.raises(ValueError, match="NaN"):
+        files.write_audio(tmp_path / "a.wav", np.array([np.nan]), 16_000)
+
+    def full_disk(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files.os, "replace", full_disk)
+    with pytest.raises(KeyboardInterrupt):
+        files.write_audio(tmp_path / "a.wav", np.zeros(8), 16_000)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.wav"]
+
+
+# -------------------------------------------------------------------------------------------------------- resampling
+
+
+@settings(max_examples=60)
+@given(
+    num_samples=st.integers(1, 5000),
+    from_hz=st.sampled_from([8000, 11_025, 16_000, 22_050, 24_000, 44_100, 48_000, 96_000]),
+    to_hz=st.sampled_from([16_000, 24_000]),
+    channels=st.sampled_from([None, 1, 2]),
+)
+def test_length_is_exact(num_samples, from_hz, to_hz, channels):
+    audio = np.ones(num_samples if channels is None else (channels, num_samples), np.float32)
+    out = files.resample(audio, from_hz, to_hz)
+    exact = num_samples * to_hz / from_hz
+    assert abs(out.shape[-1] - exact) <= 0.5 and out.shape[:-1] == audio.shape[:-1] and out.dtype == np.float32
+    # scipy rounds up, so it has at most one sample more
+    assert 0 <= scipy.signal.resample_poly(audio, to_hz, from_hz, axis=-1).shape[-1] - out.shape[-1] <= 1
+
+
+def test_halves_round_up():
+    assert files.resampled_length(1, 2, 1) == 1
+    assert files.resampled_length(3, 2, 1) == 2
+    assert files.resampled_length(10**9, 44_100, 24_000) == 544_217_687
+
+
+@pytest.mark.parametrize("from_hz", [44_100, 16_000, 48_000])
+def test_a_tone_stays_where_it_is(from_hz):
+    out = files.resample(sine(440, 1.0, from_hz), from_hz, RATE_HZ)
+    np.testing.assert_allclose(out[2000:-2000], sine(440, 1.0)[2000:-2000], atol=1e-3)
+
+
+def test_what_would_alias_is_removed():
+    assert np.abs(files.resample(sine(11_000, 1.0, 44_100), 44_100, 16_000)[500:-500]).max() < 1e-3
+
+
+@given(num_samples=st.integers(0, 5000), rate_hz=st.sampled_from([16_000, 24_000]))
+def test_padding_reaches_the_next_cell_and_keeps_the_rest(num_samples, rate_hz):
+    out = files.pad_to_cells(np.ones((2, num_samples), np.float32), rate_hz)
+    cell = rate_hz // 25
+    assert out.shape[-1] % cell == 0 and 0 <= out.shape[-1] - num_samples < cell
+    assert out.sum() == 2 * num_samples
+
+
+def test_mono_is_the_mean():
+    np.testing.assert_array_equal(files.to_mono(np.array([[1, 0], [0, 0.5]])), np.array([0.5, 0.25], np.float32))
+    np.testing.assert_array_equal(files.to_mono(np.array([1, 2])), np.array([1, 2], np.float32))
+
+
+# ---------------------------------------------------------------------------------------------------------- loudness
+
+
+def test_k_weighting_is_the_standards_table_at_48_khz():
+    table = [
+        [1.53512485958697, -2.69169618940638, 1.19839281085285, 1, -1.69065929318241, 0.73248077421585],
+        [1.0, -2.0, 1.0, 1, -1.99004745483398, 0.99007225036621],
+    ]
+    np.testing.assert_allclose(files._k_weighting(48_000), table, atol=1e-6)
+
+
+@pytest.mark.parametrize("rate_hz", [24_000, 44_100, 48_000])
+def test_loudness_of_the_standards_calibration_tone(rate_hz):
+    # BS.1770: a full-scale 997 Hz sine in one channel reads -3.01 LUFS; EBU Tech 3341 case 1: -23 dBFS stereo, -23 LUFS
+    assert files.loudness_lufs(sine(997, 5, rate_hz, 1.0), rate_hz) == pytest.approx(-3.01, abs=0.05)
+    stereo = np.stack([sine(1000, 20, rate_hz, 10 ** (-23 / 20))] * 2)
+    assert files.loudness_lufs(stereo, rate_hz) == pytest.approx(-23.0, abs=0.1)
+
+
+def test_pauses_do_not_count():
+    tone = np.stack([sine(1000, 20, level=10 ** (-23 / 20))] * 2)
+    with_pause = np.concatenate([tone, np.zeros_like(tone)], axis=-1)
+    assert files.loudness_lufs(with_pause, RATE_HZ) == pytest.approx(-23.0, abs=0.15)
+
+
+@pytest.mark.parametrize("level", [0.0, 1e-30])
+@pytest.mark.parametrize("num_samples", [1, 100, 20_000])
+def test_silence_is_minus_infinity(level, num_samples):
+    assert files.loudness_lufs(np.full(num_samples, level), RATE_HZ) == -np.inf
+
+
+# ------------------------------------------------------------------------------------------------------------ mixing
+
+
+@pytest.mark.parametrize("vocal_level", [0.0, 1e-12, 0.01, 0.3, 1.0])
+@pytest.mark.parametrize("instrumental_level", [0.0, 1e-3, 0.2, 1.0])
+@pytest.mark.parametrize("shapes", [(None, None), (2, None), (1, 2), (2, 2)])
+def test_mix_adds_up_and_stays_under_the_limit(vocal_level, instrumental_level, shapes):
+    def stem(f_hz, level, channels):
+        tone = sine(f_hz, 1.0, level=level)
+        return tone if channels is None else np.stack([tone] * channels)
+
+    vocal, instrumental = stem(440, vocal_level, shapes[0]), stem(330, instrumental_level, shapes[1])
+    out = files.mix(vocal, instrumental, RATE_HZ)
+    assert out.audio.shape == out.instrumental.shape == (max(shapes[0] or 1, shapes[1] or 1), RATE_HZ)
+    assert out.audio.dtype == out.instrumental.dtype == np.float32 and np.isfinite(out.audio).all()
+    limit = 10 ** (-1 / 20) + 1e-6
+    assert np.abs(out.audio).max() <= limit and np.abs(out.instrumental).max() <= limit
+    np.testing.assert_allclose(out.audio, out.vocal_gain * np.atleast_2d(vocal) + out.instrumental, atol=1e-6)
+
+
+def test_mix_sets_the_balance_whatever_the_levels_were():
+    for vocal_level, instrumental_level in [(0.2, 0.9), (0.9, 0.1), (0.05, 0.05)]:
+        out = files.mix(sine(440, 2, level=vocal_level), sine(330, 2, level=instrumental_level), RATE_HZ)
+        vocal_lufs = files.loudness_lufs(out.vocal_gain * sine(440, 2, level=vocal_level), RATE_HZ)
+        assert vocal_lufs - files.loudness_lufs(out.instrumental, RATE_HZ) == pytest.approx(2.0, abs=0.01)
+
+
+def test_mix_beside_a_silent_vocal_is_at_a_set_loudness():
+    out = files.mix(np.zeros(2 * RATE_HZ), sine(330, 2, level=0.9), RATE_HZ)
+    assert files.loudness_lufs(out.audio, RATE_HZ) == pytest.approx(-20, abs=0.01) and out.vocal_gain == 1
+
+
+def test_mix_of_unequal_lengths_is_refused():
+    with pytest.raises(ValueError, match="trim"):
+        files.mix(np.zeros(5), np.zeros(6), RATE_HZ)

@@ -1,0 +1,240 @@
+"""Units of songs: killed, parted, shared by processes, they make the same bytes; what is left out is said."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from helpers import CACHE, ROOT, random_record
+
+from hafm_jax.audio.files import write_audio
+from hafm_jax.corpus import extraction
+from hafm_jax.dataset import records
+from hafm_jax.tokenizers.codecs import load_codec
+from hafm_jax.tokenizers.folder import load_tokenizers
+from hafm_jax.tokenizers.semantic import load_semantic
+
+SCRIPT = ROOT / "tokenize" / "extract_tokens.py"
+RATE_HZ = 16_000
+NUM_SONGS = 9
+ENVIRONMENT = os.environ | {
+    "PYTHONPATH": str(ROOT),
+    "JAX_COMPILATION_CACHE_DIR": str(CACHE / "jax"),
+}
+
+
+def sound(seconds: float, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    time_s = np.arange(int(seconds * RATE_HZ)) / RATE_HZ
+    return 0.2 * np.sin(2 * np.pi * rng.uniform(100, 900) * time_s) + rng.normal(0, 0.01, time_s.size)
+
+
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("songs")
+    for i in range(NUM_SONGS):
+        song = folder / ("train" if i < NUM_SONGS - 1 else "validation") / f"song {i}"
+        song.mkdir(parents=True)
+        for name in ("vocals", "instrumental"):
+            write_audio(song / f"{name}.wav", sound(0.5 + 0.3 * (i % 3), 10 * i + len(name)), RATE_HZ)
+        (song / "song.json").write_text(json.dumps({"licence": "CC BY 4.0" if i % 2 else None}))
+    (folder / "train" / "song 4" / "vocals.wav").write_text("no audio")
+    return folder
+
+
+def extract(songs, tokenizers, out, *more, wait=True, **environment):
+    command = [sys.executable, SCRIPT, "--songs", songs, "--tokenizers", tokenizers, "--out", out]
+    command += ["--num-shards", 4, "--seed", 3, *more]
+    process = subprocess.Popen(
+        list(map(str, command)),
+        env=ENVIRONMENT | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if not wait:
+        return process
+    said = process.communicate(timeout=240)[0]
+    assert process.returncode == 0, said
+    return said
+
+
+def content(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def whole(songs, tokenizers, tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole") / "tokens"
+    said = extract(songs, tokenizers, out, "--workers", 1)
+    assert "left out train/song 4" in said and "train: 7 songs" in said
+    return out
+
+
+def test_records_are_what_the_tokenizers_make_of_each_song(whole, songs, tokenizers):
+    semantic, codec = load_semantic(tokenizers / "semantic"), load_codec(tokenizers / "codec")
+    source = records.TokenRecords(whole, "train")
+    assert sorted(source[k]["id"] for k in range(len(source))) == [f"song {i}" for i in range(8) if i != 4]
+    for k in range(len(source)):
+        record = source[k]
+        seed = extraction.song_seed(3, "train", record["id"])
+        heard = extraction.hear(songs / "train" / record["id"], 24_000, 0.01, seed)
+        np.testing.assert_array_equal(record["vocal_semantic"], semantic.encode(heard.vocal))
+        np.testing.assert_array_equal(record["instrumental_semantic"], semantic.encode(heard.instrumental))
+        np.testing.assert_array_equal(record["acoustic"], codec.encode(heard.acoustic[None])[0])
+
+
+def test_vocals_of_the_training_split_are_augmented_if_asked_for_and_nothing_else(whole, songs, tokenizers, tmp_path):
+    extract(songs, tokenizers, tmp_path / "tokens", "--workers", 1, "--augment-vocals")
+    semantic = load_semantic(tokenizers / "semantic")
+    for split in ("train", "validation"):
+        plain, augmented = (records.TokenRecords(out, split) for out in (whole, tmp_path / "tokens"))
+        for k in range(len(plain)):
+            assert plain[k]["id"] == augmented[k]["id"]
+            for name in ("instrumental_semantic", "acoustic"):
+                np.testing.assert_array_equal(plain[k][name], augmented[k][name])
+            seed = extraction.song_seed(3, split, plain[k]["id"])
+            heard = extraction.hear(songs / split / plain[k]["id"], 24_000, 0.01, seed, augmented=split == "train")
+            np.testing.assert_array_equal(augmented[k]["vocal_semantic"], semantic.encode(heard.vocal))
+
+
+def test_what_the_set_holds_is_counted(whole):
+    statistics = records.read_tokens_json(whole)["made_by"]["statistics"]
+    assert statistics["train"]["songs"] == 7 and statistics["train"]["rejected_by_reason"] == {"damaged": 1}
+    assert statistics["train"]["licences"] == {"CC BY 4.0": 4, "not stated": 3}
+    source = records.TokenRecords(whole, "train")
+    for name, form in records.FIELDS.items():
+        values = np.concatenate([source[k][name].reshape(-1, form.codebooks) for k in range(len(source))])
+        for row, of_codebook in zip(statistics["train"]["use"][name], values.T, strict=True):
+            _, counts = np.unique(of_codebook, return_counts=True)
+            share = counts / counts.sum()
+            assert row["ids_in_use"] == len(counts)
+            assert row["entropy_bits"] == pytest.approx(-(share * np.log2(share)).sum(), abs=1e-4)
+    page = (whole / "card.html").read_text()
+    assert "CC BY 4.0" in page and page.count("<svg") == 2 and "vocal_semantic" in page
+
+
+@pytest.mark.parametrize("song_s", [0.1, 1.0])
+def test_songs_in_memory_are_bounded_in_seconds(monkeypatch, tmp_path, song_s):
+    """Many short ones and a few long ones: what is read ahead and heard together, and a song more at each place."""
+    held_s = peak_s = 0.0
+    lock = threading.Lock()
+
+    def change(seconds: float) -> None:
+        nonlocal held_s, peak_s
+        with lock:
+            held_s += seconds
+            peak_s = max(peak_s, held_s)
+
+    def hear(folder, *_):
+        change(song_s)
+        acoustic = np.zeros(round(24_000 * song_s), np.float32)
+        weakref.finalize(acoustic, change, -song_s)
+        return extraction.Heard(folder.name, np.zeros(round(16_000 * song_s)), None, acoustic, "")
+
+    def tokenize(songs, *_):
+        time.sleep(0.002)  # the readers are ahead of it
+        return [random_record(1)] * len(songs)
+
+    for name, value in {"hear": hear, "tokenize": tokenize, "AHEAD_S": 2.0, "AT_ONCE_S": 1.0}.items():
+        monkeypatch.setattr(extraction, name, value)
+    monkeypatch.setattr(extraction, "song_s", lambda folder, max_s: song_s)
+    unit = extraction.Unit(tmp_path, tmp_path, tmp_path, "train", 0, 1, tuple(map(str, range(200))), 0, 0, 9, None, {})
+    rejects = []
+    codec = SimpleNamespace(sample_rate_hz=24_000)
+    assert len(list(extraction._records(unit, None, codec, rejects))) == 200 and not rejects
+    assert 2.0 <= peak_s <= 2.0 + 1.0 + 3 * song_s + 1e-6
+
+
+@pytest.mark.slow
+def test_killed_it_goes_on_and_makes_the_same_bytes(whole, songs, tokenizers, tmp_path):
+    out = tmp_path / "tokens"
+    process = extract(songs, tokenizers, out, "--workers", 1, wait=False)
+    while not (receipts := list(out.glob(".units/*-of-*.json"))):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (out / "tokens.json").exists()
+    before = {path: path.stat().st_mtime_ns for path in receipts}
+    extract(songs, tokenizers, out, "--part", "2/4")  # what another machine might do meanwhile
+    assert all(path.stat().st_mtime_ns == when for path, when in before.items())  # not done twice
+    extract(songs, tokenizers, out)
+    assert content(out) == content(whole) and not (out / ".units").exists()
+
+
+@pytest.mark.slow
+def test_processes_and_parts_make_the_same_bytes_as_one(whole, songs, tokenizers, tmp_path):
+    out = tmp_path / "tokens"
+    said = extract(songs, tokenizers, out, "--part", "1/2", "--workers", 2)
+    assert "units are not" in said and not (out / "tokens.json").exists()
+    extract(songs, tokenizers, out, "--part", "2/2", "--workers", 2)
+    assert content(out) == content(whole)
+    assert "is complete" in extract(songs, tokenizers, out)
+
+
+def test_a_unit_is_done_when_its_shard_is_there_too(monkeypatch, tmp_path, songs, tokenizers):
+    facts = load_tokenizers(tokenizers, None).facts
+    where = (songs, tokenizers, tmp_path / "tokens", "train", 0, 1, ("song 1",))
+    unit = extraction.Unit(*where, noise_sigma=0, seed=0, max_s=9, dtype=None, facts=facts)
+    extraction.start(unit.out, {})
+    receipt, shard = extraction.extract_unit(unit), unit.shard.read_bytes()
+    assert extraction.read_receipt(unit) == receipt
+    for damage in (lambda: unit.shard.unlink(), lambda: unit.shard.write_bytes(shard[:-1])):
+        damage()
+        assert extraction.read_receipt(unit) is None
+        assert extraction.extract_unit(unit) == receipt and unit.shard.read_bytes() == shard
+    # Once all are done their shards move away, and a run that is killed there goes on with publishing.
+    extraction.publish([unit])
+    assert not unit.shard.exists() and extraction.read_receipt(unit) == receipt
+    assert len(extraction.publish([unit])) == 1
+
+
+def open_shards(out: Path) -> Iterator[tuple[int, Path]]:
+    """(process, file) of each shard that is being written."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            paths = [descriptor.readlink() for descriptor in (process / "fd").iterdir()]
+        except OSError:  # it has ended or closed a file meanwhile, and is looked at again
+            continue
+        for path in paths:
+            if path.parent == out / ".units" and re.fullmatch(r"\.\w+-\d+-of-\d+\.\w+\.tmp", path.name):
+                yield int(process.name), path
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_a_ray_cluster_that_loses_a_worker_makes_the_same_bytes(whole, songs, tokenizers, tmp_path, ray_cluster):
+    out = tmp_path / "tokens"
+    process = extract(songs, tokenizers, out, "--ray", wait=False, RAY_ADDRESS=ray_cluster)
+    torn = None
+    while torn is None:
+        assert process.poll() is None, process.communicate()[0]
+        for worker, path in islice(open_shards(out), 1):
+            assert worker != process.pid
+            os.kill(worker, signal.SIGKILL)
+            torn = path if path.exists() else None  # it may have been finished a moment before
+    said = process.communicate(timeout=240)[0]
+    assert process.returncode == 0, said
+    assert content(out) == content(whole)
+
+
+def test_an_unfinished_extraction_with_other_arguments_is_refused(songs, tokenizers, tmp_path):
+    out = tmp_path / "tokens"
+    extract(songs, tokenizers, out, "--part", "1/4")
+    process = extract(songs, tokenizers, out, "--vocal-noise", 0, wait=False)
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == 2 and "vocal_noise_sigma" in said and said.count("\n") == 1

@@ -1,0 +1,502 @@
+"""Songs from music, with a separator that needs no weights (separator_stand_in.py)."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from corpus.test_collections import fma_row, needs_ffmpeg, write_fma
+from corpus.test_separators import BINS, N_FFT, write_onnx
+from helpers import ROOT, separator_stand_in
+
+from hafm_jax.audio import files
+from hafm_jax.audio.files import read_audio, resample, song_folders, song_splits, stem_file
+from hafm_jax.common import errors
+from hafm_jax.common.errors import InputError
+
+SCRIPT = ROOT / "tokenize" / "separate_stems.py"
+STEP = 2**-15  # of 16 bits
+SPEC = importlib.util.spec_from_file_location("separate_stems", SCRIPT)
+script = sys.modules["separate_stems"] = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(script)
+
+MODEL = ("--separator", "mdx", "--weights", "stand-in")
+
+
+def run(monkeypatch, *arguments) -> None:
+    monkeypatch.setattr(sys, "argv", ["separate_stems.py", *map(str, arguments)])
+    script.main()
+
+
+def noise(seconds: float, rate_hz: int, level: float, seed: int, channels: int = 2) -> np.ndarray:
+    """[S, C], with an RMS of `level`."""
+    return np.random.default_rng(seed).normal(0, level, (round(seconds * rate_hz), channels))
+
+
+@pytest.fixture(autouse=True)
+def stand_in(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "hafm_jax.corpus.separators", separator_stand_in)
+    monkeypatch.setenv("STAND_IN_LOG", str(tmp_path / "separator.log"))
+
+
+@pytest.fixture(scope="module")
+def music(tmp_path_factory) -> Path:
+    """Three good files of several kinds and one file for every reason to leave it out, but the metadata's."""
+    root = tmp_path_factory.mktemp("music")
+    (root / "more").mkdir()
+    soundfile.write(root / "good.flac", noise(1.5, 44_100, 0.25, 1), 44_100)
+    soundfile.write(root / "more" / "mono.wav", noise(1.2, 22_050, 0.3, 2, channels=1), 22_050)
+    soundfile.write(root / "more" / "loud.wav", noise(1.0, 48_000, 3.0, 3, channels=4), 48_000, subtype="FLOAT")
+    soundfile.write(root / "good.mp3", noise(1.4, 44_100, 0.25, 4), 44_100, format="MP3")
+    shutil.copy(root / "good.flac", root / "more" / "copy.flac")
+    soundfile.write(root / "silent.wav", noise(1.5, 24_000, 1e-4, 5), 24_000)
+    soundfile.write(root / "short.wav", noise(0.5, 24_000, 0.2, 6), 24_000)
+    soundfile.write(root / "long.wav", noise(3.5, 24_000, 0.2, 7), 24_000)
+    soundfile.write(root / "faint.wav", noise(1.5, 24_000, 0.02, 8), 24_000)
+    (root / "damaged.mp3").write_bytes(b"no audio" * 100)
+    (root / "empty.ogg").write_bytes(b"")
+    return root
+
+
+def arguments(music: Path, out: Path, *more) -> list:
+    limits = ("--min-seconds", 1, "--max-seconds", 3)
+    return ["--music", music, "--layout", "folder", "--out", out, *MODEL, *limits, *more]
+
+
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory, music) -> Path:
+    out = tmp_path_factory.mktemp("songs") / "out"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setitem(sys.modules, "hafm_jax.corpus.separators", separator_stand_in)
+        run(monkeypatch, *arguments(music, out))
+    return out
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """All files but the logs of rejects, whose order and number follow the parts."""
+    paths = [path for path in out.rglob("*") if path.is_file() and not path.name.startswith(("rejects", "report-"))]
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in paths}
+
+
+def report_of(out: Path) -> dict:
+    return json.loads((out / "report.json").read_text())
+
+
+def label(name: str) -> str:
+    return name.rsplit("_", 1)[0]  # without the hash
+
+
+# ------------------------------------------------------------------------------------------------------------ the songs
+
+
+def test_stems_add_up_to_the_mixture(songs, music):
+    found = {}
+    for folder in (folder for split in song_splits(songs) for folder in song_folders(songs, split)):
+        song = json.loads((folder / "song.json").read_text())
+        (source,) = song["source"]
+        found[source] = song["seconds"]
+        mixture, rate_hz = read_audio(music / source)
+        mixture = resample(files.to_mono(resample(mixture, rate_hz, 44_100)), 44_100, 24_000)
+        (vocals, vocals_hz), (instrumental, instrumental_hz) = (
+            read_audio(stem_file(folder, stem)) for stem in ("vocals", "instrumental")
+        )
+        assert vocals_hz == instrumental_hz == 24_000
+        assert vocals.shape == instrumental.shape == (1, len(mixture))
+        np.testing.assert_allclose(vocals + instrumental, song["gain"] * mixture[None], atol=3.1 * STEP)
+        np.testing.assert_allclose(vocals[0], 0.6 * song["gain"] * mixture, atol=2.1 * STEP)
+        assert song["vocal_dbfs"] == pytest.approx(10 * np.log10(np.mean((0.6 * mixture) ** 2)), abs=0.02)
+        assert np.abs(np.concatenate([vocals, instrumental])).max() < 1 - STEP / 2  # nothing was clipped
+    assert found.pop("good.mp3") == pytest.approx(1.4, abs=0.06)  # the format has whole frames alone
+    assert found == {
+        "more/copy.flac": 1.5,
+        "more/mono.wav": 1.2,
+        "more/loud.wav": 1.0,
+    }  # copy_... sorts before good_...
+
+
+def test_one_gain_keeps_loud_stems_from_clipping(songs):
+    gains = {label(path.parent.name): json.loads(path.read_text())["gain"] for path in songs.glob("*/*/song.json")}
+    assert gains["loud"] < 0.8 and gains["mono"] == 1.0
+
+
+def test_each_reject_has_its_reason(songs):
+    report = report_of(songs)
+    rejects = {label(reject["id"]): reject for reject in report["rejects"]}
+    assert {name: reject["reason"] for name, reject in rejects.items()} == {
+        "good": "duplicate",
+        "silent": "silent",
+        "short": "too short",
+        "long": "too long",
+        "faint": "no singing",
+        "damaged": "damaged",
+        "empty": "damaged",
+    }
+    assert all(reject["split"] in ("train", "validation", "test") for reject in rejects.values())
+    assert "0.50 s" in rejects["short"]["detail"] and "more than 3 s" in rejects["long"]["detail"]
+    # 0.6 of the mean of two independent channels at 0.02, less what resampling takes from the top of the band
+    level_dbfs = float(rejects["faint"]["detail"].split()[2])
+    assert level_dbfs == pytest.approx(20 * np.log10(0.6 * 0.02 / np.sqrt(2)), abs=0.5)
+    assert rejects["damaged"]["detail"].startswith("damaged.mp3 cannot be read")  # no folder of this machine
+    assert (report["tracks"], report["songs"], report["rejected"], report["to_do"]) == (11, 4, 7, 0)
+    assert report["rejected_by_reason"]["damaged"] == 2 and report["rejected_by_reason"]["not in the metadata"] == 0
+    assert sum(split["songs"] for split in report["splits"].values()) == 4
+    assert report["licences"] == {"not stated": 4}
+
+
+def test_rejects_are_shown_a_line_each(monkeypatch, songs, music, tmp_path, capsys):
+    run(monkeypatch, *arguments(music, tmp_path / "out"))
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("left out ") for line in lines) == 6  # those that had to be read
+    assert "1 duplicate" in lines[-1] and "2 damaged" in lines[-1]
+
+
+def test_what_is_done_is_not_done_again(monkeypatch, songs, music, tmp_path):
+    out = tmp_path / "out"
+    log = tmp_path / "separator.log"
+    shutil.copytree(songs, out)
+    before = contents(out)
+    run(monkeypatch, *arguments(music, out))
+    assert "separation" not in log.read_text() and contents(out) == before
+
+    gone = next(out.glob("*/mono*"))
+    shutil.rmtree(gone)
+    soundfile.write(music / "new.wav", noise(1.1, 24_000, 0.3, 9), 24_000)
+    try:
+        run(monkeypatch, *arguments(music, out))
+    finally:
+        (music / "new.wav").unlink()
+    assert log.read_text().count("separation") == 2  # the one that was gone and the new one
+    assert before.keys() < contents(out).keys() and report_of(out)["songs"] == 5
+
+
+def test_fma_writes_licences_and_reports_what_the_metadata_lacks(monkeypatch, tmp_path):
+    music = tmp_path / "fma_large"
+    for number in (2, 5, 1003):
+        path = music / f"{number // 1000:03d}" / f"{number:06d}.mp3"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, noise(1.5, 44_100, 0.25, number), 44_100, format="MP3")
+    metadata = write_fma(
+        tmp_path, {2: fma_row("training", "Food", "CC BY-SA"), 5: fma_row("validation", "Electric Ave")}
+    )
+    out = tmp_path / "songs"
+    command = ["--music", music, "--layout", "fma", "--metadata", metadata, *MODEL, "--min-seconds", 1, "--out", out]
+    run(monkeypatch, *command)
+    song = json.loads((out / "train" / "fma_000002" / "song.json").read_text())
+    assert (song["licence"], song["artist"], song["title"]) == ("CC BY-SA", "The Band", "Food")
+    assert song["separator"] == "mdx" and len(song["separator_sha256"]) == 64
+    report = report_of(out)
+    assert report["licences"] == {"CC BY": 1, "CC BY-SA": 1}
+    assert report["splits"] == {"train": {"songs": 1, "hours": 0.0}, "validation": {"songs": 1, "hours": 0.0}}
+    assert [(r["id"], r["split"], r["reason"]) for r in report["rejects"]] == [
+        ("fma_001003", None, "not in the metadata")
+    ]
+
+    write_fma(tmp_path, {2: fma_row("test", "Food")})
+    with pytest.raises(InputError, match="begun with metadata_sha256"):
+        run(monkeypatch, *command)
+
+
+def write_musdb(music: Path, number: int, seconds: float = 1.2) -> None:
+    """Songs of MUSDB18-HQ's layout, one in three for the test split."""
+    for k in range(number):
+        folder = music / ("test" if k % 3 == 2 else "train") / f"Band {k} - Song"
+        folder.mkdir(parents=True)
+        stems = {s: noise(seconds, 44_100, 0.2, 10 * k + j) for j, s in enumerate(("vocals", "drums", "bass", "other"))}
+        for stem, audio in {**stems, "mixture": sum(stems.values())}.items():
+            soundfile.write(folder / f"{stem}.wav", audio, 44_100)
+
+
+def test_given_stems_are_taken_as_they_are(monkeypatch, tmp_path):
+    write_musdb(tmp_path / "musdb", 2)
+    vocals_file = tmp_path / "musdb" / "train" / "Band 0 - Song" / "vocals.wav"
+    (tmp_path / "musdb" / "train" / "Band 1 - Song" / "drums.wav").unlink()
+    out = tmp_path / "songs"
+    given = ["--layout", "musdb", "--separator", "given", "--min-seconds", 1]
+    run(monkeypatch, "--music", tmp_path / "musdb", *given, "--out", out)
+    (folder,) = song_folders(out, "train")
+    song = json.loads((folder / "song.json").read_text())
+    assert (song["artist"], song["title"], song["separator_sha256"]) == ("Band 0", "Song", None)
+    assert song["source"] == [f"train/Band 0 - Song/{stem}.wav" for stem in ("bass", "drums", "other", "vocals")]
+    expected = song["gain"] * resample(files.to_mono(read_audio(vocals_file)[0]), 44_100, 24_000)
+    np.testing.assert_allclose(read_audio(stem_file(folder, "vocals"))[0][0], expected, atol=2.1 * STEP)
+    (reject,) = report_of(out)["rejects"]
+    assert reject["reason"] == "damaged" and "drums.wav does not exist" in reject["detail"]
+
+
+@needs_ffmpeg
+def test_files_that_need_ffmpeg_become_songs(monkeypatch, tmp_path, music):
+    (tmp_path / "music").mkdir()
+    source = tmp_path / "music" / "a.m4a"
+    subprocess.run(["ffmpeg", "-v", "error", "-i", music / "good.flac", "-c:a", "alac", source], check=True)
+    run(monkeypatch, *arguments(tmp_path / "music", tmp_path / "out"))
+    assert report_of(tmp_path / "out")["songs"] == 1
+
+
+def test_a_missing_ffmpeg_is_no_fault_of_the_files(monkeypatch, tmp_path):
+    (tmp_path / "music").mkdir()
+    (tmp_path / "music" / "a.m4a").write_bytes(b"x")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(InputError, match="ffmpeg is not installed"):
+        run(monkeypatch, *arguments(tmp_path / "music", tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_stem_is_found_in_either_format_but_not_in_both(tmp_path):
+    with pytest.raises(InputError, match="holds no vocals"):
+        stem_file(tmp_path, "vocals")
+    (tmp_path / "vocals.wav").touch()
+    assert stem_file(tmp_path, "vocals").name == "vocals.wav"
+    (tmp_path / "vocals.flac").touch()
+    with pytest.raises(InputError, match=r"holds vocals.wav and vocals.flac; expected one"):
+        stem_file(tmp_path, "vocals")
+    (tmp_path / "vocals.wav").unlink()
+    assert stem_file(tmp_path, "vocals").name == "vocals.flac"
+
+
+# --------------------------------------------------------------------------------------------- kills, parts, processes
+
+
+def start(tmp_path: Path, command: list, hold_after: int | None = None) -> subprocess.Popen:
+    """The script in a process of its own, whose workers have the stand-in too. It may wait after some separations."""
+    site = tmp_path / "site"
+    site.mkdir(exist_ok=True)
+    (site / "sitecustomize.py").write_text(
+        "import sys\n"
+        f"sys.path.append({str(ROOT / 'tests')!r})\n"
+        "from helpers import separator_stand_in\n"
+        "sys.modules['hafm_jax.corpus.separators'] = separator_stand_in\n"
+    )
+    path = os.pathsep.join([str(site), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    hold = {} if hold_after is None else {"STAND_IN_HOLD": str(hold_after)}
+    return subprocess.Popen(
+        [sys.executable, SCRIPT, *map(str, command)],
+        env={**os.environ, **hold, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def many(root: Path, number: int = 12) -> Path:
+    root.mkdir()
+    for k in range(number):
+        soundfile.write(root / f"{k}.wav", noise(1.1, 24_000, 0.01 if k % 4 == 3 else 0.3, k), 24_000)
+    (root / "broken.wav").write_bytes(b"RIFF")
+    return root
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(condition, seconds: float = 60.0) -> None:
+    end_s = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end_s, "waited in vain"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, workers):
+    music = many(tmp_path / "music")
+    log = tmp_path / "separator.log"
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    process = start(tmp_path, arguments(music, killed, "--workers", workers), hold_after=7)  # at least 3 make a song
+    wait_until(lambda: len(list(killed.glob("[!.]*/[!.]*/song.json"))) >= 3)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = len(list(killed.glob("[!.]*/[!.]*/song.json")))
+    assert 3 <= done < 9
+    if Path("/proc/self/stat").exists():
+        pids = [int(line.split()[1]) for line in log.read_text().splitlines() if line.startswith("process")]
+        assert len(pids) == 1 if workers == 1 else len(pids) > 1
+        wait_until(lambda: not any(map(is_alive, pids)))  # workers do not outlive their parent
+
+    log.unlink()
+    _, errors_shown = (process := start(tmp_path, arguments(music, killed))).communicate(timeout=60)
+    assert process.returncode == 0, errors_shown
+    assert log.read_text().count("separation") <= 12 - done  # rejects that were seen are not separated again
+    _, errors_shown = (process := start(tmp_path, arguments(music, whole))).communicate(timeout=60)
+    assert process.returncode == 0, errors_shown
+    assert contents(killed) == contents(whole) and report_of(whole)["songs"] == 9
+    assert report_of(whole)["rejected_by_reason"]["no singing"] == 3
+    assert not list(killed.glob("*/.*"))
+
+
+def test_parts_together_are_the_whole(monkeypatch, tmp_path, music, songs):
+    together = tmp_path / "together"
+    for number in (3, 1, 2):  # one machine's folder after the other's, put together
+        out = tmp_path / str(number)
+        run(monkeypatch, *arguments(music, out, "--part", f"{number}/3"))
+        part = json.loads((out / f"report-{number}-of-3.json").read_text())
+        assert part["to_do"] == 0 and 3 <= part["tracks"] <= 5  # a third of the tracks, a third of the copies
+        shutil.copytree(out, together, dirs_exist_ok=True)
+    log = tmp_path / "separator.log"
+    before = log.read_text().count("separation")
+    run(monkeypatch, *arguments(music, together))
+    assert log.read_text().count("separation") == before
+    assert contents(together) == contents(songs)
+
+
+def test_a_ray_cluster_makes_the_same_songs(monkeypatch, tmp_path, ray_cluster):
+    """With a network that its workers can load, which know no stand-in."""
+    monkeypatch.delitem(sys.modules, "hafm_jax.corpus.separators")
+    monkeypatch.setattr(script, "RAY_BATCH", 2)
+    write_onnx(tmp_path / "vocals.onnx", mask=np.full(BINS, 0.6))
+    (tmp_path / "vocals.json").write_text(json.dumps({"n_fft": N_FFT}))
+    monkeypatch.chdir(tmp_path)  # where they are not
+    command = arguments(many(Path("music"), 4), Path("here"), "--weights", "vocals.onnx", "--vocal-gate-dbfs", -60)
+    run(monkeypatch, *command)
+    monkeypatch.setenv("RAY_ADDRESS", ray_cluster)
+    run(monkeypatch, *command, "--ray", "--out", "there")
+    assert contents(tmp_path / "there") == contents(tmp_path / "here") and report_of(tmp_path / "there")["songs"] == 4
+    assert report_of(tmp_path / "there") == report_of(tmp_path / "here")
+
+
+def test_parts_may_share_a_folder_and_change_their_number(monkeypatch, tmp_path, music, songs):
+    out = tmp_path / "out"
+    for part in ("1/2", "2/3"):
+        run(monkeypatch, *arguments(music, out, "--part", part))
+    run(monkeypatch, *arguments(music, out))
+    assert contents(out) == contents(songs)
+    assert (tmp_path / "separator.log").read_text().count("separation") == 5  # four songs and the faint one
+
+
+def test_an_interrupted_run_says_how_to_go_on(tmp_path):
+    music = many(tmp_path / "music")
+    process = start(tmp_path, arguments(music, tmp_path / "out", "--workers", 2), hold_after=6)
+    wait_until(lambda: list((tmp_path / "out").glob("[!.]*/[!.]*/song.json")))
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.5)  # then the pool takes no more, and waits for what it has begun
+    (tmp_path / "separator.go").touch()
+    _, shown = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "the same command goes on" in shown and "Traceback" not in shown
+    report = report_of(tmp_path / "out")
+    found = len(list((tmp_path / "out").glob("[!.]*/[!.]*/song.json")))  # also those that workers had under way
+    assert 1 <= report["songs"] == found and report["to_do"] > 0
+    assert report["songs"] + report["rejected"] + report["to_do"] == report["tracks"] == 13
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_a_killed_worker_ends_the_run_with_one_line(tmp_path):
+    music = many(tmp_path / "music")
+    process = start(tmp_path, arguments(music, tmp_path / "out", "--workers", 2), hold_after=6)
+    log = tmp_path / "separator.log"
+    wait_until(lambda: log.exists() and "separation" in log.read_text())
+    pids = [int(line.split()[1]) for line in log.read_text().splitlines() if line.startswith("process")]
+    os.kill(next(pid for pid in pids if pid != process.pid), signal.SIGKILL)
+    _, shown = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "a worker process was killed" in shown.splitlines()[-1] and "Traceback" not in shown
+
+
+def test_a_full_gpu_ends_the_run_with_advice_and_costs_no_track(monkeypatch, tmp_path, music, songs, capsys):
+    def out_of_memory(*_):
+        raise RuntimeError("CUDA out of memory.\nMore of it.")
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(separator_stand_in.StandIn, "separate", out_of_memory)
+        patch.setattr(sys, "argv", ["x", *map(str, arguments(music, out))])
+        with pytest.raises(SystemExit) as ended:
+            errors.run_command(script.main)
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert (
+        ended.value.code == 2 and said.startswith("error: ") and "CUDA out of memory)" in said and "--workers" in said
+    )
+    run(monkeypatch, *arguments(music, out))
+    assert contents(out) == contents(songs)
+
+
+# ----------------------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    "change, found",
+    [
+        (["--weights", "other"], "begun with separator_sha256"),
+        (["--sha256", "0" * 64], "sha256 is"),
+        (["--ray-gpus", -1], "--ray-gpus is -1"),
+        (["--vocal-gate-dbfs", -30], "begun with vocal_gate_dbfs -25.0, this run has -30"),
+        (["--test-share", 0.2], "begun with test_share"),
+        (["--min-seconds", 1.1], "begun with min_s"),
+        (["--separator", "given"], "with --weights"),
+        (["--layout", "musdb"], "holds no track"),
+        (["--layout", "fma"], "without metadata"),
+        (["--part", "0/4"], "part '0/4'"),
+        (["--part", "5/4"], "part '5/4'"),
+        (["--workers", 0], "--workers is 0"),
+        (["--min-seconds", 5], "min <= max"),
+        (["--validation-share", 2], "shares"),
+        (["--vocal-gate-dbfs", "nan"], "no number"),
+    ],
+)
+def test_other_arguments_are_refused(monkeypatch, music, songs, change, found):
+    before = contents(songs)
+    with pytest.raises(InputError, match=found) as caught:
+        run(monkeypatch, *arguments(music, songs, *change))
+    assert "expected" in str(caught.value) and contents(songs) == before
+
+
+def test_songs_of_another_collection_are_refused(monkeypatch, music, songs, tmp_path):
+    fewer = tmp_path / "fewer"
+    shutil.copytree(music, fewer)
+    (fewer / "more" / "mono.wav").unlink()
+    with pytest.raises(InputError, match=r"mono_\w+ and 0 more songs that are not"):
+        run(monkeypatch, *arguments(fewer, songs))
+
+
+def test_damaged_receipts_are_named(monkeypatch, music, songs, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(songs, out)
+    receipts = out / "rejects.jsonl"
+    whole = receipts.read_bytes()
+    receipts.write_bytes(whole + b'{"id": "torn')  # as a kill leaves it
+    run(monkeypatch, *arguments(music, out))
+    assert receipts.read_bytes() == whole
+
+    receipts.write_bytes(b"what?\n" + whole)
+    with pytest.raises(InputError, match=r"rejects.jsonl cannot be read"):
+        run(monkeypatch, *arguments(music, out))
+    receipts.write_bytes(whole)
+    song = next(out.glob("*/*/song.json"))
+    song.write_text("[]")
+    with pytest.raises(InputError, match=r"song.json cannot be read"):
+        run(monkeypatch, *arguments(music, out))
+    (out / "run.json").write_text("7")
+    with pytest.raises(InputError, match=r"run.json cannot be read"):
+        run(monkeypatch, *arguments(music, out))
+
+
+def test_bad_input_ends_with_exit_code_two(monkeypatch, tmp_path, music, capsys):
+    for out, found in [(music / "songs", "lies in --music"), (music / "good.flac" / "songs", "lies in")]:
+        monkeypatch.setattr(sys, "argv", ["x", *map(str, arguments(music, out))])
+        with pytest.raises(SystemExit) as ended:
+            errors.run_command(script.main)
+        message = capsys.readouterr().err.strip()
+        assert ended.value.code == 2 and message.startswith("error: ") and "\n" not in message and found in message
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot make"):
+        run(monkeypatch, *arguments(music, tmp_path / "file" / "songs"))
+
+
+def test_help_teaches(monkeypatch, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run(monkeypatch, "--help")
+    out = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert all(word in out for word in ("reads", "writes", "default", "--music", "python tokenize/separate_stems.py"))

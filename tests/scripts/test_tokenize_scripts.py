@@ -1,0 +1,327 @@
+"""The offline scripts on three tiny songs of plain sines, with a small codec of random weights."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from helpers import TOKENIZE
+
+from hafm_jax.audio import files
+from hafm_jax.common import errors
+from hafm_jax.common.errors import InputError
+from hafm_jax.corpus import extraction
+from hafm_jax.dataset import records
+from hafm_jax.tokenizers import codecs, semantic, spectral_codec
+
+RATE_HZ = 22_050
+
+
+def load_script(name: str):
+    spec = importlib.util.spec_from_file_location(f"script_{name}", TOKENIZE / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(monkeypatch, name: str, *arguments) -> None:
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+    load_script(name).main()
+
+
+def tune(seconds: float, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    notes = np.repeat(rng.integers(48, 72, 8), int(seconds * RATE_HZ) // 8 + 1)[: int(seconds * RATE_HZ)]
+    phase = np.cumsum(2 * np.pi * 440 * 2 ** ((notes - 69) / 12) / RATE_HZ)
+    return 0.2 * np.sin(phase) + rng.normal(0, 0.003, notes.size)
+
+
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("songs")
+    for split, name, seconds, seed in [("train", "a", 2.0, 1), ("train", "b", 1.51, 2), ("validation", "c", 1.0, 3)]:
+        (folder / split / name).mkdir(parents=True)
+        files.write_audio(folder / split / name / "vocals.wav", tune(seconds, seed), RATE_HZ)
+        files.write_audio(folder / split / name / "instrumental.wav", np.stack([tune(seconds, seed + 9)] * 2), RATE_HZ)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokenizers(tmp_path_factory, songs):
+    folder = tmp_path_factory.mktemp("tokenizers")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        run(monkeypatch, "fit_kmeans", "--songs", songs, "--features", "chroma", "--clusters", 30, "--out", folder)
+    config = spectral_codec.SpectralConfig()
+    codecs.save_spectral(
+        folder / "codec", config, jax.jit(spectral_codec.init, static_argnums=0)(config, jax.random.key(0))
+    )
+    return folder
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_tokenize_is_no_package():
+    """With an __init__.py it would shadow the standard library's tokenize; so would a script with such a name."""
+    assert not (TOKENIZE / "__init__.py").exists()
+    assert not {path.stem for path in TOKENIZE.glob("*.py")} & set(sys.stdlib_module_names)
+
+
+# --------------------------------------------------------------------------------------------------------- fit_kmeans
+
+
+def test_fit_writes_a_tokenizer_that_says_how_it_was_fitted(tokenizers, songs):
+    tokenizer = semantic.load_semantic(tokenizers / "semantic")
+    assert tokenizer.vocabulary == 30 and tokenizer.features_name == "chroma"
+    fit = tokenizer.config["fit"]
+    # 2.0 s and 1.51 s are 50 and 38 cells; a cell has two frames, a song two stems
+    assert fit["songs"] == 2 and fit["frames"] == (50 + 38) * 2 * 2 and fit["seed"] == 0
+    assert set(fit["versions"]) >= {"hafm_jax", "numpy", "scikit-learn"}
+    for split, frames in {"train": 352, "validation": 25 * 2 * 2}.items():
+        report = fit[split]
+        assert report["both"]["frames"] == frames == report["vocals"]["frames"] + report["instrumental"]["frames"]
+        for row in report.values():
+            assert 2 <= row["perplexity"] <= row["clusters_in_use"] <= 30
+    features = tokenizer.features(semantic.semantic_audio(tune(2.0, 1), RATE_HZ, 0.0, 0))
+    distance = np.square(features - tokenizer.centroids[semantic.nearest_centroids(features, tokenizer.centroids)])
+    assert distance.sum(1).mean() < 0.6 * np.square(features - features.mean(0)).sum(1).mean()
+
+
+def test_fit_follows_its_seed(monkeypatch, tokenizers, songs, tmp_path):
+    arguments = ["--songs", songs, "--features", "chroma", "--clusters", 30]
+    run(monkeypatch, "fit_kmeans", *arguments, "--out", tmp_path / "same")
+    assert tree(tmp_path / "same" / "semantic") == tree(tokenizers / "semantic")
+    hours = 100 / (3600 * 50)
+    run(monkeypatch, "fit_kmeans", *arguments, "--out", tmp_path / "other", "--seed", 1, "--hours", hours)
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["semantic"]  # the frames are gone
+    other = semantic.load_semantic(tmp_path / "other" / "semantic")
+    assert other.config["fit"]["frames"] == 100
+    assert other.centroids_sha256 != semantic.load_semantic(tokenizers / "semantic").centroids_sha256
+
+
+def test_the_report_counts_as_scikit_learn_and_scipy_do(tmp_path):
+    from scipy.stats import entropy
+    from sklearn.cluster import KMeans
+
+    script = load_script("fit_kmeans")
+    rng = np.random.default_rng(0)
+    frames = rng.standard_normal((900, 5)).astype(np.float32)
+    kmeans = KMeans(7, n_init=1, random_state=0).fit(frames)
+    rows = {"vocals": slice(0, 600), "instrumental": slice(600, 900)}
+    report = script.describe(script.Sample(frames, rows, 1), kmeans.cluster_centers_)
+    for stem, row in report.items():
+        values = frames[rows.get(stem, slice(None))]
+        use = np.bincount(kmeans.predict(values), minlength=7)
+        assert row["frames"] == len(values) and row["clusters_in_use"] == (use > 0).sum()
+        assert row["inertia_per_frame"] == pytest.approx(-kmeans.score(values) / len(values), rel=1e-5)
+        assert row["entropy_bits"] == pytest.approx(entropy(use, base=2), rel=1e-9)
+        assert row["perplexity"] == pytest.approx(2 ** entropy(use, base=2), rel=1e-9)
+
+
+def test_sampled_frames_are_the_songs_own(songs, tmp_path):
+    """Each is a frame of its stem's features, none is there twice, and no stem has more than half of the hours."""
+    script = load_script("fit_kmeans")
+    extractor = semantic.FeatureExtractor("chroma")
+    folders = files.song_folders(songs, "train")
+    sample = script.sample_frames(extractor, folders, 120 / (3600 * 50), 0.0, 0, tmp_path)
+    assert sample.rows == {"vocals": slice(0, 60), "instrumental": slice(60, 120)} and sample.num_songs == 1
+    for stem, rows in sample.rows.items():
+        audio = [files.read_audio(folder / f"{stem}.wav") for folder in folders]
+        known = np.concatenate([extractor(semantic.semantic_audio(*clip, 0.0, 0)) for clip in audio])
+        found = [np.flatnonzero((known == frame).all(axis=1)) for frame in sample.frames[rows]]
+        assert all(len(matches) for matches in found) and len({matches[0] for matches in found}) == 60
+
+
+def test_a_song_of_no_use_is_passed_over_and_many_are_not(songs, tmp_path, capsys):
+    script = load_script("fit_kmeans")
+    for k in range(9):
+        (tmp_path / "train" / str(k)).mkdir(parents=True)
+        for stem in ("vocals", "instrumental"):
+            (tmp_path / "train" / str(k) / f"{stem}.wav").write_text("no audio")
+    bad = files.song_folders(tmp_path, "train")
+    extractor, sampling = semantic.FeatureExtractor("chroma"), (0.001, 0.0, 0, tmp_path)
+    sample = script.sample_frames(extractor, [bad[0], *files.song_folders(songs, "train")], *sampling)
+    assert sample.num_songs == 2 and len(sample.frames) == 180  # 0.001 hours, of the 352 that the two have
+    assert "passed over 0" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"no vocals of .* cannot be read as audio"):
+        script.sample_frames(extractor, bad, *sampling)
+    assert capsys.readouterr().out.count("passed over") == 8  # not the ninth
+
+
+def test_layer_nine_is_the_default(monkeypatch):
+    monkeypatch.setattr(sys, "argv", "x --features hubert --source a/b --songs c --out d".split())
+    assert load_script("fit_kmeans").parse_arguments().layer == 9
+
+
+@pytest.mark.parametrize("with_songs", [True, False])
+def test_existing_centroids_are_taken_as_they_are(monkeypatch, songs, tmp_path, capsys, with_songs):
+    import joblib
+    from sklearn.cluster import MiniBatchKMeans
+
+    kmeans = MiniBatchKMeans(12, n_init=1, random_state=0).fit(np.random.default_rng(0).random((60, 20), np.float32))
+    joblib.dump(kmeans, tmp_path / "km.bin")
+    arguments = ["--features", "chroma", "--centroids", tmp_path / "km.bin", "--out", tmp_path / "out"]
+    run(monkeypatch, "fit_kmeans", *arguments, *(["--songs", songs] if with_songs else []))
+    tokenizer = semantic.load_semantic(tmp_path / "out" / "semantic")
+    np.testing.assert_array_equal(tokenizer.centroids, kmeans.cluster_centers_)
+    fit = tokenizer.config["fit"]
+    assert fit["file"] == "km.bin" and len(fit["file_sha256"]) == 64
+    assert ("validation" in fit) == ("validation vocals" in capsys.readouterr().out) == with_songs
+
+    np.save(tmp_path / "other.npy", np.zeros((12, 7), np.float32))
+    arguments[3] = tmp_path / "other.npy"
+    with pytest.raises(InputError, match="chroma gives 20 features a frame, the centroids have 7"):
+        run(monkeypatch, "fit_kmeans", *arguments)
+
+
+def test_fit_needs_songs_or_centroids(monkeypatch, tmp_path):
+    with pytest.raises(InputError, match="neither --songs nor --centroids"):
+        run(monkeypatch, "fit_kmeans", "--features", "chroma", "--out", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change, found",
+    [
+        (["--clusters", 501], "--clusters is 501"),
+        (["--hours", 0], "--hours is 0"),
+        (["--centroids", "absent.bin"], "absent.bin cannot be read"),
+        (["--centroids", Path(semantic.__file__).parent.parent / "demo/codec/config.json"], "cannot be read"),
+        (["--clusters", 400], "352 frames for 400 clusters"),
+        (["--features", "hubert"], "--source"),
+        (["--songs", "absent"], "make one with"),
+        (["--vocal-noise", -1], "--vocal-noise"),
+        (["--dtype", "float16"], "chroma features in float16"),
+    ],
+)
+def test_fit_refuses_what_cannot_be(monkeypatch, songs, tmp_path, change, found):
+    with pytest.raises(InputError, match=found):
+        run(monkeypatch, "fit_kmeans", "--songs", songs, "--features", "chroma", "--out", tmp_path, *change)
+    assert not list(tmp_path.iterdir())
+
+
+# ----------------------------------------------------------------------------------------------------- extract_tokens
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory, songs, tokenizers):
+    folder = tmp_path_factory.mktemp("tokens") / "set"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        run(monkeypatch, "extract_tokens", "--songs", songs, "--tokenizers", tokenizers, "--out", folder, "--seed", 5)
+    return folder
+
+
+def test_extracted_tokens_are_those_of_the_parts(tokens, songs, tokenizers):
+    train = records.TokenRecords(tokens, "train")
+    assert [train[k]["id"] for k in range(len(train))] == ["a", "b"]
+    record = train[1]
+    tokenizer, codec = semantic.load_semantic(tokenizers / "semantic"), codecs.load_codec(tokenizers / "codec")
+    vocal, rate_hz = files.read_audio(songs / "train" / "b" / "vocals.wav")
+    instrumental, _ = files.read_audio(songs / "train" / "b" / "instrumental.wav")
+    seed = extraction.song_seed(5, "train", "b")
+    np.testing.assert_array_equal(
+        record["vocal_semantic"], semantic.vocal_tokens(tokenizer, vocal, rate_hz, semantic.VOCAL_NOISE_SIGMA, seed)
+    )
+    np.testing.assert_array_equal(
+        record["instrumental_semantic"], semantic.instrumental_tokens(tokenizer, instrumental, rate_hz)
+    )
+    audio = files.pad_to_cells(files.resample(instrumental.mean(axis=0), rate_hz, 24_000), 24_000)
+    np.testing.assert_array_equal(record["acoustic"], codec.encode(audio[None])[0])
+    assert record["acoustic"].shape == (3 * 38, 8)
+
+
+def test_tokens_json_says_what_made_them(tokens, tokenizers):
+    document = records.read_tokens_json(tokens)
+    made_by = document["made_by"]
+    assert made_by["semantic"]["features"] == "chroma" and made_by["codec"]["codec"] == "spectral"
+    centroids_sha256 = semantic.load_semantic(tokenizers / "semantic").centroids_sha256
+    assert made_by["semantic"]["centroids_sha256"] == centroids_sha256
+    assert len(made_by["codec"]["weights_sha256"]) == 64
+    assert (made_by["vocal_noise_sigma"], made_by["seed"], made_by["skipped"]) == (semantic.VOCAL_NOISE_SIGMA, 5, {})
+    assert document["splits"]["train"]["cells"] == 50 + 38 and document["splits"]["validation"]["songs"] == 1
+
+
+def test_tokens_do_not_depend_on_workers_and_follow_the_seed(monkeypatch, tokens, songs, tokenizers, tmp_path):
+    arguments = ["--songs", songs, "--tokenizers", tokenizers, "--splits", "train"]
+    run(monkeypatch, "extract_tokens", *arguments, "--out", tmp_path / "same", "--seed", 5, "--workers", 1)
+    expected = records.TokenRecords(tokens, "train").fingerprint
+    assert records.TokenRecords(tmp_path / "same", "train").fingerprint == expected
+    loud = ["--vocal-noise", 0.3]  # the usual noise hardly reaches the tokens of steady tones
+    for seed in (5, 6):
+        run(monkeypatch, "extract_tokens", *arguments, "--out", tmp_path / str(seed), "--seed", seed, *loud)
+    first, other = (records.TokenRecords(tmp_path / str(seed), "train").fingerprint for seed in (5, 6))
+    assert first != other
+
+
+def test_songs_that_do_not_fit_are_left_out_with_the_reason(monkeypatch, songs, tokenizers, tmp_path, capsys):
+    mixed = tmp_path / "songs"
+    seconds = {"good": (0.4, 0.41), "uneven": (0.4, 0.5), "broken": (0.4, 0.4), "long": (0.6, 0.6), "longer": (9, 9)}
+    for name, (vocal_s, instrumental_s) in seconds.items():
+        (mixed / "test" / name).mkdir(parents=True)
+        files.write_audio(mixed / "test" / name / "vocals.wav", tune(vocal_s, 1), RATE_HZ)
+        files.write_audio(mixed / "test" / name / "instrumental.wav", tune(instrumental_s, 2), RATE_HZ)
+    (mixed / "test" / "broken" / "instrumental.wav").write_text("no audio")
+    (mixed / "test" / "short").mkdir()
+    for stem in ("vocals", "instrumental"):  # a third of a sample at 16 kHz
+        files.write_audio(mixed / "test" / "short" / f"{stem}.wav", np.full(1, 0.5), 44_100)
+    (mixed / "validation" / "only").mkdir(parents=True)
+    (mixed / "validation" / "only" / "vocals.wav").write_text("no audio")
+    (mixed / "report.json").write_text(json.dumps({"rejected_by_reason": {"damaged": 3, "silent": 1, "duplicate": 0}}))
+    out = tmp_path / "tokens"
+    arguments = ["--songs", mixed, "--tokenizers", tokenizers, "--max-seconds", 0.58, "--num-shards", 1]
+    run(monkeypatch, "extract_tokens", *arguments, "--out", out)
+    source = records.TokenRecords(out, "test")
+    assert [source[k]["id"] for k in range(len(source))] == ["good", "long"]  # what is less than a cell is forgiven
+    assert source[0]["acoustic"].shape == (30, 8)  # 0.4 s and 0.41 s: the 10 cells that both have
+    document = records.read_tokens_json(out)
+    made_by = document["made_by"]
+    assert set(document["splits"]) == {"test"}  # the other one has no song
+    assert {name: detail.split(",")[0] for name, detail in made_by["skipped"].items()} == {
+        "test/uneven": "stems of two lengths",
+        "test/broken": "damaged",
+        "test/longer": "too long",
+        "test/short": "too short",
+        "validation/only": "damaged",
+    }
+    assert "0.400 s" in made_by["skipped"]["test/uneven"] and "cannot be read" in made_by["skipped"]["test/broken"]
+    reasons = {"stems of two lengths": 1, "damaged": 1, "too long": 1, "too short": 1}
+    assert made_by["statistics"]["test"]["rejected_by_reason"] == reasons and made_by["max_s"] == 0.58
+    assert made_by["rejected_by_reason"] == {**reasons, "damaged": 1 + 1 + 3, "silent": 1}
+    said = capsys.readouterr().out
+    assert "4 left out" in said and "validation: no song" in said
+    with pytest.raises(InputError, match=r"no song that can be used, only because: .* cannot be read"):
+        run(monkeypatch, "extract_tokens", *arguments, "--splits", "validation", "--out", tmp_path / "none")
+
+    with pytest.raises(InputError, match="already holds test"):
+        run(monkeypatch, "extract_tokens", "--songs", songs, "--tokenizers", tokenizers, "--out", out)
+
+
+def test_bad_input_ends_with_exit_code_two(monkeypatch, songs, tmp_path, capsys):
+    script = load_script("extract_tokens")
+    monkeypatch.setattr(
+        sys, "argv", ["x", "--songs", str(songs), "--tokenizers", str(tmp_path), "--out", str(tmp_path / "tokens")]
+    )
+    with pytest.raises(SystemExit) as ended:
+        errors.run_command(script.main)
+    message = capsys.readouterr().err.strip()
+    assert ended.value.code == 2 and message.startswith("error: ") and "\n" not in message
+    assert not (tmp_path / "tokens").exists()
+
+
+@pytest.mark.parametrize("name", ["fit_kmeans", "extract_tokens"])
+def test_help_teaches(monkeypatch, capsys, name):
+    with pytest.raises(SystemExit) as ended:
+        run(monkeypatch, name, "--help")
+    out = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert all(word in out for word in ("reads", "writes", "default", "--songs", f"python tokenize/{name}.py"))
+
+
+def test_tokenizer_config_is_plain_json(tokenizers):
+    config = json.loads((tokenizers / "semantic" / "config.json").read_text())
+    assert config["clusters"] == 30 and config["format_version"] == 1

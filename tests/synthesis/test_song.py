@@ -1,0 +1,357 @@
+"""Synthesised songs against measurements of their sound: pitch, chroma and onsets must be what `info` says they are."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+from helpers import ROOT
+
+from hafm_jax.common.errors import run_command
+from hafm_jax.synthesis import instruments, patterns
+from hafm_jax.synthesis.song import PEAK, RMS, SPLITS, Song, song_seed, synthesize_song
+
+SCRIPT = ROOT / "tokenize" / "synthesize_songs.py"
+RATE_HZ = 24_000
+SECONDS = 10.0
+
+
+@pytest.fixture(scope="module")
+def songs() -> list[Song]:
+    return [synthesize_song(seed, SECONDS) for seed in range(6)]
+
+
+def frames_of(audio: np.ndarray, size: int, hop: int) -> np.ndarray:
+    return np.lib.stride_tricks.sliding_window_view(audio, size)[::hop]
+
+
+def autocorrelation_pitch_hz(frame: np.ndarray) -> float:
+    """Pitch of one frame: the first peak of the normalised autocorrelation that is nearly as high as the highest."""
+    lags = np.arange(RATE_HZ // 1000, RATE_HZ // 60)
+    size = len(frame) - lags[-1]
+    scores = np.array([np.corrcoef(frame[:size], frame[lag : lag + size])[0, 1] for lag in lags])
+    peaks = np.flatnonzero((scores[1:-1] > scores[:-2]) & (scores[1:-1] >= scores[2:])) + 1
+    first = next(p for p in peaks if scores[p] > 0.93 * scores[peaks].max())
+    below, at, above = scores[first - 1 : first + 2]
+    return RATE_HZ / (lags[first] + 0.5 * (below - above) / (below - 2 * at + above))
+
+
+def chroma_of(audio: np.ndarray) -> np.ndarray:
+    """Energy per pitch class [12] between 60 and 1000 Hz."""
+    power = np.abs(np.fft.rfft(audio * np.hanning(len(audio)))) ** 2
+    f_hz = np.fft.rfftfreq(len(audio), 1 / RATE_HZ)
+    band = (f_hz > 60) & (f_hz < 1000)
+    pitch_class = np.round(69 + 12 * np.log2(f_hz[band] / 440)).astype(int) % 12
+    return np.sqrt(np.bincount(pitch_class, power[band], minlength=12))
+
+
+def is_on_a_beat(note: dict, info: dict) -> bool:
+    return min(abs(note["start_s"] - beat) for beat in info["beats_s"]) < 1e-4
+
+
+def onset_strength(audio: np.ndarray, hop: int) -> np.ndarray:
+    """Rise of the magnitude above 2 kHz over four hops: [frames]. Below, detuned strings and basses beat."""
+    magnitude = np.abs(np.fft.rfft(frames_of(audio, 480, hop) * np.hanning(480)))
+    magnitude = magnitude[:, np.fft.rfftfreq(480, 1 / RATE_HZ) > 2000]
+    return np.maximum(magnitude[4:] - magnitude[:-4], 0).sum(axis=1)
+
+
+def test_same_seed_same_song_bit_for_bit(songs):
+    again = synthesize_song(3, SECONDS)
+    assert again.vocals.tobytes() == songs[3].vocals.tobytes()
+    assert again.instrumental.tobytes() == songs[3].instrumental.tobytes()
+    assert again.info == songs[3].info
+
+
+def test_other_seeds_other_songs(songs):
+    for one, other in itertools.combinations(songs, 2):
+        assert one.info["melody"] != other.info["melody"]
+        assert abs(np.corrcoef(one.vocals, other.vocals)[0, 1]) < 0.2
+        assert abs(np.corrcoef(one.instrumental, other.instrumental)[0, 1]) < 0.4
+
+
+def test_a_longer_song_begins_as_the_shorter_one():
+    short, long = synthesize_song(5, 4.0, 8_000).info, synthesize_song(5, 30.0, 8_000).info
+    for name in ("key", "tempo_bpm", "feel", "instruments", "patterns", "voice"):
+        assert short[name] == long[name]
+    assert [(n["start_s"], n["midi"]) for n in short["melody"]] == [
+        (n["start_s"], n["midi"]) for n in long["melody"][: len(short["melody"])]
+    ]
+
+
+@pytest.mark.parametrize(("seconds", "rate_hz"), [(1.0, 24_000), (3.21987, 24_000), (2.0001, 16_000), (1.5, 44_100)])
+def test_length_is_exact(seconds, rate_hz):
+    song = synthesize_song(11, seconds, rate_hz)
+    assert song.vocals.shape == song.instrumental.shape == (round(seconds * rate_hz),)
+    assert song.vocals.dtype == song.instrumental.dtype == np.float32
+
+
+def test_levels(songs):
+    for song in songs:
+        sung = np.zeros(len(song.vocals), bool)
+        for note in song.info["melody"]:
+            sung[int(note["start_s"] * RATE_HZ) : int(note["end_s"] * RATE_HZ)] = True
+        for track, where in ((song.vocals, sung), (song.instrumental, slice(None))):
+            assert np.isfinite(track).all()
+            assert np.abs(track).max() <= PEAK + 1e-6
+            assert abs(track.mean()) < 1e-4
+            # +-1.5 dB by design; a peaky band is lowered rather than clipped.
+            assert -4 < 20 * np.log10(np.sqrt(np.mean(track[where] ** 2)) / RMS) < 2
+        quiet = np.sqrt(np.mean(song.vocals[~sung] ** 2))
+        assert quiet < 0.3 * np.sqrt(np.mean(song.vocals[sung] ** 2))  # consonants, breaths and the room's tail
+
+
+def test_band_goes_on_while_the_singer_rests(songs):
+    for song in songs:
+        notes = song.info["melody"]
+        rests = [
+            (a["end_s"] + 0.1, b["start_s"] - 0.1)
+            for a, b in itertools.pairwise(notes)
+            if b["start_s"] - a["end_s"] > 0.5
+        ]
+        assert rests
+        for start, end in rests:
+            band = song.instrumental[int(start * RATE_HZ) : int(end * RATE_HZ)]
+            assert np.sqrt(np.mean(band**2)) > 0.02
+
+
+def test_vocal_starts_soon_and_first_downbeat_is_anywhere_in_a_beat():
+    infos = [synthesize_song(seed, 2.4, 8_000).info for seed in range(16)]
+    assert all(info["melody"][0]["start_s"] < 2.2 for info in infos)
+    places = [info["downbeats_s"][0] * info["tempo_bpm"] / 60 for info in infos]
+    assert all(0 <= place < 1 for place in places)
+    assert min(places) < 0.25 and max(places) > 0.75
+
+
+def test_sung_pitch_is_the_melody(songs):
+    """Frames from the middle of each note, its glide and its consonant left out: within 50 cents nearly always."""
+    errors = []
+    for song in songs:
+        for note in song.info["melody"][::4]:
+            middle = int((0.4 * note["start_s"] + 0.6 * note["end_s"]) * RATE_HZ)
+            if note["end_s"] - note["start_s"] > 0.18 and middle + 600 < len(song.vocals):
+                measured_hz = autocorrelation_pitch_hz(song.vocals[middle - 600 : middle + 600])
+                errors.append(1200 * np.log2(measured_hz / 440) - 100 * (note["midi"] - 69))
+    assert len(errors) > 20
+    assert np.mean(np.abs(errors) < 50) > 0.9
+    assert abs(np.median(errors)) < 10
+
+
+def test_vocal_onsets_are_on_the_grid(songs):
+    """The level rises from a rest where the phrase's first note stands, which is on a slot of the beat."""
+    for song in songs:
+        info = song.info
+        fractions = patterns.FEELS[info["feel"]].slot_fractions
+        beat_s = 60 / info["tempo_bpm"]
+        for note in info["melody"]:
+            phase = (note["start_s"] - info["downbeats_s"][0]) / beat_s % 1
+            assert min(abs(phase - f) for f in (*fractions, 1.0)) < 1e-3
+    level = np.sqrt(np.mean(frames_of(songs[0].vocals, 480, 120) ** 2, axis=1))
+    notes = songs[0].info["melody"]
+    for before, note in itertools.pairwise(notes):
+        if note["start_s"] - before["end_s"] > 0.4:
+            at = int(note["start_s"] * 200) - 2
+            assert level[at + 12 : at + 20].max() > 4 * level[at - 60 : at - 50].max()
+
+
+def test_instrumental_chroma_is_the_chord(songs):
+    """Of the twelve transpositions of a chord, the one that is written sounds most, in most bars and in every song."""
+    for song in songs:
+        won = []
+        for chord in song.info["chords"]:
+            if chord["end_s"] - chord["start_s"] < 0.8:
+                continue
+            template = np.zeros(12)
+            template[chord["pitch_classes"]] = 1
+            chroma = chroma_of(
+                song.instrumental[int((chord["start_s"] + 0.05) * RATE_HZ) : int(chord["end_s"] * RATE_HZ)]
+            )
+            scores = [np.corrcoef(chroma, np.roll(template, shift))[0, 1] for shift in range(12)]
+            won.append(int(np.argmax(scores)) == 0)
+        assert np.mean(won) >= 0.7, song.info["instruments"]
+
+
+def test_melody_fits_its_chords_and_its_singer(songs):
+    for song in songs:
+        low, high = instruments.VOICES[song.info["voice"]].midi_range
+        on_beat = []
+        for note in song.info["melody"]:
+            assert low <= note["midi"] <= high
+            if is_on_a_beat(note, song.info):
+                chord = next(
+                    c for c in song.info["chords"] if c["start_s"] - 1e-4 <= note["start_s"] < c["end_s"] - 1e-4
+                )
+                on_beat.append(note["midi"] % 12 in chord["pitch_classes"])
+        assert len(on_beat) > 3 and all(on_beat)
+
+
+def test_melody_tells_its_chords(songs):
+    """Of the notes on a chord's beats the first is nearly always its root; of any chord tone it would be a third."""
+    root_first = []
+    for song in songs:
+        for chord in song.info["chords"]:
+            told = [
+                note["midi"] % 12
+                for note in song.info["melody"]
+                if chord["start_s"] - 1e-4 <= note["start_s"] < chord["end_s"] - 1e-4 and is_on_a_beat(note, song.info)
+            ]
+            root_first += [told[0] == chord["pitch_classes"][0]] if told else []
+    assert len(root_first) > 15 and np.mean(root_first) > 0.7
+
+
+def test_drum_onsets_are_on_the_grid():
+    """Loud onsets stand on sixteenths of the beat, and most of the sound's rise is at the beats, not between them."""
+    hop, checked = 120, 0
+    for seed in range(20):
+        info = synthesize_song(seed, 1.0, 8_000).info
+        if "drums" not in info["instruments"] or info["feel"] != "straight":
+            continue
+        song = synthesize_song(seed, 8.0)
+        strength = onset_strength(song.instrumental, hop)
+        neighbours = np.lib.stride_tricks.sliding_window_view(np.pad(strength, 12), 25).max(axis=1)
+        loud = np.flatnonzero((strength == neighbours) & (strength > 0.3 * strength.max()))
+        times_s = (loud + 2) * hop / RATE_HZ + 240 / RATE_HZ  # halfway of the rise, middle of the frame
+        sixteenth_s = 60 / song.info["tempo_bpm"] / 4
+        phase = (times_s - song.info["beats_s"][0]) / sixteenth_s
+        assert len(loud) >= 8
+        assert np.mean(np.abs(phase - np.round(phase)) * sixteenth_s < 0.02) > 0.9
+
+        def strongest(times_s: np.ndarray, strength: np.ndarray = strength) -> float:
+            frames = np.round((times_s * RATE_HZ - 240) / hop).astype(int) - 2
+            return float(np.median([strength[max(f - 3, 0) : f + 4].max() for f in frames]))
+
+        beats_s = np.array(song.info["beats_s"][1:-1])
+        assert strongest(beats_s) > 2 * strongest(beats_s + 1.5 * sixteenth_s)
+        checked += 1
+        if checked == 3:
+            return
+    pytest.fail("too few songs with drums")
+
+
+def test_info_is_consistent_json(songs):
+    for song in songs:
+        info = json.loads(json.dumps(song.info))
+        assert info == song.info
+        assert np.allclose(np.diff(info["beats_s"]), 60 / info["tempo_bpm"], atol=2e-6)
+        assert info["downbeats_s"] == info["beats_s"][:: info["beats_per_bar"]]
+        assert info["beats_s"][-1] < SECONDS
+        for a, b in itertools.pairwise(info["chords"]):
+            assert a["end_s"] == b["start_s"]
+        assert info["chords"][-1]["end_s"] == SECONDS
+        for chord in info["chords"]:
+            root = chord["name"][: 2 if chord["name"][1:2] in ("b", "#") else 1]
+            steps = patterns.QUALITIES[chord["name"][len(root) :]]
+            assert chord["pitch_classes"] == [(patterns.TONICS.index(root) + s) % 12 for s in steps]
+            assert min(abs(chord["start_s"] - d) for d in info["downbeats_s"]) < 1e-5
+        for a, b in itertools.pairwise(info["melody"]):
+            assert a["start_s"] < a["end_s"] <= b["start_s"] + 1e-6
+
+
+def test_tables_are_whole():
+    for mode, progressions in patterns.PROGRESSIONS.items():
+        assert mode in patterns.SCALES
+        assert all(len(p.split()) == 4 and set(p.split()) <= set(patterns.NUMERALS) for p in progressions)
+    for tables in (patterns.BASS_PATTERNS, patterns.CHORD_PATTERNS, patterns.DRUM_PATTERNS):
+        assert tables.keys() == patterns.FEELS.keys()
+        for feel, rows in tables.items():
+            for row in itertools.chain.from_iterable(r.values() if isinstance(r, dict) else [r] for r in rows.values()):
+                assert len(row) in (patterns.FEELS[feel].slots_per_bar, 2 * patterns.FEELS[feel].slots_per_bar)
+    played = {*patterns.CHORD_INSTRUMENTS, *patterns.BASS_INSTRUMENTS, *patterns.LEAD_INSTRUMENTS}
+    assert played == set(instruments.TIMBRES)
+    kit = instruments.drum_kit(np.random.default_rng(0), RATE_HZ)
+    used = {drum for feel in patterns.DRUM_PATTERNS.values() for rows in feel.values() for drum in rows}
+    assert used | {"tom", "crash"} == set(kit)
+
+
+def test_splits_share_no_seed():
+    seeds = [
+        song_seed(split, i, base)
+        for split in SPLITS
+        for i in (0, 1, 2, 3, 4, 2**32 - 1)
+        for base in (0, 1, 2, 5, 10**9)
+    ]
+    assert len(set(seeds)) == len(seeds)
+    for bad in (("dev", 0, 0), ("train", -1, 0), ("train", 2**32, 0), ("train", 0, -1)):
+        with pytest.raises(ValueError):
+            song_seed(*bad)
+
+
+@pytest.mark.parametrize(
+    "arguments", [(0, 0.5, RATE_HZ), (0, float("nan"), RATE_HZ), (0, 2.0, 4000), (-1, 2.0, RATE_HZ)]
+)
+def test_bad_arguments(arguments):
+    with pytest.raises(ValueError):
+        synthesize_song(*arguments)
+
+
+def run_script(monkeypatch, *arguments: object) -> None:
+    spec = importlib.util.spec_from_file_location("synthesize_songs", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(sys, "argv", [SCRIPT.name, *map(str, arguments)])
+    run_command(module.main)
+
+
+def test_script_writes_and_resumes(tmp_path, monkeypatch, capsys):
+    run_script(monkeypatch, "--out", tmp_path, "--num-songs", 2, "--seconds", 1.5, "--workers", 1)
+    folders = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.glob("*/*"))
+    assert folders == ["test/song_000000", "train/song_000000", "train/song_000001", "validation/song_000000"]
+    first, second = tmp_path / folders[1], tmp_path / folders[2]
+    assert sorted(p.name for p in first.iterdir()) == ["instrumental.wav", "song.json", "vocals.wav"]
+    info = json.loads((first / "song.json").read_text())
+    song = synthesize_song(info["seed"], info["seconds"])
+    for name in ("vocals", "instrumental"):
+        audio, rate_hz = soundfile.read(first / f"{name}.wav", dtype="float32")
+        assert rate_hz == RATE_HZ and soundfile.info(first / f"{name}.wav").subtype == "PCM_16"
+        assert np.abs(audio - getattr(song, name)).max() < 1 / 32_000
+
+    # An interrupted run: one song missing, half of it under its temporary name. The others are not written again.
+    before = (first / "vocals.wav").stat().st_mtime_ns
+    wanted = (second / "vocals.wav").read_bytes()
+    second.rename(second.with_name(f".{second.name}.partial"))
+    run_script(monkeypatch, "--out", tmp_path, "--num-songs", 2, "--seconds", 1.5, "--workers", 1)
+    assert "(1 new)" in capsys.readouterr().out
+    assert (first / "vocals.wav").stat().st_mtime_ns == before
+    assert (second / "vocals.wav").read_bytes() == wanted
+    assert not list(tmp_path.glob("*/.*"))
+
+    with pytest.raises(SystemExit) as ended:  # other songs than those that are there
+        run_script(monkeypatch, "--out", tmp_path, "--num-songs", 2, "--seconds", 1.5, "--seed", 1, "--workers", 1)
+    assert ended.value.code == 2 and "another --out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--num-songs", -1),
+        ("--num-test", -1),
+        ("--seconds", 0.5),
+        ("--seconds", "nan"),
+        ("--seed", -1),
+        ("--workers", 0),
+    ],
+)
+def test_script_refuses_bad_numbers(tmp_path, monkeypatch, capsys, arguments):
+    with pytest.raises(SystemExit) as ended:
+        run_script(monkeypatch, "--out", tmp_path / "songs", *arguments)
+    assert ended.value.code == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ") and message.count("\n") == 1 and arguments[0] in message
+    assert not (tmp_path / "songs").exists()
+
+
+def test_script_as_a_process(tmp_path):
+    """From another folder, with worker processes, as users run it; and a place that cannot be written."""
+    command = [sys.executable, str(SCRIPT), "--num-songs", "1", "--num-test", "0", "--seconds", "1", "--workers", "2"]
+    done = subprocess.run([*command, "--out", "songs"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert sorted(p.parent.name for p in tmp_path.glob("songs/*/song_000000")) == ["train", "validation"]
+    (tmp_path / "file").write_text("not a folder")
+    done = subprocess.run([*command, "--out", "file"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1

@@ -1,0 +1,202 @@
+"""Whole runs of the training command, in processes that end as machines do: killed, told to go, joined by another."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from helpers import CACHE, write_token_set
+from ml_collections import ConfigDict
+
+from hafm_jax.common.errors import InputError
+from hafm_jax.model import sharding
+from hafm_jax.training import hosts
+from hafm_jax.training.checkpoint import Checkpoints
+from hafm_jax.training.step import Programs
+
+STEPS = 20
+
+
+@pytest.fixture(scope="module")
+def token_set(tmp_path_factory, tokenizers):
+    directory = tmp_path_factory.mktemp("tokens")
+    (directory / "tokenizers").symlink_to(tokenizers)
+    return write_token_set(directory, num_train=9, num_validation=4, num_shards=2)
+
+
+ENVIRONMENT = {
+    "PYTHONPATH": os.getcwd(),
+    "JAX_PLATFORMS": "cpu",
+    "JAX_COMPILATION_CACHE_DIR": str(CACHE / "jax"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+}
+
+
+def training(token_set, workdir, *flags):
+    """The training command."""
+    fields = {"stage": "semantic", "size": "demo", "window_cells": 4, "compute_dtype": "float32", "steps": STEPS}
+    fields |= {"batch_size": 4, "warmup_steps": 2, "log_every": 1, "eval_every": 10, "eval_batches": 1}
+    fields |= {"checkpoint_every": 5, "remat": "none"}
+    fields |= {"embeddings": "tokenizers", "tokenizers": f"{token_set}/tokenizers"}
+    command = [sys.executable, "-m", "hafm_jax.train", f"--config={os.getcwd()}/configs/base.py"]
+    command += [f"--config.{name}={value}" for name, value in fields.items()]
+    return [*command, f"--data={token_set}", f"--workdir={workdir}", *flags]
+
+
+def start(token_set, workdir, *flags):
+    return subprocess.Popen(
+        training(token_set, workdir, *flags),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | ENVIRONMENT,
+    )
+
+
+def start_two(token_set, workdir, *flags):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    return [
+        start(token_set, workdir, f"--coordinator={address}", "--num_processes=2", f"--process_id={i}", *flags)
+        for i in range(2)
+    ]
+
+
+def finish(*processes, code=0):
+    said = [process.communicate(timeout=240)[0] for process in processes]
+    assert [process.returncode for process in processes] == [code] * len(processes), "\n\n".join(said)
+    return said
+
+
+def losses(workdir):
+    """step -> loss, the last one where a step was made twice."""
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+
+def wait_for_step(workdir, step, *processes):
+    while not (workdir / "metrics.jsonl").exists() or max(losses(workdir), default=0) < step:
+        assert all(process.poll() is None for process in processes), processes[0].communicate()[0]
+        time.sleep(0.02)
+
+
+def kill_after_a_checkpoint(workdir, *processes):
+    """Returns the step of the checkpoint that is left."""
+    while not list(workdir.glob("checkpoints/[0-9]*[0-9]")):  # written to its end: until then it has another name
+        assert all(process.poll() is None for process in processes), processes[0].communicate()[0]
+        time.sleep(0.02)
+    for process in processes:
+        process.kill()
+        process.communicate()
+    latest = Checkpoints(workdir, 2).latest()
+    assert 0 < latest < STEPS
+    return latest
+
+
+def last_state(workdir):
+    """Here, on one device."""
+    config = ConfigDict(json.loads((workdir / "config.json").read_text())["config"])
+    shapes = Programs(config, sharding.make_mesh(-1, 1, 1)).state_shapes
+    checkpoints = Checkpoints(workdir, 1)
+    step, state = checkpoints.restore_latest(shapes)
+    checkpoints.close()
+    assert step == STEPS
+    return jax.tree.leaves(state)
+
+
+@pytest.fixture(scope="module")
+def whole(token_set, tmp_path_factory):
+    """A run that nothing happens to."""
+    workdir = tmp_path_factory.mktemp("whole")
+    finish(start(token_set, workdir))
+    assert sorted(losses(workdir)) == list(range(1, STEPS + 1))
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def whole_of_two(token_set, tmp_path_factory):
+    """The same by two processes that share out the state."""
+    workdir = tmp_path_factory.mktemp("whole_of_two")
+    first, second = finish(*start_two(token_set, workdir, "--config.mesh.fsdp=2"))
+    assert "mesh data 1 x fsdp 2 x tensor 1" in first and "mesh" not in second  # one speaks for all
+    return workdir
+
+
+def assert_same_run(workdir, whole):
+    """Bit for bit: every step's loss, and the state at the end."""
+    assert losses(workdir) == losses(whole)
+    for a, b in zip(last_state(workdir), last_state(whole), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_killed_it_goes_on_bit_for_bit(token_set, whole, tmp_path):
+    saved = kill_after_a_checkpoint(tmp_path, start(token_set, tmp_path))
+    assert f"from step {saved}" in finish(start(token_set, tmp_path))[0]
+    assert_same_run(tmp_path, whole)
+
+
+def test_told_to_end_it_saves_and_exits_to_be_started_again(token_set, whole, tmp_path):
+    process = start(token_set, tmp_path)
+    wait_for_step(tmp_path, 7, process)
+    process.send_signal(signal.SIGTERM)
+    (said,) = finish(process, code=hosts.RESTART_EXIT_CODE)
+    saved = Checkpoints(tmp_path, 2).latest()
+    assert saved >= 7 and f"preempted: step {saved} of {STEPS} is saved" in said
+    assert f"from step {saved}" in finish(start(token_set, tmp_path))[0]
+    assert_same_run(tmp_path, whole)
+
+
+def test_a_torn_checkpoint_is_skipped(token_set, whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "run")
+    checkpoints = tmp_path / "run" / "checkpoints"
+    for file in (checkpoints / str(STEPS)).rglob("d/*"):
+        with file.open("r+b") as damaged:
+            damaged.truncate(file.stat().st_size // 2)
+    (said,) = finish(start(token_set, tmp_path / "run"))
+    assert f"checkpoint {STEPS} in {checkpoints} is torn and skipped" in said and "from step 15" in said
+    assert (checkpoints / f"torn-{STEPS}").is_dir()
+    assert_same_run(tmp_path / "run", whole)
+
+
+def test_two_processes_train_as_one(whole, whole_of_two):
+    expected, found = losses(whole), losses(whole_of_two)
+    assert found.keys() == expected.keys()
+    # The same batches and the same randomness; gradients are summed in another order.
+    np.testing.assert_allclose(list(found.values()), list(expected.values()), atol=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_end_at_the_same_step_and_go_on(token_set, whole_of_two, tmp_path):
+    processes = start_two(token_set, tmp_path, "--config.mesh.fsdp=2")
+    wait_for_step(tmp_path, 7, *processes)
+    processes[1].send_signal(signal.SIGTERM)  # one machine goes away; both must save
+    finish(*processes, code=hosts.RESTART_EXIT_CODE)
+    assert 7 <= Checkpoints(tmp_path, 2).latest() < STEPS
+    finish(*start_two(token_set, tmp_path, "--config.mesh.fsdp=2"))
+    assert_same_run(tmp_path, whole_of_two)
+
+
+@pytest.mark.slow
+def test_one_process_goes_on_with_what_two_began(token_set, whole, tmp_path):
+    saved = kill_after_a_checkpoint(tmp_path, *start_two(token_set, tmp_path))
+    assert f"from step {saved}" in finish(start(token_set, tmp_path))[0]
+    np.testing.assert_allclose(losses(tmp_path)[STEPS], losses(whole)[STEPS], atol=1e-4)
+
+
+def test_hosts_with_different_data_are_refused(monkeypatch):
+    of_the_other = np.array([0x00, 0xFF], np.uint8)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(hosts.multihost_utils, "process_allgather", lambda mine: np.stack([mine, of_the_other]))
+    hosts.check_equal("00ff", "the token set")
+    with pytest.raises(InputError, match="the token set is not the same on all 2 hosts"):
+        hosts.check_equal("00fe", "the token set")

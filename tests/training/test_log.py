@@ -1,0 +1,86 @@
+"""What a run writes while it runs: read back by other readers than the writer."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+
+import numpy as np
+import pytest
+import soundfile
+from tensorboardX.proto.event_pb2 import Event
+
+from hafm_jax.dataset.tfrecord import FOOTER, HEADER, walk_records
+from hafm_jax.training.log import RunLog
+
+RATE_HZ = 24_000
+
+
+def board(workdir) -> list[tuple[int, str, float | bytes]]:
+    """(step, name, number or encoded sound) of what TensorBoard would show."""
+    shown = []
+    for path in sorted((workdir / "tensorboard").iterdir()):
+        content = path.read_bytes()
+        for offset, length, _ in walk_records(path):  # event files are TFRecords
+            start = offset + HEADER.size
+            event = Event.FromString(content[start : start + length])
+            for value in event.summary.value:
+                sound = value.HasField("audio")
+                shown.append((event.step, value.tag, value.audio.encoded_audio_string if sound else value.simple_value))
+        assert start + length + FOOTER.size == len(content)
+    return shown
+
+
+def test_values_are_in_both_places(tmp_path):
+    log = RunLog(tmp_path, 0, tokens_per_step=100, flops_per_step=1e12, writes=True)
+    log.log(2, {"loss": np.float32(1.5), "loss_per_codebook": np.array([1.0, 2.0], np.float32)})
+    log.write(2, {"validation_loss": 1.25})
+    log.close()
+    first, second = (json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines())
+    assert first["loss"] == 1.5 and first["loss_per_codebook"] == [1.0, 2.0] and first["step"] == 2
+    assert second == {"step": 2, "validation_loss": 1.25}
+    shown = {name: (step, value) for step, name, value in board(tmp_path)}
+    assert shown["loss"] == (2, 1.5) and shown["validation_loss"] == (2, 1.25)
+    assert shown["loss_per_codebook/0"] == (2, 1.0) and shown["loss_per_codebook/1"] == (2, 2.0)
+
+
+def test_rates_count_training_alone(tmp_path, monkeypatch):
+    clock_s = [10.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock_s[0])
+    monkeypatch.setattr("hafm_jax.training.log.peak_flops", lambda: 8e12)
+    log = RunLog(tmp_path, 4, tokens_per_step=100, flops_per_step=1e12, writes=True)
+    clock_s[0] += 3.0  # four steps in two seconds, half a second of them waiting; one second of evaluation
+    log.waited(0.5)
+    log.aside(1.0)
+    log.log(8, {"loss": 1.0})
+    clock_s[0] += 1.0
+    log.log(9, {"loss": 1.0})
+    log.close()
+    first, second = (json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines())
+    rates = {"seconds": 2.0, "tokens_per_s": 200.0, "tflops_per_s": 2.0, "input_wait": 0.25, "mfu": 0.25}
+    assert {name: first[name] for name in rates} == pytest.approx(rates)
+    rates = {"seconds": 1.0, "tokens_per_s": 100.0, "tflops_per_s": 1.0, "input_wait": 0.0, "mfu": 0.125}
+    assert {name: second[name] for name in rates} == pytest.approx(rates)
+
+
+def test_sounds_can_be_heard_in_tensorboard_and_as_files(tmp_path):
+    time_s = np.arange(RATE_HZ) / RATE_HZ
+    sound = 1.5 * np.sin(2 * np.pi * 440 * time_s).astype(np.float32)  # too loud: clipped
+    log = RunLog(tmp_path, 0, 1, 1.0, writes=True)
+    log.audio(7, "generated-0", sound, RATE_HZ)
+    log.close()
+    ((step, name, encoded),) = board(tmp_path)
+    assert (step, name) == (7, "generated-0")
+    for source in (io.BytesIO(encoded), tmp_path / "sounds" / "generated-0-7.wav"):
+        heard, rate_hz = soundfile.read(source)
+        assert rate_hz == RATE_HZ and heard.shape == sound.shape
+        np.testing.assert_allclose(heard, np.clip(sound, -1, 1), atol=1e-4)
+
+
+def test_only_the_first_process_writes(tmp_path):
+    log = RunLog(tmp_path, 0, 1, 1.0, writes=False)
+    log.log(1, {"loss": 1.0})
+    log.audio(1, "sound", np.zeros(10, np.float32), RATE_HZ)
+    log.close()
+    assert list(tmp_path.iterdir()) == []

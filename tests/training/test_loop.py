@@ -1,0 +1,298 @@
+"""Training on tiny models: it learns, it goes on where it stopped, what it learnt can be generated back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers import Songs, random_record, write_token_set
+from ml_collections import ConfigDict
+
+from configs import demo, demo_false_history, demo_longer, overfit
+from configs.base import get_config
+from hafm_jax.common.errors import InputError
+from hafm_jax.dataset import loader, records
+from hafm_jax.model import decode, transformer
+from hafm_jax.model.config import SIZES, Size, num_parameters
+from hafm_jax.model.sharding import make_mesh
+from hafm_jax.streams import STAGES
+from hafm_jax.training import loop
+from hafm_jax.training.checkpoint import Checkpoints
+from hafm_jax.training.optim import optimizer
+from hafm_jax.training.step import (
+    Programs,
+    eval_step,
+    false_history,
+    init_state,
+    split_batch,
+    stage_config,
+    step_flops,
+    train_step,
+)
+
+
+@pytest.mark.parametrize("stage", ["semantic", "coarse"])
+def test_a_few_crops_are_learnt_by_heart_and_generated_back(stage, tiny):
+    tiny.update(stage=stage, steps=150, learning_rate=5e-3)
+    config = stage_config(tiny)
+    source = Songs(random_record(4, seed=i) for i in range(2))
+    batches = loader.train_batches([(source, 1)], config.streams, 4, 2, seed=0)
+    transform = optimizer(tiny)
+    state = jax.jit(lambda key: init_state(config, transform, key))(jax.random.key(0))
+    step = jax.jit(lambda state, batch: train_step(config, tiny, transform, state, batch))
+    losses = []
+    for i in range(tiny.steps):
+        state, metrics = step(state, batches[i])
+        losses.append(float(metrics["loss"]))
+    assert losses[0] == pytest.approx(np.log(STAGES[stage].target.vocabulary), rel=0.1)  # knows nothing: uniform
+    assert losses[-1] < 0.05
+
+    conditions, target = split_batch(config, batches[0])
+    np.testing.assert_allclose(np.mean(eval_step(config, state["params"], batches[0])), losses[-1], atol=0.05)
+    generated = decode.generate_window(
+        config,
+        decode.prepare(config, state["params"]),
+        conditions,
+        jnp.zeros_like(target),
+        0,
+        target.shape[1],
+        jax.random.split(jax.random.key(0), 2),
+        0,
+        decode.Sampling(guidance_scale=1.0, temperature=0.0),
+    )
+    assert (np.asarray(generated) == target).mean() > 0.98
+
+
+def test_a_run_writes_what_it_did_and_goes_on_bit_for_bit(tiny, token_set, tmp_path, monkeypatch):
+    tiny.update(moment_dtype="bfloat16")  # test_hosts.py has float32
+    whole = loop.train(tiny, [(token_set, 1.0)], tmp_path / "whole")
+    lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    assert [x["step"] for x in lines if "loss" in x] == [2, 4, 6]
+    assert [x["step"] for x in lines if "validation_loss" in x] == [3, 6]
+    logged = lines[0]
+    assert logged["loss"] == pytest.approx(np.mean(logged["loss_per_codebook"]), rel=1e-5)
+    assert logged["tokens_per_s"] > 0 and logged["gradient_norm"] > 0
+
+    class Stopped(Exception):
+        pass
+
+    save = loop.Checkpoints.save
+
+    def save_and_stop(self, step, state):
+        save(self, step, state)
+        self.close()
+        raise Stopped
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(loop.Checkpoints, "save", save_and_stop)
+        loop.train(tiny, [(token_set, 1.0)], tmp_path / "cut")
+    resumed = loop.train(tiny, [(token_set, 1.0)], tmp_path / "cut")
+    jax.tree.map(np.testing.assert_array_equal, whole, resumed)
+    moments = whole["opt_state"][1][0]
+    assert {str(x.dtype) for x in jax.tree.leaves(moments.mu)} == {"bfloat16"}
+    assert {str(x.dtype) for x in jax.tree.leaves((moments.nu, whole["params"]))} == {"float32"}
+
+
+def test_runs_from_before_a_field_was_added_go_on_as_they_began(tiny):
+    before = {name: value for name, value in tiny.to_dict().items() if name not in ("false_history", "embeddings")}
+    assert loop.changed_fields(before, tiny.to_dict()) == []
+    assert loop.changed_fields(before, tiny.to_dict() | {"false_history": 0.5}) == ["false_history"]
+
+
+def test_another_configuration_or_data_does_not_go_on(tiny, token_set, tmp_path):
+    def go_on(directory: Path, weight: float = 1.0, **fields) -> None:
+        config = ConfigDict(tiny.to_dict() | fields)
+        description = loop.describe(config, [(records.TokenRecords(directory, "train"), weight)])
+        loop.start_workdir(tmp_path, description, resumed=(tmp_path / "config.json").exists())
+
+    go_on(token_set)
+    go_on(write_token_set(tmp_path / "copy"), log_every=7, remat="layer")  # computes the same
+    other_data = write_token_set(tmp_path / "other", seed=100)
+    for arguments, says in (
+        ({"directory": token_set, "beta2": 0.9}, "another beta2:"),
+        ({"directory": other_data}, "another data:"),
+        ({"directory": token_set, "weight": 2.0}, "another data:"),
+        ({"directory": other_data, "seed": 1}, "another seed, data:"),
+    ):
+        with pytest.raises(InputError, match=says):
+            go_on(**arguments)
+
+
+def test_a_gradient_that_is_no_number_is_not_saved_and_the_advice_helps(tiny, token_set, tmp_path):
+    # At step 3 the weights are so large that the loss is finite still, and its gradient no more.
+    tiny.update(learning_rate=1e10, clip_norm=1e30, steps=4, checkpoint_every=1)
+    with pytest.raises(loop.NotFinite, match=r"gradient_norm is not finite at step 3;.*new --workdir"):
+        loop.train(tiny, [(token_set, 1.0)], tmp_path / "run")
+    programs = Programs(tiny, make_mesh(-1, 1, 1))
+    checkpoints = Checkpoints(tmp_path / "run", tiny.keep_checkpoints)
+    step, state = checkpoints.restore_latest(programs.state_shapes)
+    checkpoints.close()
+    assert step == 2 and all(np.isfinite(x).all() for x in jax.tree.leaves(state))
+    songs = records.TokenRecords(token_set, "train")
+    expected = loader.train_batches([(songs, 1)], programs.config.streams, 4, 2, tiny.seed)[2]
+    with np.load(tmp_path / "run" / "not-finite-3-0.npz") as batch:
+        np.testing.assert_array_equal(batch["vocal_semantic"], expected["vocal_semantic"])
+
+    tiny.update(learning_rate=1e-3)
+    with pytest.raises(InputError, match="another learning_rate: give a new --workdir"):
+        loop.train(tiny, [(token_set, 1.0)], tmp_path / "run")
+    assert loop.train(tiny, [(token_set, 1.0)], tmp_path / "new")["step"] == 4
+
+
+def test_a_run_is_heard_by_the_tokenizers_that_made_its_tokens(tiny, tokenizers, tmp_path, monkeypatch):
+    monkeypatch.setitem(SIZES, "tiny", Size(32, 1, 2))
+    monkeypatch.setattr(decode, "generate_window", lambda config, weights, conditions, target, *_: target)
+    centroids = json.loads((tokenizers / "semantic" / "config.json").read_text())["centroids_sha256"]
+    token_set = write_token_set(tmp_path / "tokens", made_by={"semantic": {"centroids_sha256": centroids}})
+    tiny.update(stage="coarse", window_cells=2, steps=3, sample_every=2, tokenizers=str(tokenizers))
+    loop.train(tiny, [(token_set, 1.0)], tmp_path / "run")
+    heard = {path.stem for path in (tmp_path / "run" / "sounds").iterdir()}
+    expected = [("generated", 2), ("generated", 3), ("song", 2)]  # two songs; at the end, too
+    assert heard == {f"{name}-{i}-{step}" for name, step in expected for i in (0, 1)}
+
+    other = write_token_set(tmp_path / "other", made_by={"semantic": {"centroids_sha256": "5ea"}})
+    with pytest.raises(InputError, match=r"centroids_sha256 .*; --data has 5ea"):
+        loop.train(tiny, [(other, 1.0)], tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
+
+
+def test_bad_configurations_say_what_is_expected(tiny, token_set, tmp_path):
+    for field, value, says in (
+        ("stage", "drums", "semantic, coarse, fine"),
+        ("size", "huge", "demo"),
+        ("position", "sideways", "clock"),
+        ("window_cells", 0, "at least 1"),
+        ("window_cells", 99, "8 cells"),
+        ("batch_size", 64, "fills no batch"),
+    ):
+        config = ConfigDict(tiny.to_dict() | {field: value})
+        with pytest.raises(InputError, match=says):
+            loop.train(config, [(token_set, 1.0)], tmp_path / "run")
+    tiny.update(false_history=0.5, batch_size=1)
+    with pytest.raises(InputError, match="at least 2, since what is false comes from the batch's other windows"):
+        loop.train(tiny, [(token_set, 1.0)], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_full_size_makes_one_training_step_and_a_short_decode():
+    config = get_config()
+    config.update(stage="coarse", window_cells=1, batch_size=1)
+    stage = stage_config(config)
+    assert num_parameters(stage) == pytest.approx(83e6, rel=0.1)
+    transform = optimizer(config)
+    state = jax.jit(lambda key: init_state(stage, transform, key))(jax.random.key(0))
+    assert num_parameters(stage) == sum(x.size for x in jax.tree.leaves(state["params"]))
+    batch = loader.train_batches([(Songs([random_record(1)]), 1)], stage.streams, 1, 1, 0)[0]
+    step = jax.jit(lambda s, b: train_step(stage, config, transform, s, b), donate_argnums=0)
+    state, metrics = step(state, batch)
+    assert float(metrics["loss"]) == pytest.approx(np.log(1024), rel=0.1)
+    conditions, target = split_batch(stage, batch)
+    out = decode.generate_window(
+        stage,
+        decode.prepare(stage, state["params"]),
+        conditions,
+        jnp.zeros_like(target),
+        0,
+        1,
+        jax.random.split(jax.random.key(0), 1),
+        0,
+        decode.Sampling(),
+    )
+    assert out.shape == (1, 3, 4) and int(out.max()) < 1024
+
+
+@pytest.mark.parametrize(
+    "config",
+    [demo.get_config(stage) for stage in STAGES]
+    + [demo_false_history.get_config(stage) for stage in demo_false_history.RECIPES]
+    + [demo_longer.get_config(), overfit.get_config()],
+)
+def test_configurations_have_the_fields_of_base(config):
+    base = get_config()
+    assert {name: type(value) for name, value in config.items()} == {name: type(value) for name, value in base.items()}
+    config.tokenizers = "TOKENIZERS"  # demo.py's asks for them
+    loop.check_config(config)
+    stage_config(config)
+
+
+@pytest.mark.parametrize("stage", ["semantic", "coarse"])
+def test_a_false_history_is_stretches_of_the_next_windows_music(stage):
+    stage, windows, cells, share = STAGES[stage], 1000, 60, 0.8
+    shape = (windows, cells * stage.target.frames_per_cell, stage.target.codebooks)
+    target = np.random.default_rng(0).integers(0, 10**6, shape)  # so many ids that no two are alike by chance
+    of_window = jnp.repeat(jnp.array([share, 0.0]), jnp.array([windows - 100, 100]))
+    history, labels = map(np.asarray, false_history(stage, jnp.asarray(target), of_window, jax.random.key(0)))
+
+    false = (history != target).any(-1)
+    np.testing.assert_array_equal(history, np.where(false[..., None], np.roll(target, -1, 0), target))
+    np.testing.assert_array_equal(labels[..., 0], target[..., 0])
+    np.testing.assert_array_equal(labels[..., 1:], history[..., 1:])
+
+    by_cell = false.reshape(windows, cells, -1)
+    assert (by_cell == by_cell[..., :1]).all()
+    assert not by_cell[-100:].any()
+    by_cell = by_cell[:-100, :, 0]
+    # A window's share u is uniform up to 0.8, a stretch of it lasts 12 cells: the means of u, and over the 59 edges of
+    # 2 u (1 - u) / 12. Over keys these means spread by 0.012 and 0.046 (standard deviations).
+    assert by_cell.mean() == pytest.approx(share / 2, abs=0.03)
+    changes = (by_cell[:, 1:] != by_cell[:, :-1]).sum(1)
+    assert changes.mean() == pytest.approx(59 / 12 * (share - 2 / 3 * share**2), abs=0.15)
+    assert (~by_cell).all(1).any() and by_cell.mean(1).max() > share
+
+
+def test_parts_of_a_batch_make_the_same_step_and_z_loss_counts(tiny):
+    tiny.update(stage="coarse", batch_size=4, z_loss=0.1, condition_dropout=0.5, false_history=0.9)
+    config = stage_config(tiny)
+    source = Songs(random_record(4, seed=i) for i in range(4))
+    batch = loader.train_batches([(source, 1)], config.streams, 4, 4, seed=0)[0]
+    mesh = make_mesh(-1, 1, 1)
+
+    def metrics_of(parts: int) -> np.ndarray:
+        programs = Programs(ConfigDict(tiny.to_dict() | {"accumulate_steps": parts}), mesh)
+        _, metrics = programs.compile(4)(programs.init(), programs.place(batch))
+        return np.array([metrics["gradient_norm"], *metrics["loss_per_codebook"]])
+
+    conditions, target = split_batch(config, batch)
+    key = jax.random.fold_in(jax.random.key(tiny.seed), 0)
+    drop = jax.random.bernoulli(key, 0.5, (4,))
+    conditions = transformer.null_conditions(config, conditions, drop)
+    assert 0 < drop.sum() < 4
+    history, labels = false_history(config.streams, target, 0.9 * ~drop, jax.random.fold_in(key, 1))
+    assert (history != target).any()
+
+    def objective(params):
+        logits = transformer.forward(config, params, conditions, history)
+        by_codebook = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean((0, 1))
+        return by_codebook.mean() + 0.1 * jnp.mean(jax.nn.logsumexp(logits, axis=-1) ** 2), by_codebook
+
+    params = jax.jit(lambda: transformer.init(config, jax.random.key(tiny.seed)))()
+    gradients, by_codebook = jax.jit(jax.grad(objective, has_aux=True))(params)
+    expected = [optax.tree.norm(gradients), *by_codebook]
+    for parts in (1, 4):
+        np.testing.assert_allclose(metrics_of(parts), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("stage", "window_cells"), [("semantic", 64), ("coarse", 16), ("fine", 16)])
+def test_analytic_flops_are_those_that_the_compiler_counts(stage, window_cells, tiny):
+    """Every loop has one iteration here, as the compiler counts them. benchmarks/flops.py has all sizes."""
+    tiny.update(stage=stage, size="96x1x6", window_cells=window_cells)
+    programs = Programs(tiny, make_mesh(1, 1, 1))
+    counted = programs.compile(tiny.batch_size).cost_analysis()["flops"]
+    assert counted == pytest.approx(step_flops(programs.config, tiny.batch_size), rel=0.05)
+
+
+@pytest.mark.parametrize("position", ["clock", "index"])
+def test_memory_of_a_step_grows_with_the_length_not_with_its_square(position, tiny, monkeypatch):
+    monkeypatch.setitem(SIZES, "tiny", Size(32, 1, 4))  # narrow, with many heads: squares would outweigh the rest
+    tiny.update(stage="fine", position=position, batch_size=1, remat="attention")
+
+    def temporary_bytes(num_cells: int) -> int:
+        programs = Programs(ConfigDict(tiny.to_dict() | {"window_cells": num_cells}), make_mesh(-1, 1, 1))
+        return programs.compile(1).memory_analysis().temp_size_in_bytes
+
+    assert temporary_bytes(84) < 2.1 * temporary_bytes(42)  # 2,016 and 1,008 tokens

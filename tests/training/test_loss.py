@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from configs.base import get_config
+from hafm_jax.training import loss, optim
+
+
+def test_cross_entropy_agrees_with_optax():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 3, (2, 5, 4, 11)).astype(np.float32)
+    target = rng.integers(0, 11, (2, 5, 4))
+    expected = optax.softmax_cross_entropy_with_integer_labels(logits, target)
+    np.testing.assert_allclose(loss.cross_entropy(logits, target), expected, atol=1e-5)
+    total, by_codebook = loss.stage_loss(logits, target)
+    np.testing.assert_allclose(by_codebook, expected.mean((0, 1)), atol=1e-5)
+    np.testing.assert_allclose(total, expected.mean(), atol=1e-5)
+
+
+def test_z_loss_is_the_squared_log_normaliser():
+    logits = np.log(np.full((1, 2, 1, 4), np.e**2 / 4, np.float32))  # logsumexp is 2 everywhere
+    total, by_codebook = loss.stage_loss(logits, np.zeros((1, 2, 1), int), z_loss=0.5)
+    np.testing.assert_allclose(total - by_codebook.mean(), 0.5 * 4, rtol=1e-5)
+
+
+def test_learning_rate_warms_up_and_decays_to_a_tenth():
+    config = ConfigDict({"steps": 100, "warmup_steps": 10, "learning_rate": 1e-3})
+    rate = optim.learning_rate(config)
+    np.testing.assert_allclose([rate(0), rate(5), rate(10), rate(100)], [0, 5e-4, 1e-3, 1e-4], rtol=1e-5)
+    assert rate(55) < rate(30) < rate(10)
+
+
+def test_norms_and_tables_do_not_decay():
+    config = get_config()
+    config.update(steps=10, warmup_steps=1, learning_rate=1.0, weight_decay=0.1)
+    ones = np.ones(2, np.float32)
+    params = {
+        "ends": {"position": {"a": ones}, "bos": ones, "heads": ones},
+        "blocks": {"key_norm": ones, "ffn_in": ones},
+    }
+    transform = optim.optimizer(config)
+    state = transform.init(params)
+    zero = {"ends": {"position": {"a": 0 * ones}, "bos": 0 * ones, "heads": 0 * ones}}
+    zero["blocks"] = {"key_norm": 0 * ones, "ffn_in": 0 * ones}
+    _, state = transform.update(zero, state, params)  # the first step of the warm-up has rate 0
+    updates, _ = transform.update(zero, state, params)
+    assert (updates["ends"]["heads"] < 0).all() and (updates["blocks"]["ffn_in"] < 0).all()
+    for still in (updates["ends"]["position"]["a"], updates["ends"]["bos"], updates["blocks"]["key_norm"]):
+        assert (still == 0).all()
+
+
+def test_tables_learn_faster():
+    config = get_config()
+    config.update(steps=10, warmup_steps=1, learning_rate=1e-3, weight_decay=0.0, clip_norm=1e9)
+    params = {"position": {"a": np.zeros(3, np.float32)}, "heads": np.zeros(3, np.float32)}
+    gradients = {"position": {"a": np.float32([1, -2, 3])}, "heads": np.float32([1, -2, 3])}
+    transform = optim.optimizer(config)
+    state = transform.init(params)
+    _, state = transform.update(gradients, state, params)  # the first step of the warm-up has rate 0
+    updates, _ = transform.update(gradients, state, params)
+    # Under equal gradients Adam moves every value by the learning rate against the gradient's sign.
+    np.testing.assert_allclose(updates["heads"], [-1e-3, 1e-3, -1e-3], rtol=1e-4)
+    np.testing.assert_allclose(updates["position"]["a"], 10 * updates["heads"], rtol=1e-6)

@@ -62,9 +62,9 @@ def write_codec(tokenizers: Path, source: Path) -> None:
 @pytest.mark.slow
 def test_a_folder_of_mixtures_becomes_a_batch(
     music,
-    checkpoint_file,  # noqa: F811
-    hubert_folder,  # noqa: F811
-    encodec_folder,  # noqa: F811
+    checkpoint_file,
+    hubert_folder,
+    encodec_folder,
     tmp_path,
     monkeypatch,
 ):
@@ -159,7 +159,7 @@ def half_precision_unit(folder: Path, hubert: Path, encodec: Path, loud: set[int
     return extraction.Unit(*where, "train", 0, 1, names, 0.01, 0, 1200, "float16", facts)
 
 
-def test_a_song_without_features_is_left_out_with_the_reason(tmp_path, hubert_folder, encodec_folder):  # noqa: F811
+def test_a_song_without_features_is_left_out_with_the_reason(tmp_path, hubert_folder, encodec_folder):
     receipt = extraction.extract_unit(half_precision_unit(tmp_path, hubert_folder, encodec_folder, {1}, 3))
     assert receipt["cells"] == [25, 25]
     ((name, split, reason, detail),) = (reject.values() for reject in receipt["rejects"])
@@ -167,14 +167,14 @@ def test_a_song_without_features_is_left_out_with_the_reason(tmp_path, hubert_fo
     assert "in float16" in detail and "bfloat16" in detail and "--dtype" in detail
 
 
-def test_a_dtype_that_no_song_bears_is_not_taken_for_bad_songs(tmp_path, hubert_folder, encodec_folder):  # noqa: F811
+def test_a_dtype_that_no_song_bears_is_not_taken_for_bad_songs(tmp_path, hubert_folder, encodec_folder):
     unit = half_precision_unit(tmp_path, hubert_folder, encodec_folder, set(range(9)), 9)
     with pytest.raises(InputError, match=r"none of 9 songs of train has features: .*bfloat16"):
         extraction.extract_unit(unit)
     assert extraction.read_receipt(unit) is None
 
 
-def test_a_worker_that_would_make_other_tokens_is_refused(tmp_path, hubert_folder, encodec_folder):  # noqa: F811
+def test_a_worker_that_would_make_other_tokens_is_refused(tmp_path, hubert_folder, encodec_folder):
     """As a machine with a GPU and one without do, where nobody says which dtype."""
     unit = half_precision_unit(tmp_path, hubert_folder, encodec_folder, set(), 1)
     with pytest.raises(InputError, match="dtype 'float32'; expected 'float16'"):

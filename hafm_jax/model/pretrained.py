@@ -28,7 +28,7 @@ from hafm_jax.model.transformer import Params
 from hafm_jax.streams import STAGES
 
 FORMAT_VERSION = 1
-DEMO = Path(__file__).parent / "demo"
+DEMO = Path(__file__).parents[1] / "demo"
 
 
 @dataclass(frozen=True)

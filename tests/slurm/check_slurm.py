@@ -57,7 +57,7 @@ class Job:
         return self.log.read_text().count("process 0 of")
 
 
-def test_training_goes_on_where_it_was_stopped(cluster, token_set, tmp_path):  # noqa: F811
+def test_training_goes_on_where_it_was_stopped(cluster, token_set, tmp_path):
     flags = ("--config.steps=60", "--config.checkpoint_every=30")
     finish(*start_two(token_set, tmp_path / "undisturbed", *flags))
     run, log = tmp_path / "run", tmp_path / "log"

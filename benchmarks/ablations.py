@@ -94,7 +94,7 @@ generate_stage = accompany.generate_stage
 
 def straight_from_the_vocal(config, weights, conditions, total_cells, *rest) -> np.ndarray:
     """`accompany.generate_stage`, but for the semantic stage, which does nothing."""
-    if config.stage == "semantic":
+    if config.stage_name == "semantic":
         return conditions["vocal_semantic"][:, : total_cells * STREAMS["vocal_semantic"].frames_per_cell]
     return generate_stage(config, weights, conditions, total_cells, *rest)
 
@@ -115,7 +115,7 @@ def train_all(arguments: argparse.Namespace, keys: Sequence[tuple[str, int]]) ->
         folder = arguments.workdir / f"{name}-{seed}"
         command = ["-m", "hafm_jax.train", "--config", f"configs/demo.py:{stage}", "--data", tokens[name]]
         options = RECIPE | {"tokenizers": arguments.tokenizers, "seed": seed, **VARIANTS[name].options}
-        options["false_history"] = FALSE_HISTORIES[stage].false_history
+        options["history_corruption"] = FALSE_HISTORIES[stage].history_corruption
         command += ["--workdir", folder / stage, *(f"--config.{k}={v}" for k, v in options.items())]
         run(command, folder / f"{stage}.log")
 

@@ -138,7 +138,7 @@ class MusicGen:
         from hafm_jax.model.sampling import Sampling
 
         ours = StageConfig.of_size(case.stage, SIZE, window_cells=1)
-        target = ours.streams.target
+        target = ours.stage.target
         config = MusicgenDecoderConfig(
             hidden_size=ours.d_model,
             num_hidden_layers=ours.num_layers,

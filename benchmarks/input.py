@@ -82,16 +82,16 @@ def main() -> None:
 
     training = get_config()
     config = StageConfig.of_size("coarse", training.size, window_cells=training.window_cells)
-    tokens_per_window = config.streams.num_tokens(config.window_cells)
+    tokens_per_window = config.stage.num_tokens(config.window_cells)
     tokens_per_batch = training.batch_size * tokens_per_window
     number, round_s = (16, 1.0) if arguments.quick else (SONGS, ROUND_S)
     with tempfile.TemporaryDirectory() as directory:
         summary = write_split(directory, "train", tqdm(songs(number), total=number, unit="song"))
         source = TokenRecords(directory, "train")
         batches = loader.train_batches(
-            [(source, 1.0)], config.streams, config.window_cells, training.batch_size, training.seed
+            [(source, 1.0)], config.stage, config.window_cells, training.batch_size, training.seed
         )
-        reading = loader.stream(batches, 0)
+        reading = loader.prefetch(batches, 0)
         for _ in range(loader.AHEAD_BATCHES + 1):  # what was made ahead does not count
             first = next(reading)
         assert sum(x.size for x in first.values()) == tokens_per_batch

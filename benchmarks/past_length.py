@@ -50,7 +50,7 @@ def mean_and_error(values: np.ndarray) -> dict[str, float]:
 def measure(workdir: Path, records: list[dict], times: int) -> dict:
     run = load_run(workdir)
     trained_cells = run.config.window_cells
-    stage = run.config.streams
+    stage = run.config.stage
     stretch = trained_cells * stage.target.frames_per_cell
     lengths = {}
     for multiple in range(1, times + 1):
@@ -74,7 +74,7 @@ def measure(workdir: Path, records: list[dict], times: int) -> dict:
             for k in range(multiple)
         ]
     return {
-        "stage": run.config.stage,
+        "stage": run.config.stage_name,
         "position": run.config.position,
         "trained_s": trained_cells / CELLS_PER_S,
         "steps": run.facts["step"],

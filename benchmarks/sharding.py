@@ -41,7 +41,7 @@ from tqdm import tqdm  # noqa: E402
 
 from configs.base import get_config  # noqa: E402
 from hafm_jax.model import sharding  # noqa: E402
-from hafm_jax.training.step import Programs  # noqa: E402
+from hafm_jax.training.step import ShardedStep  # noqa: E402
 
 MESHES = ((8, 1, 1), (1, 8, 1), (2, 2, 2))
 LOSSES = {"size": "demo", "window_cells": 50, "batch_size": NUM_DEVICES, "warmup_steps": 1}
@@ -81,8 +81,8 @@ def training(stage: str, position: str, **fields) -> ConfigDict:
 
 def losses(config: ConfigDict, mesh: jax.sharding.Mesh) -> list[float]:
     """Of the first STEPS steps on random tokens."""
-    programs = Programs(config, mesh)
-    compiled, state = programs.compile(config.batch_size), programs.init()
+    sharded = ShardedStep(config, mesh)
+    compiled, state = sharded.compile(config.batch_size), sharded.init()
     rng = np.random.default_rng(0)
     found = []
     for _ in range(STEPS):
@@ -90,9 +90,9 @@ def losses(config: ConfigDict, mesh: jax.sharding.Mesh) -> list[float]:
             s.name: rng.integers(
                 0, s.vocabulary, (config.batch_size, config.window_cells * s.frames_per_cell, s.codebooks), np.int32
             )
-            for s in programs.config.streams.streams
+            for s in sharded.config.stage.streams
         }
-        state, metrics = compiled(state, programs.place(rows))
+        state, metrics = compiled(state, sharded.place(rows))
         found.append(float(metrics["loss"]))
     return found
 
@@ -169,12 +169,12 @@ def purpose(collective: Collective) -> str:
     return "parameters" if (collective.kind, collective.axes) == ("all-gather", "fsdp") else "other"
 
 
-def needed_bytes(programs: Programs, batch_size: int) -> dict[str, float]:
+def needed_bytes(sharded: ShardedStep, batch_size: int) -> dict[str, float]:
     """What a device has to send, by purpose."""
-    data, fsdp, tensor = programs.mesh.devices.shape
-    config = programs.config
+    data, fsdp, tensor = sharded.mesh.devices.shape
+    config = sharded.config
     needed = dict.fromkeys(("parameters", "gradients", "gradients all-reduced", "activations"), 0.0)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(programs.state_shapes["params"]):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(sharded.state_shapes["params"]):
         split = [axis for axis in leaf.sharding.spec if axis is not None]
         part = 4 * leaf.size / (tensor if "tensor" in split else 1)
         if "fsdp" in split:
@@ -188,7 +188,7 @@ def needed_bytes(programs: Programs, batch_size: int) -> dict[str, float]:
             needed["gradients"] += whole
             needed["gradients all-reduced"] += whole
     rows = batch_size // (data * fsdp)
-    streams = config.streams
+    streams = config.stage
     tokens = 5 * config.num_layers * streams.num_tokens(config.window_cells)
     tokens += config.window_cells * streams.target.tokens_per_cell  # behind the heads
     needed["activations"] = SENT["all-reduce"](tensor) * 4 * rows * config.d_model * tokens
@@ -197,8 +197,8 @@ def needed_bytes(programs: Programs, batch_size: int) -> dict[str, float]:
 
 def moved(stage: str, position: str, shape: tuple[int, int, int]) -> dict:
     config = training(stage, position, **BYTES)
-    programs = Programs(config, sharding.make_mesh(*shape))
-    found = collectives(programs.compile(config.batch_size).as_text(), programs.mesh)
+    sharded = ShardedStep(config, sharding.make_mesh(*shape))
+    found = collectives(sharded.compile(config.batch_size).as_text(), sharded.mesh)
     by_purpose = dict.fromkeys(("parameters", "gradients", "activations", "other"), 0.0)
     by_kind = defaultdict(float)
     for collective in found:
@@ -206,7 +206,7 @@ def moved(stage: str, position: str, shape: tuple[int, int, int]) -> dict:
         by_kind[f"{collective.kind} over {collective.axes}"] += collective.sent_bytes
     return {
         "sent_bytes": by_purpose,
-        "needed_bytes": needed_bytes(programs, config.batch_size),
+        "needed_bytes": needed_bytes(sharded, config.batch_size),
         "sent_bytes_by_kind": by_kind,
         "largest": [{"purpose": purpose(c), **c._asdict()} for c in found[:LARGEST]],
     }

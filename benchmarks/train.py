@@ -98,23 +98,23 @@ def ours(stage: str, dtype: str, batch: int, position: str, remat: str) -> tuple
 
     from configs.base import get_config
     from hafm_jax.model import sharding
-    from hafm_jax.training.step import Programs
+    from hafm_jax.training.step import ShardedStep
 
     training = get_config()
     training.update(stage=stage, size=SIZE, window_cells=WINDOW_CELLS, compute_dtype=dtype, batch_size=batch)
     training.update(position=position, remat=remat)
-    programs = Programs(training, sharding.make_mesh(1, 1, 1))
+    sharded = ShardedStep(training, sharding.make_mesh(1, 1, 1))
     rng = np.random.default_rng(0)
-    tokens = programs.place(
+    tokens = sharded.place(
         {
             s.name: rng.integers(0, s.vocabulary, (batch, WINDOW_CELLS * s.frames_per_cell, s.codebooks), np.int32)
-            for s in programs.config.streams.streams
+            for s in sharded.config.stage.streams
         }
     )
     started_s = time.perf_counter()
-    compiled = programs.compile(batch)
+    compiled = sharded.compile(batch)
     compile_s = time.perf_counter() - started_s
-    state = programs.init()
+    state = sharded.init()
     parameters = jax.tree.map(lambda x: x.size, state["params"])
     plan = compiled.memory_analysis()
 
@@ -126,7 +126,7 @@ def ours(stage: str, dtype: str, batch: int, position: str, remat: str) -> tuple
     return step, {
         "compile_s": compile_s,
         "planned_bytes": plan.argument_size_in_bytes + plan.temp_size_in_bytes,
-        "layer_parameters": sum(jax.tree.leaves(parameters["blocks"])) // programs.config.num_layers,
+        "layer_parameters": sum(jax.tree.leaves(parameters["blocks"])) // sharded.config.num_layers,
         "parameters": sum(jax.tree.leaves(parameters)),
     }
 
@@ -144,8 +144,8 @@ def torch_peer(stage: str, dtype: str, batch: int, bias: bool, again: bool) -> t
 
     ours = StageConfig.of_size(stage, SIZE, window_cells=WINDOW_CELLS)
     training = get_config()
-    target = ours.streams.target
-    num_tokens = ours.streams.num_tokens(WINDOW_CELLS)
+    target = ours.stage.target
+    num_tokens = ours.stage.num_tokens(WINDOW_CELLS)
     num_targets = WINDOW_CELLS * target.tokens_per_cell
     modeling_qwen3.apply_rotary_pos_emb = lambda q, k, *_: (q, k)
     torch.manual_seed(0)
@@ -162,7 +162,7 @@ def torch_peer(stage: str, dtype: str, batch: int, bias: bool, again: bool) -> t
                 head_dim=ours.head_dim,
                 intermediate_size=ours.ffn_dim,
                 hidden_act="gelu_pytorch_tanh",
-                vocab_size=sum(s.codebooks * s.vocabulary for s in ours.streams.streams),
+                vocab_size=sum(s.codebooks * s.vocabulary for s in ours.stage.streams),
                 use_cache=False,
                 attn_implementation="sdpa",
             )
@@ -309,7 +309,7 @@ def summary(stage: str, batch: int, runs: dict[str, list[dict]]) -> dict:
     from hafm_jax.training.log import peak_flops
 
     config = StageConfig.of_size(stage, SIZE, window_cells=WINDOW_CELLS)
-    num_tokens, flops = config.streams.num_tokens(WINDOW_CELLS), batch * train_flops(config, WINDOW_CELLS)
+    num_tokens, flops = config.stage.num_tokens(WINDOW_CELLS), batch * train_flops(config, WINDOW_CELLS)
     peak = peak_flops()
     rates = {"ours": [], "torch": []}
     for name, by_round in runs.items():

@@ -58,7 +58,7 @@ def draw(accompanist: Accompanist, name: str, songs: Songs) -> np.ndarray:
         tokens["fine"] = np.stack(any_token).astype(np.int32)
 
     def given(config, *rest) -> np.ndarray:
-        return tokens[config.stage] if config.stage in tokens else generate_stage(config, *rest)
+        return tokens[config.stage_name] if config.stage_name in tokens else generate_stage(config, *rest)
 
     with mock.patch.object(accompany, "generate_stage", given):
         return songs.accompany(accompanist, skip_fine=way.fine is None)

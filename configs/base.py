@@ -33,7 +33,7 @@ def get_config() -> ConfigDict:
     config.batch_size = 64  # windows a step, all devices together [ours]
     config.seed = 0
     config.condition_dropout = 0.1  # share of examples that learn without condition, for guidance [paper]
-    config.false_history = 0.0  # up to this share of a window's past is another window's (training/step.py) [ours]
+    config.history_corruption = 0.0  # up to this share of a window's past is another window's (training/step.py) [ours]
     config.accumulate_steps = 1  # parts of a batch that are computed one after another: less memory [ours]
     config.remat = (
         "attention"  # none, attention, layer: what the backward pass computes again (model/transformer.py) [ours]

@@ -27,8 +27,8 @@ class Recipe(NamedTuple):
 
 
 RECIPES = {
-    "semantic": Recipe("96x3x3", 250, 16, 4_000, Sampling(guidance_scale=1.7, temperature=0.8, blank_history=0.5)),
-    "coarse": Recipe("96x3x3", 50, 16, 3_200, Sampling(guidance_scale=2.0, temperature=0.95, blank_history=0.5)),
+    "semantic": Recipe("96x3x3", 250, 16, 4_000, Sampling(guidance_scale=1.7, temperature=0.8, no_history_scale=0.5)),
+    "coarse": Recipe("96x3x3", 50, 16, 3_200, Sampling(guidance_scale=2.0, temperature=0.95, no_history_scale=0.5)),
     "fine": Recipe("64x2x2", 25, 16, 2_000, Sampling(guidance_scale=1.0, temperature=1.0, top_k=0)),
 }
 

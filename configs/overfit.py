@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
     config.embeddings = "random"
     config.window_cells = 125  # all of the song: 5 s
     config.batch_size = 1
-    config.false_history = 0.0
+    config.history_corruption = 0.0
 
     config.learning_rate = 1.5e-3
     config.steps = 200

@@ -71,7 +71,7 @@ def generate_stage(
 ) -> np.ndarray:
     """One stage over a whole song: weights from `decode.prepare`, conditions int32 [B, F_s, K_s] by stream name, of at
     least `total_cells` and one window -> target int32 [B, F, K] of `total_cells`."""
-    stage, target = config.streams, config.streams.target
+    stage, target = config.stage, config.stage.target
     shape = (len(keys), max(total_cells, config.window_cells) * target.frames_per_cell, target.codebooks)
     song = np.zeros(shape, np.int32)
     for window in plan_windows(total_cells, config.window_cells):
@@ -277,8 +277,8 @@ class Accompanist:
             keys = jax.vmap(lambda root, sample, i=i: jax.random.fold_in(jax.random.fold_in(root, i), sample))(
                 roots, samples
             )
-            total = wanted[name] * config.streams.target.frames_per_cell
-            streams[config.streams.target.name] = generate_stage(
+            total = wanted[name] * config.stage.target.frames_per_cell
+            streams[config.stage.target.name] = generate_stage(
                 config,
                 weights,
                 streams,

@@ -112,7 +112,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
 
-    runs = {run.config.stage: run for run in map(load_run, arguments.workdir)}
+    runs = {run.config.stage_name: run for run in map(load_run, arguments.workdir)}
     if runs.keys() != STAGES.keys() or len(arguments.workdir) != len(STAGES):
         raise InputError(f"the work directories hold {', '.join(runs)}; expected one run each of {', '.join(STAGES)}")
     stages = {name: runs[name] for name in STAGES}

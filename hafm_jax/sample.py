@@ -60,7 +60,13 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     for name, kind, low, high, text in (
         ("guidance-scale", float, 0, 100, "how strongly to follow the voice; 1 is off, and faster"),
-        ("blank-history", float, 0, 100, "how much to follow the voice alone, as if nothing had been played; 0 is off"),
+        (
+            "no-history-scale",
+            float,
+            0,
+            100,
+            "how much to follow the voice alone, without what was played before; 0 is off",
+        ),
         ("temperature", float, 0, 100, "0 always takes the likeliest token; higher is wilder"),
         ("top-k", int, 0, 10**6, "draw among the k likeliest tokens; 0 is off"),
         ("top-p", float, 1e-6, 1, "draw among the likeliest tokens that hold this share of the probability; 1 is off"),

@@ -38,7 +38,7 @@ PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --coordinator: which
 
 
 def _told_to_go(*_: object) -> None:
-    """SIGTERM before training listens to it (hosts.EndNotice), or after: there is nothing to save."""
+    """SIGTERM before training listens to it (hosts.Preemption), or after: there is nothing to save."""
     print("preempted: no step was under way; run the same command again", file=sys.stderr)
     sys.exit(hosts.RESTART_EXIT_CODE)
 
@@ -68,7 +68,7 @@ def main() -> None:
                 print(f"{directory} {summary.split}: {summary.num_examples} songs are whole")
         return
     signal.signal(signal.SIGTERM, _told_to_go)
-    use_compilation_cache()  # a restart finds its programs
+    use_compilation_cache()  # a restart finds its sharded
     hosts.join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     try:
         train(CONFIG.value, sets, Path(WORKDIR.value))

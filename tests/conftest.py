@@ -27,7 +27,7 @@ from hafm_jax.model.config import SIZES, Size
 settings.register_profile("any-machine", deadline=None)  # speed is measured in benchmarks/, not by tests
 settings.load_profile("any-machine")
 
-# Programs compiled by an earlier run of the tests are taken from disk; a changed program has another key.
+# ShardedStep compiled by an earlier run of the tests are taken from disk; a changed program has another key.
 os.environ["XDG_CACHE_HOME"] = str(CACHE)
 jax.config.update("jax_compilation_cache_dir", str(CACHE / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -59,7 +59,7 @@ def test_another_songs_vocal_makes_the_band_less_likely(records, name, chance_sh
     stage = load_model(str(DEMO)).stages[name]
     use = vocal_use.vocal_use(stage.config, stage.params, records)
     assert use.margin > 2 * use.standard_error > 0
-    assert use.right.mean() < chance_share * np.log(stage.config.streams.target.vocabulary)
+    assert use.right.mean() < chance_share * np.log(stage.config.stage.target.vocabulary)
 
 
 def test_the_codec_copies_songs_and_eight_books_beat_four(songs, codec):

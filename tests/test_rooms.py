@@ -6,7 +6,6 @@ import ast
 from pathlib import Path
 
 import pytest
-
 from helpers import ROOT
 
 PACKAGE = ROOT / "hafm_jax"

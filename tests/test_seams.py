@@ -72,13 +72,13 @@ def surprise(stage, streams, sampling):
     """Nats a token, by the logits that are drawn from: (of the two frames after each seam, of those a way off), in
     windows with the seam in the middle."""
     config, cells = stage.config, stage.config.window_cells
-    target = config.streams.target
+    target = config.stage.target
     at, away = [], []
     for seam in seams(config):
         start = min(max(0, seam - cells // 2), CELLS - cells)
         *conditions, tokens = (
             streams[s.name][:, start * s.frames_per_cell : (start + cells) * s.frames_per_cell]
-            for s in config.streams.streams
+            for s in config.stage.streams
         )
         rows = [(conditions, tokens)]
         if sampling.rows.guided:

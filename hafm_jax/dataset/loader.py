@@ -144,7 +144,7 @@ def eval_batches(
     return _rows_of_process(rows[: num_batches * batch_size], batch_size, process_index, process_count)
 
 
-def stream(batches: grain.MapDataset, first_step: int) -> grain.DatasetIterator[Batch]:
+def prefetch(batches: grain.MapDataset, first_step: int) -> grain.DatasetIterator[Batch]:
     """batches[first_step], batches[first_step + 1], ..., made ahead by threads. `close()` it to stop them early.
 
     What reading raises (InputError on a damaged record) comes at the step that needs it.

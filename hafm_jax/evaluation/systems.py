@@ -41,7 +41,7 @@ ABOUT = {
     "model_separated": "the model, given the vocal that a separator found in the mixture",
     "no_fine": "the model's coarse codebooks alone (`sample --skip-fine`)",
     "no_guidance": "the model without guidance (`sample --guidance-scale 1`)",
-    "no_blank_history": "the model without what its conditions alone say (`sample --blank-history 0`)",
+    "no_history_off": "the model without what its conditions alone say (`sample --no-history-scale 0`)",
     "wrong_vocal": "what the model makes for the vocal of another clip",
     "retrieval_oracle": "the library's band nearest in tempo and key, its beats put on the song's",
     "retrieval": "the same by what can be heard in the vocal alone",
@@ -58,7 +58,7 @@ ORDER = (
     ("model", "model_separated"),  # how much a separator costs
     ("model", "no_fine"),  # what the fine stage is worth
     ("model", "no_guidance"),  # and guidance
-    ("model", "no_blank_history"),  # and what the conditions alone say
+    ("model", "no_history_off"),  # and what the conditions alone say
     ("model", "wrong_vocal"),
     ("model", "random"),
 )
@@ -96,7 +96,7 @@ class Bands:
             "model_separated": partial(self._generated, songs=separated),
             "no_fine": partial(self._generated, books=COARSE_BOOKS),
             "no_guidance": partial(self._generated, guidance_scale=1.0),
-            "no_blank_history": partial(self._generated, blank_history=0.0),
+            "no_history_off": partial(self._generated, no_history_scale=0.0),
             "wrong_vocal": self._of_another,
             "retrieval_oracle": partial(self._retrieved, oracle=True),
             "retrieval": partial(self._retrieved, oracle=False),
@@ -106,8 +106,8 @@ class Bands:
         }
         if separated is None:
             del makers["model_separated"]
-        if not any(own.blank_history for own in accompanist.sampling.values()):
-            del makers["no_blank_history"]
+        if not any(own.no_history_scale for own in accompanist.sampling.values()):
+            del makers["no_history_off"]
         makers |= {f"{GUIDED}{w:g}": partial(self._generated, guidance_scale=w) for w in guidance_scales}
         if unknown := [name for name in only or () if name not in makers]:
             raise InputError(f"no system is called {', '.join(unknown)}; expected some of {', '.join(makers)}")

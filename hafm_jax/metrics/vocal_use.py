@@ -48,7 +48,7 @@ def vocal_use(config: StageConfig, params: Params, records: Sequence[Mapping[str
     """Cut every record into windows; the wrong vocal is that of the same time of the next record, the last one's of the
     first. All other conditions stay right. Raises InputError on fewer than two records or too short ones.
     """
-    stage, length = config.streams, config.window_cells
+    stage, length = config.stage, config.window_cells
     windows = min((cells_of(record) for record in records), default=0) // length
     if len(records) < 2 or windows < 1:
         raise InputError(

@@ -46,7 +46,7 @@ class StageConfig:
     `compute_dtype` holds for matrix products; parameters, softmax, norms, logits and loss are float32.
     """
 
-    stage: str
+    stage_name: str
     d_model: int
     num_layers: int
     num_heads: int
@@ -55,8 +55,8 @@ class StageConfig:
     compute_dtype: str = "bfloat16"
 
     def __post_init__(self):
-        if self.stage not in STAGES:
-            raise ValueError(f"stage is {self.stage!r}; expected one of {', '.join(STAGES)}")
+        if self.stage_name not in STAGES:
+            raise ValueError(f"stage_name is {self.stage_name!r}; expected one of {', '.join(STAGES)}")
         if self.position not in ("clock", "index"):
             raise ValueError(f"position is {self.position!r}; expected 'clock' or 'index'")
         if self.compute_dtype not in ("float32", "bfloat16"):
@@ -68,11 +68,11 @@ class StageConfig:
 
     @classmethod
     def of_size(cls, stage: str, size: str, **fields) -> StageConfig:
-        return cls(stage=stage, **(asdict(find_size(size)) | fields))
+        return cls(stage_name=stage, **(asdict(find_size(size)) | fields))
 
     @property
-    def streams(self) -> Stage:
-        return STAGES[self.stage]
+    def stage(self) -> Stage:
+        return STAGES[self.stage_name]
 
     @property
     def head_dim(self) -> int:
@@ -91,7 +91,7 @@ def num_layer_parameters(config: StageConfig) -> int:
 
 def num_parameters(config: StageConfig) -> int:
     """Parameters of one stage, embeddings and heads included."""
-    d, stage = config.d_model, config.streams
+    d, stage = config.d_model, config.stage
     embeddings = sum(s.codebooks * (s.vocabulary + 1) for s in stage.conditions)  # + 1: the NULL id
     embeddings += stage.target.codebooks * stage.target.vocabulary + 1  # + 1: BOS
     embeddings += len(stage.streams)  # segments
@@ -103,8 +103,8 @@ def num_parameters(config: StageConfig) -> int:
 
 def forward_flops(config: StageConfig, num_cells: int) -> int:
     """FLOPs of one forward pass over a crop of `num_cells`: matrix products and causal attention (half the square)."""
-    tokens = config.streams.num_tokens(num_cells)
-    target = config.streams.target
+    tokens = config.stage.num_tokens(num_cells)
+    target = config.stage.target
     layers = 2 * tokens * num_layer_parameters(config)
     attention = (
         2 * config.num_layers * tokens * (tokens + 1) * config.d_model

@@ -5,7 +5,8 @@ and the frames up to `stop` are generated. `start` and `stop` are traced, so a s
 length. The window is filled chunk by chunk, which is where progress is reported and where the KV cache grows: a step
 reads the filled part of the cache, not the window's whole length.
 
-Guidance runs the batch once more with NULL conditions, blank history once more with no past; what is off does not run.
+Guidance runs the batch once more with NULL conditions, no-history guidance once more with no past; disabled terms cost
+nothing.
 
 Axes: B batch, R rows (B times `Rows.num`), F frames, K codebooks, T cached tokens, D model, H heads, E head
 width, V vocabulary.
@@ -27,14 +28,14 @@ from hafm_jax.model.cpu import kernels
 from hafm_jax.model.sampling import Sampling, choose, combine
 from hafm_jax.model.transformer import Params
 
-CACHE_GROWTH_TOKENS = 1024  # ours: the cache's length is a multiple of it; smaller reads less, compiles more programs
+CACHE_GROWTH_TOKENS = 1024  # ours: the cache's length is a multiple of it; smaller reads less, compiles more sharded
 CHUNK_CELLS = 25  # ours: a second of music between two reports of progress
 
 
 Cache = list[tuple[jax.Array, jax.Array]]  # keys and values [R, H, T, E] of each layer, as `Weights.stored`
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["ends", "blocks"], meta_fields=["packed"])
+@partial(jax.tree_util.register_dataclass, data_fields=["embedder", "blocks"], meta_fields=["packed"])
 @dataclass(frozen=True)
 class Weights:
     """Parameters as the functions here want them: in the compute dtype, a list of layers.
@@ -42,7 +43,7 @@ class Weights:
     `packed` weights lie as hafm_jax.model.cpu.kernels reads them.
     """
 
-    ends: Params
+    embedder: Params
     blocks: list[Params]
     packed: bool
 
@@ -71,13 +72,13 @@ def prepare(config: StageConfig, params: Params, packed: bool | None = None) -> 
 @partial(jax.jit, static_argnames=("config", "packed"))
 def _prepare(config: StageConfig, params: Params, packed: bool) -> Weights:
     params = transformer.compute_params(config, params)
-    ends, blocks = params["ends"], params["blocks"]
+    embedder, blocks = params["embedder"], params["blocks"]
     layers = [jax.tree.map(lambda x: x[i], blocks) for i in range(config.num_layers)]  # noqa: B023
     if packed:
-        ends = ends | {"heads": jax.vmap(kernels.pack)(ends["heads"])}
+        embedder = embedder | {"heads": jax.vmap(kernels.pack)(embedder["heads"])}
         contracted = {"query_key_value": 1, "attention_out": 2, "ffn_in": 1, "ffn_out": 1}
         layers = [layer | {n: kernels.pack(layer[n], c) for n, c in contracted.items()} for layer in layers]
-    return Weights(ends, layers, packed)
+    return Weights(embedder, layers, packed)
 
 
 @partial(jax.jit, static_argnames=("config", "rows", "capacity"))
@@ -86,56 +87,56 @@ def _prefill(config, weights, conditions, given, rows, capacity):
     `given` [B, F, K]. Row by row: a row has work enough, and then it cannot depend on the others."""
     batch = given.shape[0]
     nulls = transformer.null_conditions(config, conditions, jnp.ones(batch, bool))
-    groups = [conditions] + [nulls] * rows.guided + [conditions] * rows.blank
+    groups = [conditions] + [nulls] * rows.guided + [conditions] * rows.no_history
     conditions = [jnp.concatenate(stream) for stream in zip(*groups, strict=True)]
     given = jnp.tile(given, (rows.num, 1, 1))
-    is_blank = jnp.arange(rows.num * batch) >= (rows.num - rows.blank) * batch
-    ends = transformer.ends(config, weights.ends)
+    lacks_history = jnp.arange(rows.num * batch) >= (rows.num - rows.no_history) * batch
+    embedder = transformer.embedder(config, weights.embedder)
     prefix = _prefix_tokens(config)
     tokens = prefix + given.shape[1] * given.shape[2]
-    bias = ends.blocked_bias(config, config.window_cells, tokens)
+    bias = embedder.blocked_bias(config, config.window_cells, tokens)
     room = ((0, 0), (0, capacity - tokens), (0, 0))
 
     def row(inputs):
-        conditions, given, is_blank = jax.tree.map(lambda x: x[None], inputs)
-        x = ends.embed(config, conditions, given)[:, :tokens]  # with nothing given, BOS is the first step's
-        if rows.blank:
-            x = x.at[:, prefix:].set(jnp.where(is_blank[:, None, None], ends.embed_bos(), x[:, prefix:]))
+        conditions, given, lacks_history = jax.tree.map(lambda x: x[None], inputs)
+        x = embedder.embed(config, conditions, given)[:, :tokens]  # with nothing given, BOS is the first step's
+        if rows.no_history:
+            x = x.at[:, prefix:].set(jnp.where(lacks_history[:, None, None], embedder.embed_bos(), x[:, prefix:]))
         cache = []
         for layer in weights.blocks:
             block = transformer.block(config, layer)
-            q, k, v = block.project(x, weights.product)
+            q, k, v = block.qkv(x, weights.product)
             cache.append(tuple(jnp.pad(weights.stored(x[0]), room) for x in (k, v)))
-            x = block.finish(x, causal_attention(q, k, v, bias), weights.product)
+            x = block.attention_out_and_ffn(x, causal_attention(q, k, v, bias), weights.product)
         return cache
 
-    return jax.lax.map(row, (conditions, given, is_blank))
+    return jax.lax.map(row, (conditions, given, lacks_history))
 
 
 def stepper(config: StageConfig, weights: Weights, capacity: int) -> Callable:
     """One step of cached decoding: (x [R, D] the input that predicts target token `position`, cache, position)
     -> (float32 [R, V] logits of that token, cache)."""
-    ends = transformer.ends(config, weights.ends)
+    embedder = transformer.embedder(config, weights.embedder)
     blocks = [transformer.block(config, layer) for layer in weights.blocks]
-    bias = ends.bias(config, config.window_cells)
+    bias = embedder.bias(config, config.window_cells)
     own = bias.segments[-1]
     prefix = _prefix_tokens(config)
-    own_prefix = own.length - config.window_cells * config.streams.target.tokens_per_cell  # its part in that segment
+    own_prefix = own.length - config.window_cells * config.stage.target.tokens_per_cell  # its part in that segment
     own_length = capacity - sum(s.length for s in bias.segments[:-1])
 
     def step(x: jax.Array, cache: Cache, position: jax.Array) -> tuple[jax.Array, Cache]:
         row = bias.row(own, own_prefix + position, own_length)[:, None]
         x, updated = x[:, None], []
         for block, (keys_cache, values_cache) in zip(blocks, cache, strict=True):
-            q, k, v = block.project(x, weights.product)
+            q, k, v = block.qkv(x, weights.product)
             at = (0, 0, prefix + position, 0)
             keys_cache = jax.lax.dynamic_update_slice(keys_cache, weights.stored(k), at)
             values_cache = jax.lax.dynamic_update_slice(values_cache, weights.stored(v), at)
             updated.append((keys_cache, values_cache))
             attended = weights.attend(q, keys_cache, values_cache, row, prefix + position + 1)
-            x = block.finish(x, attended, weights.product)
-        codebook = position % config.streams.target.codebooks
-        return ends.token_logits(x[:, 0], codebook, weights.head_logits), updated
+            x = block.attention_out_and_ffn(x, attended, weights.product)
+        codebook = position % config.stage.target.codebooks
+        return embedder.token_logits(x[:, 0], codebook, weights.head_logits), updated
 
     return step
 
@@ -143,14 +144,14 @@ def stepper(config: StageConfig, weights: Weights, capacity: int) -> Callable:
 @partial(jax.jit, static_argnames=("config", "rows"), donate_argnames=("cache", "target"))
 def _extend(config, weights, cache, target, start, stop, keys, first_token, sampling, rows):
     """Generate frames start..stop of `target` [B, F, K]; returns it and the cache, both updated in place."""
-    ends = transformer.ends(config, weights.ends)
+    embedder = transformer.embedder(config, weights.embedder)
     step = stepper(config, weights, _length(cache))
     codebooks = target.shape[2]
 
     def embed(tokens, codebook):  # [B] -> [R, D]
-        x = ends.embed_target(tokens, codebook)
-        past = [x] * (rows.num - rows.blank)
-        return jnp.concatenate(past + [jnp.broadcast_to(ends.embed_bos(), x.shape)] * rows.blank)
+        x = embedder.embed_target(tokens, codebook)
+        past = [x] * (rows.num - rows.no_history)
+        return jnp.concatenate(past + [jnp.broadcast_to(embedder.embed_bos(), x.shape)] * rows.no_history)
 
     # One loop over tokens with the codebook traced: unrolling a frame's codebooks compiles each of them anew.
     def token(position, carry):
@@ -162,36 +163,36 @@ def _extend(config, weights, cache, target, start, stop, keys, first_token, samp
         return embed(tokens, codebook), cache, target.at[:, frame, codebook].set(tokens)
 
     before = embed(target[:, jnp.maximum(start, 1) - 1, -1], codebooks - 1)
-    x = jnp.where(start > 0, before, ends.embed_bos())
+    x = jnp.where(start > 0, before, embedder.embed_bos())
     _, cache, target = jax.lax.fori_loop(start * codebooks, stop * codebooks, token, (x, cache, target))
     return cache, target
 
 
 def _prefix_tokens(config: StageConfig) -> int:
     """Tokens of a window's conditions."""
-    return config.window_cells * sum(s.tokens_per_cell for s in config.streams.conditions)
+    return config.window_cells * sum(s.tokens_per_cell for s in config.stage.conditions)
 
 
 def _chunks(config: StageConfig, start: int, stop: int) -> list[tuple[int, int]]:
     """Frames start..stop in chunks of CHUNK_CELLS: the (start, stop) of each."""
-    frames = CHUNK_CELLS * config.streams.target.frames_per_cell
+    frames = CHUNK_CELLS * config.stage.target.frames_per_cell
     return [(first, min(first + frames, stop)) for first in range(start, stop, frames)]
 
 
 def _given_frames(config: StageConfig, start: int) -> int:
     """How many of a window's frames are prefilled where `start` are given: so many, rounded up to a third of it."""
     cells = config.window_cells
-    third = -(-cells // 3) * config.streams.target.frames_per_cell
-    return min(-(-start // third) * third, cells * config.streams.target.frames_per_cell)
+    third = -(-cells // 3) * config.stage.target.frames_per_cell
+    return min(-(-start // third) * third, cells * config.stage.target.frames_per_cell)
 
 
 def _capacity(config: StageConfig, weights: Weights, stop: int) -> int:
     """Tokens of the cache while frames before `stop` are generated: the filled part, rounded up to what is compiled.
     The kernels read the filled part alone, so theirs is whole from the start."""
-    total = config.streams.num_tokens(config.window_cells)
+    total = config.stage.num_tokens(config.window_cells)
     if weights.packed:
         return total
-    filled = _prefix_tokens(config) + stop * config.streams.target.codebooks
+    filled = _prefix_tokens(config) + stop * config.stage.target.codebooks
     return min(total, -(-filled // CACHE_GROWTH_TOKENS) * CACHE_GROWTH_TOKENS)
 
 
@@ -200,12 +201,12 @@ def compile_window(
 ) -> None:
     """Compile what `generate_window` runs for windows of `batch_size` examples in which any of `given_cells` are given.
     Generates nothing."""
-    shapes = [(batch_size, config.window_cells * s.frames_per_cell, s.codebooks) for s in config.streams.streams]
+    shapes = [(batch_size, config.window_cells * s.frames_per_cell, s.codebooks) for s in config.stage.streams]
     *conditions, target = (jnp.zeros(shape, jnp.int32) for shape in shapes)
     keys = jax.random.split(jax.random.key(0), batch_size)
     capacities = set()
     for cells in sorted(given_cells, reverse=True):  # so that the shortest cache is left at the end
-        start = cells * config.streams.target.frames_per_cell
+        start = cells * config.stage.target.frames_per_cell
         given, cache = target[:, : _given_frames(config, start)], None
         chunks = _chunks(config, start, target.shape[1])
         first = _capacity(config, weights, max(chunks[0][1], given.shape[1]))

@@ -23,12 +23,12 @@ def weights_bytes(config: StageConfig) -> int:
 def window_bytes(config: StageConfig, rows: int, packed: bool) -> int:
     """What a window of a stage takes at most, beside the weights (`packed` as in `decode.Weights`): the KV cache of so
     many rows, and the activations of its prefill."""
-    tokens = config.streams.num_tokens(config.window_cells)
+    tokens = config.stage.num_tokens(config.window_cells)
     cache = 2 * config.num_layers * rows * tokens * config.d_model * jnp.dtype(config.compute_dtype).itemsize
     # The prefill goes row by row, float32 at most: the row's cache before it goes to its place, the widest activations,
     # and of a block of queries the scores, what XLA keeps beside them, and each segment's biases in twice the length.
     row = cache // rows + 4 * tokens * (2 * config.d_model + max(3 * config.d_model, 2 * config.ffn_dim))
-    block = 4 * config.num_heads * BLOCK_TOKENS * tokens * (3 + 2 * len(config.streams.streams))
+    block = 4 * config.num_heads * BLOCK_TOKENS * tokens * (3 + 2 * len(config.stage.streams))
     copies = 0 if packed else cache + weights_bytes(config)  # the cache grows by copies; XLA may turn the weights
     return cache + row + block + copies
 

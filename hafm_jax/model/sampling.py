@@ -1,4 +1,4 @@
-"""How a token is drawn from logits: guidance, blank history, temperature, top-k, top-p.
+"""How a token is drawn from logits: guidance, no-history guidance, temperature, top-k, top-p.
 
 No sort, and one random number a draw.
 
@@ -17,23 +17,23 @@ DIGIT_BITS = 4  # ours: of the search for the least likely token to keep; 8 roun
 
 class Rows(NamedTuple):
     """What a batch is run as, side by side and in this order: as it is; where `guided` again, without its condition;
-    where `blank` again, as if nothing had been played yet: BOS stands in all of the target's past."""
+    where `no_history` again, as if nothing had been played yet: BOS stands in all of the target's past."""
 
     guided: bool
-    blank: bool
+    no_history: bool
 
     @property
     def num(self) -> int:
         """Rows of one example."""
-        return 1 + self.guided + self.blank
+        return 1 + self.guided + self.no_history
 
 
 class Sampling(NamedTuple):
     """How a token is drawn. Defaults: the authors' published sampler, except top-p, which is off there.
 
-    temperature 0 is greedy; top_k 0 and top_p 1 are off; guidance_scale 1 is off. blank_history (ours), 0 is off:
+    temperature 0 is greedy; top_k 0 and top_p 1 are off; guidance_scale 1 is off. no_history_scale (ours), 0 is off:
     weight of the logits that the condition alone gives, without a past. It holds a stage to its condition where its
-    own past has gone astray, and is for stages that were trained with false histories (`step.false_history`). Of a
+    own past has gone astray, and is for stages that were trained with false histories (`step.history_corruption`). Of a
     frame it is for the first codebook: the later ones refine that one, and say nothing without it.
     """
 
@@ -41,12 +41,12 @@ class Sampling(NamedTuple):
     temperature: float = 0.9
     top_k: int = 250
     top_p: float = 1.0
-    blank_history: float = 0.0
+    no_history_scale: float = 0.0
 
     @property
     def rows(self) -> Rows:
         """What drawing so takes."""
-        return Rows(guided=self.guidance_scale != 1.0, blank=self.blank_history != 0.0)
+        return Rows(guided=self.guidance_scale != 1.0, no_history=self.no_history_scale != 0.0)
 
 
 def _cumulate(x: jax.Array) -> jax.Array:
@@ -116,6 +116,6 @@ def combine(logits: jax.Array, rows: Rows, sampling: Sampling, codebook: jax.Arr
     combined = conditioned
     if rows.guided:
         combined += (sampling.guidance_scale - 1.0) * (conditioned - others[0])
-    if rows.blank:
-        combined += jnp.where(codebook == 0, sampling.blank_history, 0.0) * others[-1]
+    if rows.no_history:
+        combined += jnp.where(codebook == 0, sampling.no_history_scale, 0.0) * others[-1]
     return combined

@@ -86,14 +86,14 @@ class Block(nnx.Module):
         self.ffn_in = _normal(rngs, (d, 2, g), d**-0.5)
         self.ffn_out = _normal(rngs, (g, d), residual * g**-0.5)
 
-    def project(self, x: jax.Array, product: Product = product) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def qkv(self, x: jax.Array, product: Product = product) -> tuple[jax.Array, jax.Array, jax.Array]:
         """x [B, T, D] -> normed and scaled queries, normed keys, values, each [B, H, T, E]."""
         y = rms_norm(x, self.attention_norm[...])
         q, k, v = product(y, self.query_key_value[...]).transpose(2, 0, 3, 1, 4)
         q = rms_norm(q, self.query_norm[...]) * q.shape[-1] ** -0.5
         return q, rms_norm(k, self.key_norm[...]), v
 
-    def finish(self, x: jax.Array, attended: jax.Array, product: Product = product) -> jax.Array:
+    def attention_out_and_ffn(self, x: jax.Array, attended: jax.Array, product: Product = product) -> jax.Array:
         """The residual stream x [B, T, D] and what the heads read [B, H, T, E] -> the next layer's x."""
         x = x + product(attended.swapaxes(1, 2), self.attention_out[...], 2)
         y = rms_norm(x, self.ffn_norm[...])
@@ -101,11 +101,11 @@ class Block(nnx.Module):
         return x + product(jax.nn.gelu(gate) * value, self.ffn_out[...])
 
 
-class Ends(nnx.Module):
+class Embedder(nnx.Module):
     """What stands before and after the layers: embeddings, bias tables, final norm, heads."""
 
     def __init__(self, config: StageConfig, rngs: nnx.Rngs):
-        stage, d = config.streams, config.d_model
+        stage, d = config.stage, config.d_model
         target = stage.target
         self.conditions = nnx.Dict(
             {s.name: _normal(rngs, (s.codebooks, s.vocabulary + 1, d), EMBEDDING_STD) for s in stage.conditions}
@@ -121,7 +121,7 @@ class Ends(nnx.Module):
     def embed_conditions(self, config: StageConfig, conditions: Sequence[jax.Array]) -> jax.Array:
         """Condition tokens, int [B, F, K] a stream in the stage's order -> [B, T_conditions, D]."""
         parts = []
-        for i, (stream, tokens) in enumerate(zip(config.streams.conditions, conditions, strict=True)):
+        for i, (stream, tokens) in enumerate(zip(config.stage.conditions, conditions, strict=True)):
             table = sharding.constrain(self.conditions[stream.name][...])  # [K, V + 1, D], gathered
             x = table[jnp.arange(stream.codebooks), tokens]  # [B, F, K, D]
             parts.append(x.reshape(x.shape[0], -1, x.shape[-1]) + self.segments[i])
@@ -143,11 +143,11 @@ class Ends(nnx.Module):
         return jnp.concatenate([self.embed_conditions(config, conditions), bos, shifted], axis=1)
 
     def _tables(self, config: StageConfig) -> dict[str, jax.Array]:
-        return {name: self.position[name][...] for name in table_names(config.streams, config.position)}
+        return {name: self.position[name][...] for name in table_names(config.stage, config.position)}
 
     def bias(self, config: StageConfig, num_cells: int) -> PositionBias:
         """The relative position biases of a window of `num_cells`, row by row."""
-        return PositionBias(self._tables(config), config.streams, num_cells, config.position)
+        return PositionBias(self._tables(config), config.stage, num_cells, config.position)
 
     def blocked_bias(self, config: StageConfig, num_cells: int, num_tokens: int | None = None) -> BlockedBias:
         """The same for attention over all of a window, or over its first `num_tokens`."""
@@ -155,7 +155,7 @@ class Ends(nnx.Module):
             name: sharding.constrain(jnp.broadcast_to(table, (sharding.batch_shards(), *table.shape)), "batch")
             for name, table in self._tables(config).items()
         }
-        return blocked_bias(tables, config.streams, num_cells, config.position, num_tokens)
+        return blocked_bias(tables, config.stage, num_cells, config.position, num_tokens)
 
     def logits(self, x: jax.Array) -> jax.Array:
         """The last layer's x [B, F, K, D], each codebook in its place -> float32 [B, F, K, V]."""
@@ -169,15 +169,15 @@ class Ends(nnx.Module):
 
 @cache
 def _graphs(config: StageConfig) -> tuple[nnx.GraphDef, nnx.GraphDef]:
-    """The static halves of `Ends` and `Block`."""
+    """The static halves of `Embedder` and `Block`."""
 
     def graph(kind: type[nnx.Module]) -> nnx.GraphDef:
         return nnx.split(nnx.eval_shape(lambda: kind(config, nnx.Rngs(0))))[0]
 
-    return graph(Ends), graph(Block)
+    return graph(Embedder), graph(Block)
 
 
-def _start_as_vectors(config: StageConfig, ends_params: Params, vectors: TokenVectors, key: jax.Array) -> Params:
+def _start_as_vectors(config: StageConfig, embedder_params: Params, vectors: TokenVectors, key: jax.Array) -> Params:
     """Embeddings and heads as random projections of what their tokens stand for: near sounds start near.
 
     Streams of one tokenizer share the projection, so that equal sounds start equal in each, and the codebooks of a
@@ -192,16 +192,16 @@ def _start_as_vectors(config: StageConfig, ends_params: Params, vectors: TokenVe
         place = jax.random.fold_in(jax.random.fold_in(key, use), stream.tokenizer == "codec")
         return std * books @ jax.random.normal(place, (books.shape[-1], config.d_model)) / books.shape[-1] ** 0.5
 
-    embedded = {s.name: projected(s, 0, VECTOR_EMBEDDING_STD) for s in config.streams.streams}
-    target = config.streams.target
+    embedded = {s.name: projected(s, 0, VECTOR_EMBEDDING_STD) for s in config.stage.streams}
+    target = config.stage.target
     # The last row of a condition's table is the NULL id's, which stands for no sound.
-    conditions = {name: table.at[:, :-1].set(embedded[name]) for name, table in ends_params["conditions"].items()}
+    conditions = {name: table.at[:, :-1].set(embedded[name]) for name, table in embedder_params["conditions"].items()}
     heads = projected(target, 1, VECTOR_HEAD_STD).swapaxes(1, 2)  # [K, D, V]
-    return ends_params | {"conditions": conditions, "target": embedded[target.name], "heads": heads}
+    return embedder_params | {"conditions": conditions, "target": embedded[target.name], "heads": heads}
 
 
 def init(config: StageConfig, key: jax.Array, vectors: TokenVectors | None = None) -> Params:
-    """Fresh float32 parameters {"ends": ..., "blocks": ... with a leading L}. Under `jax.eval_shape`, their shapes.
+    """Fresh float32 parameters {"embedder": ..., "blocks": ... with a leading L}. Under `jax.eval_shape`, their shapes.
 
     With `vectors` embeddings and heads start from these instead of at random.
     """
@@ -209,12 +209,12 @@ def init(config: StageConfig, key: jax.Array, vectors: TokenVectors | None = Non
     def arrays(kind: type[nnx.Module], key: jax.Array) -> Params:
         return nnx.to_pure_dict(nnx.split(kind(config, nnx.Rngs(key)))[1])
 
-    ends_key, blocks_key = jax.random.split(key)
+    embedder_key, blocks_key = jax.random.split(key)
     blocks = jax.vmap(lambda key: arrays(Block, key))(jax.random.split(blocks_key, config.num_layers))
-    ends_params = arrays(Ends, ends_key)
+    embedder_params = arrays(Embedder, embedder_key)
     if vectors is not None:
-        ends_params = _start_as_vectors(config, ends_params, vectors, ends_key)
-    return {"ends": ends_params, "blocks": blocks}
+        embedder_params = _start_as_vectors(config, embedder_params, vectors, embedder_key)
+    return {"embedder": embedder_params, "blocks": blocks}
 
 
 def compute_params(config: StageConfig, params: Params) -> Params:
@@ -228,8 +228,8 @@ def compute_params(config: StageConfig, params: Params) -> Params:
     return jax.tree_util.tree_map_with_path(cast, params)
 
 
-def ends(config: StageConfig, ends_params: Params) -> Ends:
-    return nnx.merge(_graphs(config)[0], ends_params)
+def embedder(config: StageConfig, embedder_params: Params) -> Embedder:
+    return nnx.merge(_graphs(config)[0], embedder_params)
 
 
 def block(config: StageConfig, block_params: Params) -> Block:
@@ -251,24 +251,24 @@ def forward(
     time; -> float32 [B, F, K, V]. `remat`, one of REMAT, says what of a layer the backward pass finds kept.
     """
     params = compute_params(config, params)
-    model_ends = ends(config, params["ends"])
+    model_embedder = embedder(config, params["embedder"])
     frames, codebooks = target.shape[1:]
-    x = model_ends.embed(config, conditions, target)
-    bias = model_ends.blocked_bias(config, frames // config.streams.target.frames_per_cell)
+    x = model_embedder.embed(config, conditions, target)
+    bias = model_embedder.blocked_bias(config, frames // config.stage.target.frames_per_cell)
 
     def layer(x: jax.Array, layer_params: Params) -> tuple[jax.Array, None]:
         layer_block = block(config, layer_params)
-        x = layer_block.finish(x, causal_attention(*layer_block.project(x), bias))
+        x = layer_block.attention_out_and_ffn(x, causal_attention(*layer_block.qkv(x), bias))
         return sharding.constrain(x, "batch"), None
 
     x = sharding.constrain(x, "batch")
     x, _ = jax.lax.scan(REMAT[remat](layer), x, params["blocks"])
-    return model_ends.logits(x[:, -frames * codebooks :].reshape(*target.shape, -1))
+    return model_embedder.logits(x[:, -frames * codebooks :].reshape(*target.shape, -1))
 
 
 def null_conditions(config: StageConfig, conditions: Sequence[jax.Array], drop: jax.Array) -> list[jax.Array]:
     """Conditions with every token of the examples where `drop` [B] is true replaced by the stream's NULL id."""
     return [
         jnp.where(drop[:, None, None], stream.null_id, tokens)
-        for stream, tokens in zip(config.streams.conditions, conditions, strict=True)
+        for stream, tokens in zip(config.stage.conditions, conditions, strict=True)
     ]

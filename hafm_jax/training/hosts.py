@@ -56,7 +56,7 @@ def check_equal(value: str, what: str) -> None:
         raise InputError(f"{what} is not the same on all {jax.process_count()} hosts: copy it again")
 
 
-class EndNotice:
+class Preemption:
     """SIGTERM, by which schedulers and clouds say that a machine goes away, or the user's Ctrl-C: both are heard, and
     acted on between two steps, since an exception in the middle of saving or logging leaves locks that nobody frees. A
     second Ctrl-C ends at once.

@@ -32,7 +32,7 @@ from hafm_jax.training import hosts
 from hafm_jax.training.checkpoint import Checkpoints
 from hafm_jax.training.log import RunLog
 from hafm_jax.training.preview import Audition
-from hafm_jax.training.step import Programs, State, stage_config
+from hafm_jax.training.step import ShardedStep, State, stage_config
 from hafm_jax.training.workdir import read_description, restore_last
 
 TokenSets = list[tuple[Path, float]]  # folders and their weights
@@ -45,7 +45,7 @@ RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("keep_every", "sample_every", "profile_first_step", "profile_steps"), (0, math.inf)),
     **dict.fromkeys(("warmup_steps", "weight_decay", "z_loss"), (0, math.inf)),
     **dict.fromkeys(("learning_rate", "clip_norm"), (1e-12, math.inf)),  # 0 would train nothing
-    **dict.fromkeys(("condition_dropout", "false_history", "beta1", "beta2"), (0, 1)),
+    **dict.fromkeys(("condition_dropout", "history_corruption", "beta1", "beta2"), (0, 1)),
     "seed": (0, 2**31),
 }
 
@@ -59,10 +59,10 @@ def check_config(config: ConfigDict) -> None:
         if not least <= config[name] < below:
             most = f" and below {below}" if below < math.inf else ""
             raise InputError(f"--config.{name} is {config[name]}; expected at least {least}{most}")
-    if config.false_history and config.batch_size == 1:
+    if config.history_corruption and config.batch_size == 1:
         raise InputError(
-            f"--config.false_history is {config.false_history} and --config.batch_size 1; expected at least 2, since "
-            "what is false comes from the batch's other windows: set one of them"
+            f"--config.history_corruption is {config.history_corruption} and --config.batch_size 1; expected at "
+            "least 2, since what is false comes from the batch's other windows: set one of them"
         )
     if config.embeddings not in EMBEDDINGS:
         raise InputError(f"--config.embeddings is {config.embeddings!r}; expected one of {', '.join(EMBEDDINGS)}")
@@ -111,7 +111,7 @@ FREE += ("sample_every", "sampling", "tokenizers", "profile_first_step", "profil
 
 
 # Fields that configurations did not always have, and what runs of before then did.
-SINCE = {"embeddings": "random", "false_history": 0.0, "start_from": ""}
+SINCE = {"embeddings": "random", "history_corruption": 0.0, "start_from": ""}
 
 
 def changed_fields(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -158,7 +158,7 @@ def _vectors(config: ConfigDict) -> transformer.TokenVectors | None:
 
 
 def _start_from(
-    config: ConfigDict, programs: Programs, data: dict[str, Any]
+    config: ConfigDict, sharded: ShardedStep, data: dict[str, Any]
 ) -> tuple[transformer.Params, dict[str, Any]]:
     """The parameters of the run that `start_from` names, or of the model's stage, and what config.json says of them:
     what is known of the run that made them, and how far it came.
@@ -172,8 +172,8 @@ def _start_from(
         found, before = trained.config, trained.facts
     else:
         trained, found = None, stage_config(ConfigDict(before["config"]))
-    expected = programs.config
-    for field in ("stage", "d_model", "num_layers", "num_heads", "position"):
+    expected = sharded.config
+    for field in ("stage_name", "d_model", "num_layers", "num_heads", "position"):
         if getattr(found, field) != getattr(expected, field):
             raise InputError(
                 f"--config.start_from={source} has the {field} {getattr(found, field)}; this run has "
@@ -185,8 +185,8 @@ def _start_from(
             f"{data['tokenizers']}: its ids mean other sounds; extract --data with the same tokenizers"
         )
     if trained is None:
-        return restore_last(source, before, programs.state_shapes)
-    shardings = jax.tree.map(lambda like: like.sharding, programs.state_shapes["params"])
+        return restore_last(source, before, sharded.state_shapes)
+    shardings = jax.tree.map(lambda like: like.sharding, sharded.state_shapes["params"])
     return jax.device_put(trained.params, shardings), before
 
 
@@ -198,8 +198,8 @@ def train(config: ConfigDict, token_sets: TokenSets, workdir: Path, quiet: bool 
     """
     check_config(config)
     mesh = sharding.make_mesh(**config.mesh)
-    programs = Programs(config, mesh)
-    stage = programs.config
+    sharded = ShardedStep(config, mesh)
+    stage = sharded.config
     mixture, held_out = (
         [(TokenRecords(directory, split), weight) for directory, weight in token_sets]
         for split in ("train", "validation")
@@ -209,11 +209,11 @@ def train(config: ConfigDict, token_sets: TokenSets, workdir: Path, quiet: bool 
     if config.tokenizers:
         fingerprint.check_made_by(Path(config.tokenizers), {"--data": description["data"]["tokenizers"]})
     index, count = sharding.rows_of_process(mesh, config.batch_size)
-    windows = (stage.streams, stage.window_cells, config.batch_size)
+    windows = (stage.stage, stage.window_cells, config.batch_size)
     rows = {"process_index": index, "process_count": count}
     batches = loader.train_batches(mixture, *windows, config.seed, **rows)
     validation = loader.eval_batches(held_out, *windows, config.eval_batches, **rows)
-    validation = [programs.place(batch) for batch in loader.stream(validation, 0)]
+    validation = [sharded.place(batch) for batch in loader.prefetch(validation, 0)]
     audition = Audition(stage, config, held_out[0][0]) if config.sample_every else None
 
     try:
@@ -224,19 +224,19 @@ def train(config: ConfigDict, token_sets: TokenSets, workdir: Path, quiet: bool 
     resumed = checkpoints.latest() is not None
     params = None
     if config.start_from and not resumed:
-        params, description["started_from"] = _start_from(config, programs, description["data"])
+        params, description["started_from"] = _start_from(config, sharded, description["data"])
     start_workdir(workdir, description, resumed)
     if resumed:
-        first_step, state = checkpoints.restore_latest(programs.state_shapes)
+        first_step, state = checkpoints.restore_latest(sharded.state_shapes)
     elif params is not None:
-        first_step, state = 0, programs.init() | {"params": params}
+        first_step, state = 0, sharded.init() | {"params": params}
     else:
-        first_step, state = 0, programs.init(_vectors(config))
+        first_step, state = 0, sharded.init(_vectors(config))
 
-    tokens_per_step = config.batch_size * stage.streams.num_tokens(stage.window_cells)
+    tokens_per_step = config.batch_size * stage.stage.num_tokens(stage.window_cells)
     flops_per_step = config.batch_size * train_flops(stage, stage.window_cells)
     started_s = time.monotonic()
-    step_fn = programs.compile(config.batch_size)
+    step_fn = sharded.compile(config.batch_size)
     speaks = hosts.is_first() and not quiet
     if speaks:
         plan = step_fn.memory_analysis()
@@ -250,8 +250,8 @@ def train(config: ConfigDict, token_sets: TokenSets, workdir: Path, quiet: bool 
             flush=True,
         )
     log = RunLog(workdir, first_step, tokens_per_step, flops_per_step, writes=hosts.is_first())
-    notice = hosts.EndNotice()
-    reading = loader.stream(batches, first_step)
+    notice = hosts.Preemption()
+    reading = loader.prefetch(batches, first_step)
     progress = tqdm(total=config.steps, initial=first_step, desc=config.stage, unit="step", disable=not speaks)
     held = None  # (step, metrics): looked at when the next step is already under way, so that no device waits
     # From `profile_first_step`, or from where a resumed run begins if that is later, but never past the end.
@@ -272,7 +272,7 @@ def train(config: ConfigDict, token_sets: TokenSets, workdir: Path, quiet: bool 
             if profiling and step == profiling.start:
                 jax.profiler.start_trace(workdir / "profile")
             asked_s = time.monotonic()
-            batch = programs.place(next(reading))
+            batch = sharded.place(next(reading))
             log.waited(time.monotonic() - asked_s)
             with jax.profiler.StepTraceAnnotation("train", step_num=step):
                 state, values = step_fn(state, batch)
@@ -292,7 +292,7 @@ def train(config: ConfigDict, token_sets: TokenSets, workdir: Path, quiet: bool 
             look(last)
             aside_s = time.monotonic()
             if evaluates and not end:
-                by_codebook = programs.evaluate(state["params"], validation)
+                by_codebook = sharded.evaluate(state["params"], validation)
                 log.write(done, {"validation_loss": by_codebook.mean(), "validation_loss_per_codebook": by_codebook})
             if samples and not end:
                 for name, sound in audition.sounds(state["params"]).items():

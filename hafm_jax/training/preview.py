@@ -31,8 +31,8 @@ class Audition:
     """The songs of one run. Raises InputError where the stage makes no sound, or where there is no codec."""
 
     def __init__(self, config: StageConfig, training: ConfigDict, validation: TokenRecords):
-        if config.streams.target.field != "acoustic":
-            raise InputError(f"the {config.stage} stage makes no sound: leave --config.sample_every at 0")
+        if config.stage.target.field != "acoustic":
+            raise InputError(f"the {config.stage_name} stage makes no sound: leave --config.sample_every at 0")
         if not training.tokenizers:
             raise InputError("--config.sample_every needs the codec: set --config.tokenizers to the tokenizers' folder")
         self._codec = load_codec(Path(training.tokenizers, "codec"))
@@ -42,8 +42,8 @@ class Audition:
         self._sampling = Sampling(**training.sampling)
         long_enough = np.flatnonzero(validation.num_cells >= config.window_cells)[:SONGS]
         songs = (validation.window(int(i), 0, config.window_cells) for i in long_enough)
-        crops = [loader.crop(song, config.streams, 0, config.window_cells) for song in songs]
-        *self._conditions, self._target = (jnp.stack([c[s.name] for c in crops]) for s in config.streams.streams)
+        crops = [loader.crop(song, config.stage, 0, config.window_cells) for song in songs]
+        *self._conditions, self._target = (jnp.stack([c[s.name] for c in crops]) for s in config.stage.streams)
         self._heard = False
 
     def sounds(self, params: transformer.Params) -> dict[str, np.ndarray]:
@@ -70,7 +70,7 @@ class Audition:
         return sounds
 
     def _decoded(self, name: str, target: jax.Array) -> dict[str, np.ndarray]:
-        streams = zip(self._config.streams.conditions, self._conditions, strict=True)
+        streams = zip(self._config.stage.conditions, self._conditions, strict=True)
         coarser = [tokens for stream, tokens in streams if stream.field == "acoustic"]
         codes = np.concatenate([*coarser, target], axis=-1)
         return {f"{name}-{i}": sound for i, sound in enumerate(self._codec.decode(codes))}

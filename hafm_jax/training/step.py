@@ -26,7 +26,7 @@ from hafm_jax.training.optim import learning_rate, optimizer
 
 State = dict[str, Any]  # params, opt_state, step
 MOMENT_DTYPES = ("float32", "bfloat16")
-FALSE_STRETCH = 0.2  # ours: how long the false music lasts on average, of the window: 2 s of 10, some bars
+CORRUPTION_SPAN = 0.2  # ours: how long the false music lasts on average, of the window: 2 s of 10, some bars
 
 
 def stage_config(config: ConfigDict) -> StageConfig:
@@ -45,18 +45,18 @@ def stage_config(config: ConfigDict) -> StageConfig:
 
 def split_batch(config: StageConfig, batch: Batch) -> tuple[list[jax.Array], jax.Array]:
     """(condition tokens in the stage's order, target tokens), each [B, F, K]."""
-    return [batch[s.name] for s in config.streams.conditions], batch[config.streams.target.name]
+    return [batch[s.name] for s in config.stage.conditions], batch[config.stage.target.name]
 
 
 def step_flops(config: StageConfig, batch_size: int) -> int:
     """FLOPs that a step computes without remat: the model's products (sizes.train_flops), what attention in blocks
     adds, pairs that the mask hides and scores that the backward pass forms again, and the softmax over the vocabulary,
     which counts at small widths. Other elementwise work is left out."""
-    tokens = config.streams.num_tokens(config.window_cells)
-    pairs = num_computed_pairs(config.streams, config.window_cells, config.position)
+    tokens = config.stage.num_tokens(config.window_cells)
+    pairs = num_computed_pairs(config.stage, config.window_cells, config.position)
     # Of each pair, in each layer, a product of 2 D FLOPs: two forward and five backward, of which the model has four.
     added = 2 * config.d_model * config.num_layers * (7 * pairs - 6 * tokens * (tokens + 1) // 2)
-    target = config.streams.target
+    target = config.stage.target
     logits = config.window_cells * target.tokens_per_cell * target.vocabulary
     # Of each logit: maximum, difference and sum, and backward a product and a difference.
     return batch_size * (train_flops(config, config.window_cells) + added + 5 * logits)
@@ -72,18 +72,18 @@ def init_state(
     return {"params": params, "opt_state": optimizer.init(params), "step": jnp.zeros((), jnp.int32)}
 
 
-def false_history(stage: Stage, target: jax.Array, share: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+def corrupt_history(stage: Stage, target: jax.Array, share: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
     """(history, labels), each int [B, F, K]: what stands for the target as the model's past, and what it is to predict.
 
     Against exposure bias: a model that has seen true pasts alone follows its own mistakes rather than its conditions.
     Of a window a share of its cells, drawn between 0 and its `share` [B], holds the music of the batch's next window
-    instead, in stretches of FALSE_STRETCH on average. The first codebook of a false frame is still to be that of the
+    instead, in stretches of CORRUPTION_SPAN on average. The first codebook of a false frame is still to be that of the
     window's own music. Its later codebooks are to fit the first one that stands there, as they are sampled.
     """
     num_windows, frames, codebooks = target.shape
     cells = frames // stage.target.frames_per_cell
     begins_key, share_key, false_key = jax.random.split(key, 3)
-    begins = jax.random.bernoulli(begins_key, 1 / max(1.0, FALSE_STRETCH * cells), (num_windows, cells))
+    begins = jax.random.bernoulli(begins_key, 1 / max(1.0, CORRUPTION_SPAN * cells), (num_windows, cells))
     shares = share[:, None] * jax.random.uniform(share_key, (num_windows, 1))
     is_false = jax.random.bernoulli(false_key, shares, (num_windows, cells))  # of a window's stretches, by number
     is_false = jnp.take_along_axis(is_false, jnp.cumsum(begins, 1) - begins[:, :1], axis=1)
@@ -103,8 +103,8 @@ def train_step(
     conditions = transformer.null_conditions(config, conditions, drop)
     history = labels = target
     if training.false_history:
-        share = jnp.where(drop, 0, training.false_history)  # without its condition a stage has its past alone
-        history, labels = false_history(config.streams, target, share, jax.random.fold_in(key, 1))
+        share = jnp.where(drop, 0, training.history_corruption)  # without its condition a stage has its past alone
+        history, labels = corrupt_history(config.stage, target, share, jax.random.fold_in(key, 1))
 
     def objective(params, conditions, history, labels):
         logits = transformer.forward(config, params, conditions, history, remat=training.remat)
@@ -128,7 +128,7 @@ def train_step(
         def accumulate(sums, part):
             return jax.tree.map(jnp.add, sums, gradients_of(list(part[:-2]), *part[-2:])), None
 
-        zeros = (jnp.zeros(config.streams.target.codebooks), jax.tree.map(jnp.zeros_like, state["params"]))
+        zeros = (jnp.zeros(config.stage.target.codebooks), jax.tree.map(jnp.zeros_like, state["params"]))
         sums, _ = jax.lax.scan(accumulate, zeros, split)
         by_codebook, gradients = jax.tree.map(lambda x: x / parts, sums)
 
@@ -150,7 +150,7 @@ def eval_step(config: StageConfig, params: transformer.Params, batch: Batch) -> 
     return stage_loss(transformer.forward(config, params, conditions, target), target)[1]
 
 
-class Programs:
+class ShardedStep:
     """A run's compiled functions, for one mesh. Nothing of the state ever lies on one device unsplit.
 
     Raises InputError where the batch or the heads cannot be dealt out to the devices.
@@ -199,7 +199,7 @@ class Programs:
                 jnp.int32,
                 sharding=self.batch_sharding,
             )
-            for s in self.config.streams.streams
+            for s in self.config.stage.streams
         }
 
     def compile(self, batch_size: int) -> jax.stages.Compiled:

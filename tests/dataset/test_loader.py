@@ -152,7 +152,7 @@ def test_a_weight_that_is_no_share_is_refused(weight):
 def test_a_stream_is_the_batches_from_its_first_step_on(first_step):
     mixture = [(labelled(0, 5), 1), (labelled(100, 3), 2)]
     batches = loader.train_batches(mixture, SEMANTIC, 2, 8, 0, process_index=1, process_count=2)
-    iterator = loader.stream(batches, first_step)
+    iterator = loader.prefetch(batches, first_step)
     for step in range(first_step, first_step + 3 * loader.AHEAD_BATCHES):
         batch = next(iterator)
         for name, expected in batches[step].items():
@@ -166,7 +166,7 @@ def test_damage_met_while_reading_ahead_stops_the_step_that_needs_it(token_set):
     order = [find(batches[step], SEMANTIC, 0)[0] for step in range(5)]
     path = token_set / records.shard_name("train", 1, 2)
     path.write_bytes(path.read_bytes()[:-10] + bytes(10))  # the end of the second shard: song 3
-    iterator = loader.stream(batches, 0)
+    iterator = loader.prefetch(batches, 0)
     for _ in range(order.index(3)):
         next(iterator)
     with pytest.raises(InputError, match=r"00001-of-00002 at byte \d+: the record's checksum"):

@@ -44,7 +44,7 @@ from hafm_jax.synthesis.song import song_seed, synthesize_song
 
 SECONDS = 10
 DRAWS = 20  # a tenth of the usual
-SYSTEMS = [*(name for name in ABOUT if name != "no_blank_history"), "guidance_2"]  # the tiny model has none
+SYSTEMS = [*(name for name in ABOUT if name != "no_history_off"), "guidance_2"]  # the tiny model has none
 MEL_STATISTICS = mel.mel_statistics
 REFERENCE = 9  # songs, one more than the least; as many are the library
 
@@ -184,9 +184,9 @@ def test_systems_are_left_out_by_name_and_unknown_names_refused(report, songs, t
         made(only=["truth", "triangle"])
 
 
-def test_a_model_with_blank_history_is_asked_without_too(report, songs, tiny_model, monkeypatch, tmp_path):
+def test_a_model_with_no_history_guidance_is_asked_without_too(report, songs, tiny_model, monkeypatch, tmp_path):
     accompanist = Accompanist.load(str(tiny_model))
-    own = {name: how._replace(blank_history=0.5) for name, how in accompanist.sampling.items()}
+    own = {name: how._replace(no_history_scale=0.5) for name, how in accompanist.sampling.items()}
     asked = []
 
     def remember(accompanist, *rest, sampling, **options):
@@ -197,7 +197,7 @@ def test_a_model_with_blank_history_is_asked_without_too(report, songs, tiny_mod
     protocol = replace(protocol, clips=protocol.clips[:1])
     bands = Bands(tmp_path, songs, protocol, replace(accompanist, sampling=own), Library(()))
     monkeypatch.setattr(Accompanist, "tokens_of_each", remember)
-    for system in ("model", "no_blank_history", "no_guidance"):
+    for system in ("model", "no_history_off", "no_guidance"):
         bands.make(system, protocol.clips[0])
     unguided = {name: how._replace(guidance_scale=1.0) for name, how in own.items()}
     assert asked == [own, accompanist.sampling, unguided]

@@ -20,7 +20,7 @@ ROWS = {  # of README's table
     "**the demo model**": "model",
     "... with guidance 5": "guidance_5",
     "... without guidance": "no_guidance",
-    "... without blank history": "no_blank_history",
+    "... without no-history guidance": "no_history_off",
     "... without its fine stage": "no_fine",
     "... made for another clip's voice": "wrong_vocal",
     "retrieval by the true tempo, beats and key": "retrieval_oracle",
@@ -125,7 +125,7 @@ def told(cell: str) -> list[str]:
     "label, without",
     [
         ("guidance", "no_guidance"),
-        ("blank history", "no_blank_history"),
+        ("no-history guidance", "no_history_off"),
         ("the fine stage", "no_fine"),
         ("the clip's own voice, not another's", "wrong_vocal"),
     ],
@@ -195,8 +195,8 @@ def drawn(found: dict) -> list[float]:
 
 
 @pytest.mark.parametrize("label", ["0, 0", "0.25, 0", "0.5, 0", "1, 0", "0, 0.5", "0.5, 0.5: the demo's", "0.5, 1"])
-def test_readme_has_what_blank_history_does(label):
-    found = results("blank_history")["systems"]
+def test_readme_has_what_no_history_guidance_does(label):
+    found = results("no_history_scale")["systems"]
     *cells, spread = readme_row(label)
     for cell, value in zip([*cells, *spread.split(", ")], drawn(found[label.partition(":")[0]]), strict=True):
         assert float(cell) == rounded(value, cell)

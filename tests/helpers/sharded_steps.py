@@ -23,7 +23,7 @@ from hafm_jax.dataset import loader
 from hafm_jax.model import sharding
 from hafm_jax.model.config import SIZES, Size
 from hafm_jax.training.checkpoint import Checkpoints
-from hafm_jax.training.step import Programs
+from hafm_jax.training.step import ShardedStep
 from helpers import Songs, random_record
 
 MESHES = ((1, 1, 1), (8, 1, 1), (1, 8, 1), (2, 2, 2))
@@ -50,29 +50,29 @@ def main() -> None:
         devices = jax.devices()[: int(np.prod(shape))]
         config.accumulate_steps = int(parts) if len(devices) > 1 else 1
         mesh = jax.make_mesh(shape, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
-        programs = Programs(config, mesh)
-        batches = loader.train_batches([(records, 1)], programs.config.streams, config.window_cells, BATCH, 0)
-        step, state, losses = programs.compile(BATCH), programs.init(), []
+        sharded = ShardedStep(config, mesh)
+        batches = loader.train_batches([(records, 1)], sharded.config.stage, config.window_cells, BATCH, 0)
+        step, state, losses = sharded.compile(BATCH), sharded.init(), []
         with jax.set_mesh(mesh):
-            init = programs._init.lower(programs.key).compile()
+            init = sharded._init.lower(sharded.key).compile()
         weights = jax.tree.leaves(state)
         here = sum(x.addressable_shards[0].data.nbytes for x in weights) / sum(x.nbytes for x in weights)
         for i in range(STEPS):
-            state, metrics = step(state, programs.place(batches[i]))
+            state, metrics = step(state, sharded.place(batches[i]))
             losses.append(float(metrics["loss"]))
-        validation = programs.evaluate(state["params"], [programs.place(batches[0])])
+        validation = sharded.evaluate(state["params"], [sharded.place(batches[0])])
         found[str(shape)] = {"losses": losses, "validation": validation.tolist(), "share_of_state": here}
         found[str(shape)] |= {"step_bytes": planned_bytes(step), "init_bytes": planned_bytes(init)}
-        states[shape] = (programs, state)
+        states[shape] = (sharded, state)
 
     # What one mesh saves another one restores, bit for bit.
     checkpoints = Checkpoints(Path(workdir), keep=1)
     checkpoints.save(STEPS, states[1, 8, 1][1])
     saved = jax.device_get(states[1, 8, 1][1])
-    programs = states[2, 2, 2][0]
-    step, restored = checkpoints.restore_latest(programs.state_shapes)
+    sharded = states[2, 2, 2][0]
+    step, restored = checkpoints.restore_latest(sharded.state_shapes)
     same = jax.tree.map(lambda a, b: bool((np.asarray(a) == b).all()), restored, saved)
-    placed = jax.tree.map(lambda x, s: x.sharding.is_equivalent_to(s, x.ndim), restored, programs.state_shardings)
+    placed = jax.tree.map(lambda x, s: x.sharding.is_equivalent_to(s, x.ndim), restored, sharded.state_shardings)
     found["restored"] = {"step": step, "same": all(jax.tree.leaves(same)), "placed": all(jax.tree.leaves(placed))}
     checkpoints.close()
     print(json.dumps(found))

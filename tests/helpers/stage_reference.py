@@ -100,9 +100,9 @@ def pairs(mode: str, stage: Stage, num_cells: int, reach_s: float) -> list[tuple
 
 def bias(config: StageConfig, tables: dict[str, torch.Tensor], num_cells: int) -> torch.Tensor:
     """What is added to the scores, [H, T, T]: from the tables [N, H], and minus infinity where a key is to come."""
-    num_tokens = len(sequence(config.streams, num_cells))
+    num_tokens = len(sequence(config.stage, num_cells))
     square = torch.full((num_tokens, num_tokens, config.num_heads), -torch.inf, dtype=torch.float64)
-    for q, k, table, row in pairs(config.position, config.streams, num_cells, position.CLOCK_REACH_S):
+    for q, k, table, row in pairs(config.position, config.stage, num_cells, position.CLOCK_REACH_S):
         square[q, k] = tables[table][row]
     return square.permute(2, 0, 1)
 
@@ -138,9 +138,9 @@ def feed_forward(x: torch.Tensor, p: dict) -> torch.Tensor:
 
 def logits(config: StageConfig, params: dict, conditions: Sequence[np.ndarray], target: np.ndarray) -> np.ndarray:
     """Logits float64 [F, K, V] of one example: conditions int [F, K] a stream, target int [F, K]."""
-    stage = config.streams
+    stage = config.stage
     p = jax.tree.map(lambda x: torch.from_numpy(np.array(x, np.float64)), params)
-    ends, blocks = p["ends"], p["blocks"]
+    ends, blocks = p["embedder"], p["blocks"]
     square = bias(config, ends["position"], len(target) // stage.target.frames_per_cell)
     x = embed(stage, ends, conditions, target)
     for i in range(config.num_layers):

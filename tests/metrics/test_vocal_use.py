@@ -20,7 +20,7 @@ def test_only_the_vocal_is_swapped_for_the_next_songs(stage):
     params = random_params(config)
     use = vocal_use(config, params, RECORDS)
     assert use.right.shape == use.wrong.shape == (6,)
-    own, other = (crop(r, config.streams, 4, 4) for r in (RECORDS[2], RECORDS[0]))  # the last song's second window
+    own, other = (crop(r, config.stage, 4, 4) for r in (RECORDS[2], RECORDS[0]))  # the last song's second window
 
     @jax.jit
     def loss(params, conditions, target):
@@ -28,8 +28,8 @@ def test_only_the_vocal_is_swapped_for_the_next_songs(stage):
 
     for found, vocal in ((use.right[5], own), (use.wrong[5], other)):
         tokens = own | {"vocal_semantic": vocal["vocal_semantic"]}
-        conditions = [tokens[s.name][None] for s in config.streams.conditions]
-        target = tokens[config.streams.target.name][None]
+        conditions = [tokens[s.name][None] for s in config.stage.conditions]
+        target = tokens[config.stage.target.name][None]
         expected = loss(params, conditions, target)
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
@@ -37,7 +37,7 @@ def test_only_the_vocal_is_swapped_for_the_next_songs(stage):
 def test_a_model_that_is_deaf_to_the_vocal_has_no_margin():
     config = tiny_config("semantic")
     params = random_params(config)
-    params["ends"]["conditions"]["vocal_semantic"][:] = 1.0
+    params["embedder"]["conditions"]["vocal_semantic"][:] = 1.0
     use = vocal_use(config, params, RECORDS)
     assert use.margin == 0.0 and use.standard_error == 0.0
     hearing = vocal_use(config, random_params(config), RECORDS)

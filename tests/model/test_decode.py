@@ -17,8 +17,8 @@ PACKED = [False, pytest.param(True, marks=pytest.mark.skipif(kernels.load() is n
 
 def without_past(params):
     """Parameters for which every target token looks like BOS: no past, whatever it is."""
-    ends = params["ends"]
-    return params | {"ends": ends | {"target": jnp.broadcast_to(ends["bos"], ends["target"].shape)}}
+    embedder = params["embedder"]
+    return params | {"embedder": embedder | {"target": jnp.broadcast_to(embedder["bos"], embedder["target"].shape)}}
 
 
 def keys(n, seed=0):
@@ -51,23 +51,23 @@ def test_logits_of_every_step_are_those_of_one_full_pass(stage, position, packed
     config = tiny_config(stage, position)
     params = random_params(config)
     conditions, target = random_tokens(stage, 2, config.window_cells)
-    codebooks, vocabulary = config.streams.target.codebooks, config.streams.target.vocabulary
-    rows = Rows(guided=True, blank=True)
+    codebooks, vocabulary = config.stage.target.codebooks, config.stage.target.vocabulary
+    rows = Rows(guided=True, no_history=True)
     tokens = interleave(np.concatenate([target] * rows.num))  # [R, T]
-    is_blank = jnp.arange(6)[:, None] >= 4
-    capacity = config.streams.num_tokens(config.window_cells)
+    lacks_history = jnp.arange(6)[:, None] >= 4
+    capacity = config.stage.num_tokens(config.window_cells)
     weights = decode.prepare(config, params, packed)
 
     @jax.jit
     def stepped(weights, cache, tokens, first):
-        ends = transformer.ends(config, weights.ends)
+        embedder = transformer.embedder(config, weights.embedder)
         step = decode.stepper(config, weights, capacity)
 
         def feed(position, carry):
             cache, logits = carry
-            before = ends.embed_target(tokens[:, position - 1], (position - 1) % codebooks)
-            before = jnp.where(is_blank, ends.embed_bos(), before)
-            row, cache = step(jnp.where(position > 0, before, ends.embed_bos()), cache, position)
+            before = embedder.embed_target(tokens[:, position - 1], (position - 1) % codebooks)
+            before = jnp.where(lacks_history, embedder.embed_bos(), before)
+            row, cache = step(jnp.where(position > 0, before, embedder.embed_bos()), cache, position)
             return cache, logits.at[:, position].set(row)
 
         logits = jnp.zeros((*tokens.shape, vocabulary))
@@ -82,7 +82,7 @@ def test_logits_of_every_step_are_those_of_one_full_pass(stage, position, packed
     ]
     assert np.abs(groups[0]).max() > 1 and min(np.abs(groups[0] - other).max() for other in groups[1:]) > 1
     expected = np.concatenate(groups).reshape(*tokens.shape, vocabulary)
-    for given in (0, config.streams.target.frames_per_cell):
+    for given in (0, config.stage.target.frames_per_cell):
         cache = decode._prefill(config, weights, conditions, target[:, :given], rows, capacity)
         first = given * codebooks
         found = stepped(weights, cache, tokens, first)
@@ -91,14 +91,14 @@ def test_logits_of_every_step_are_those_of_one_full_pass(stage, position, packed
 
 
 @pytest.mark.parametrize("packed", PACKED)
-@pytest.mark.parametrize(("guidance", "blank_history"), [(1.0, 0.0), (3.0, 0.0), (1.0, 0.7), (3.0, 0.7)])
-def test_greedy_decoding_takes_the_argmax_of_full_passes(guidance, blank_history, packed, monkeypatch):
+@pytest.mark.parametrize(("guidance", "no_history_scale"), [(1.0, 0.0), (3.0, 0.0), (1.0, 0.7), (3.0, 0.7)])
+def test_greedy_decoding_takes_the_argmax_of_full_passes(guidance, no_history_scale, packed, monkeypatch):
     monkeypatch.setattr(decode, "CHUNK_CELLS", 1)
     monkeypatch.setattr(decode, "CACHE_GROWTH_TOKENS", 16)  # the cache grows on the way
     config = tiny_config("coarse")
     params = random_params(config)
     conditions, target = random_tokens("coarse", 1, 4)
-    sampling = GREEDY._replace(guidance_scale=guidance, blank_history=blank_history)
+    sampling = GREEDY._replace(guidance_scale=guidance, no_history_scale=no_history_scale)
     out = generate(config, params, conditions, target, 0, target.shape[1], sampling, packed=packed)
     forward = jax.jit(transformer.forward, static_argnums=0)
     logits = forward(config, params, conditions, out)
@@ -106,7 +106,7 @@ def test_greedy_decoding_takes_the_argmax_of_full_passes(guidance, blank_history
         nulls = transformer.null_conditions(config, conditions, jnp.array([True]))
         logits = logits + (guidance - 1) * (logits - forward(config, params, nulls, out))
     # Of the frames' first codebooks alone.
-    logits = logits.at[:, :, 0].add(blank_history * forward(config, without_past(params), conditions, out)[:, :, 0])
+    logits = logits.at[:, :, 0].add(no_history_scale * forward(config, without_past(params), conditions, out)[:, :, 0])
     best = np.asarray(logits.max(-1))
     chosen = np.take_along_axis(np.asarray(logits), out[..., None], -1)[..., 0]
     # Equal but for rounding: where two logits lie within it, either may win.
@@ -120,7 +120,7 @@ def test_a_batch_of_vocals_gets_what_each_gets_alone(stage, position, packed):
     config = tiny_config(stage, position)
     params = random_params(config)
     conditions, target = random_tokens(stage, 3, 4)
-    sampling = Sampling(guidance_scale=2.0, temperature=1.0, blank_history=0.5)
+    sampling = Sampling(guidance_scale=2.0, temperature=1.0, no_history_scale=0.5)
     start, stop = 3, target.shape[1]  # some frames are given
     together = generate(config, params, conditions, target, start, stop, sampling, packed=packed)
     weights = decode.prepare(config, params, packed)
@@ -138,7 +138,7 @@ def test_what_is_off_is_off_bit_for_bit_and_its_rows_do_not_run(packed, monkeypa
     conditions, target = random_tokens("coarse", 2, 4)
     weights = decode.prepare(config, random_params(config), packed)
     sampling = Sampling(guidance_scale=1.0, temperature=1.0)
-    capacity = config.streams.num_tokens(config.window_cells)
+    capacity = config.stage.num_tokens(config.window_cells)
     made = []
     for rows in (Rows(False, False), Rows(True, False), Rows(False, True), Rows(True, True)):
         cache = decode._prefill(config, weights, conditions, target[:, :0], rows, capacity)
@@ -152,9 +152,9 @@ def test_what_is_off_is_off_bit_for_bit_and_its_rows_do_not_run(packed, monkeypa
         return real(config, weights, cache, *rest)
 
     monkeypatch.setattr(decode, "_extend", spy)
-    for guidance_scale, blank_history, expected_rows in ((3.0, 0.5, 6), (1.0, 0.5, 4), (3.0, 0.0, 4), (1.0, 0.0, 2)):
+    for guidance_scale, no_history_scale, expected_rows in ((3.0, 0.5, 6), (1.0, 0.5, 4), (3.0, 0.0, 4), (1.0, 0.0, 2)):
         rows.clear()
-        how = sampling._replace(guidance_scale=guidance_scale, blank_history=blank_history)
+        how = sampling._replace(guidance_scale=guidance_scale, no_history_scale=no_history_scale)
         found = decode.generate_window(config, weights, conditions, jnp.asarray(target), 0, 12, keys(2), 0, how)
         assert rows == {expected_rows}
     np.testing.assert_array_equal(found, made[0])
@@ -171,7 +171,7 @@ def test_the_same_key_draws_the_same_tokens_however_the_work_is_cut(monkeypatch)
     config = tiny_config("coarse")
     params = random_params(config)
     conditions, target = random_tokens("coarse", 2, 4)
-    sampling = Sampling(guidance_scale=2.0, temperature=1.0, blank_history=0.5)
+    sampling = Sampling(guidance_scale=2.0, temperature=1.0, no_history_scale=0.5)
     whole = generate(config, params, conditions, target, 0, 12, sampling)
     monkeypatch.setattr(decode, "CHUNK_CELLS", 1)
     np.testing.assert_array_equal(whole, generate(config, params, conditions, target, 0, 12, sampling))

@@ -31,7 +31,7 @@ KERNELS = pytest.mark.skipif(kernels.load() is not None, reason=str(kernels.load
 )
 def test_what_is_stated_is_what_the_compiler_plans_or_a_little_more(stage, size, batch, rows, packed):
     config = StageConfig.of_size(stage, size, num_layers=2, window_cells=250, compute_dtype="float32")
-    shapes = [(batch, config.window_cells * s.frames_per_cell, s.codebooks) for s in config.streams.streams]
+    shapes = [(batch, config.window_cells * s.frames_per_cell, s.codebooks) for s in config.stage.streams]
     *conditions, target = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in shapes)
     weights = jax.eval_shape(
         lambda: decode.prepare(
@@ -39,7 +39,7 @@ def test_what_is_stated_is_what_the_compiler_plans_or_a_little_more(stage, size,
         )
     )
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
-    whole = config.streams.num_tokens(config.window_cells)
+    whole = config.stage.num_tokens(config.window_cells)
     prefill = decode._prefill.lower(config, weights, conditions, target, rows, whole)
     extend = decode._extend.lower(config, weights, prefill.out_info, target, 0, 1, keys, 0, Sampling(), rows)
     plans = [lowered.compile(compiler_options=AS_USERS_COMPILE).memory_analysis() for lowered in (prefill, extend)]

@@ -19,7 +19,7 @@ def test_a_model_directory_comes_back_as_it_was_saved(tiny_model):
     model = pretrained.load_model(str(tiny_model))
     assert list(model.stages) == ["semantic", "coarse", "fine"]
     for name, stage in model.stages.items():
-        assert stage.config.stage == name
+        assert stage.config.stage_name == name
         jax.tree.map(np.testing.assert_array_equal, stage.params, random_params(stage.config))
     for part in ("README.md", "semantic/config.json", "semantic/centroids.safetensors", "codec/config.json"):
         assert (model.directory / part).is_file()
@@ -40,7 +40,7 @@ def test_half_precision_weights_are_rounded_not_broken(tmp_path):
     safetensors_io.save(tmp_path / "x.safetensors", params, "float16")
     back = safetensors_io.load(tmp_path / "x.safetensors", params)
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a.astype(np.float16), b), params, back)
-    params["ends"]["bos"][0] = 1e6  # beyond float16
+    params["embedder"]["bos"][0] = 1e6  # beyond float16
     with pytest.raises(InputError, match=r"ends\.bos"):
         safetensors_io.save(tmp_path / "y.safetensors", params, "float16")
     assert not (tmp_path / "y.safetensors").exists()

@@ -106,7 +106,7 @@ def test_a_row_does_not_depend_on_the_rows_beside_it():
 @given(st.integers(0, 2**31), st.floats(0, 10))
 def test_guidance_extrapolates_and_one_is_off(seed, scale):
     logits = np.random.default_rng(seed).normal(0, 3, (4, 30)).astype(np.float32)
-    how, rows = Sampling(guidance_scale=scale), Rows(guided=True, blank=False)
+    how, rows = Sampling(guidance_scale=scale), Rows(guided=True, no_history=False)
     guided = combine(logits, rows, how, 0)
     conditioned, unconditioned = logits[:2].astype(np.float64), logits[2:].astype(np.float64)
     np.testing.assert_allclose(guided, unconditioned + scale * (conditioned - unconditioned), atol=1e-4)
@@ -115,13 +115,13 @@ def test_guidance_extrapolates_and_one_is_off(seed, scale):
 
 @settings(max_examples=30)
 @given(st.integers(0, 2**31), st.floats(1, 10), st.floats(0.01, 2))
-def test_blank_history_multiplies_the_probabilities_of_first_codebooks(seed, scale, weight):
+def test_no_history_guidance_multiplies_the_probabilities_of_first_codebooks(seed, scale, weight):
     """The product of experts: p_guided times p_blank ** weight, normalized."""
     logits = np.random.default_rng(seed).normal(0, 3, (6, 30)).astype(np.float32)
-    how = Sampling(guidance_scale=scale, blank_history=weight)
-    guided = combine(logits[:4], Rows(guided=True, blank=False), how, 0)
+    how = Sampling(guidance_scale=scale, no_history_scale=weight)
+    guided = combine(logits[:4], Rows(guided=True, no_history=False), how, 0)
     expected = scipy.special.softmax(guided, -1) * scipy.special.softmax(logits[4:], -1) ** weight
-    rows = Rows(guided=True, blank=True)
+    rows = Rows(guided=True, no_history=True)
     found = scipy.special.softmax(combine(logits, rows, how, 0), -1)
     np.testing.assert_allclose(found, expected / expected.sum(-1, keepdims=True), atol=1e-4)
     np.testing.assert_array_equal(combine(logits, rows, how, 1), guided)

@@ -25,10 +25,10 @@ TOLERANCE = 3e-5
 
 def assert_forward_agrees(config, num_cells, batch):
     params = random_params(config)
-    params["ends"]["heads"] *= 0.5  # logits of size 5, see TOLERANCE
+    params["embedder"]["heads"] *= 0.5  # logits of size 5, see TOLERANCE
     for path, x in jax.tree_util.tree_leaves_with_path(params):
         assert x.std() > 0.1, path  # a norm of ones or a table of zeros would hide itself
-    conditions, target = random_tokens(config.stage, batch, num_cells)
+    conditions, target = random_tokens(config.stage_name, batch, num_cells)
     # A new function: what jax.jit has traced of model.forward itself, with other constants, would be used again.
     forward = jax.jit(lambda *inputs: transformer.forward(config, *inputs))
     with jax.default_matmul_precision("float32"):  # as a CPU does anyway; a GPU would use fewer bits

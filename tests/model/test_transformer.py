@@ -41,10 +41,10 @@ def test_embeddings_and_heads_can_start_as_what_their_tokens_stand_for(stage):
         x = x / np.linalg.norm(x, axis=-1, keepdims=True)
         return x @ x.swapaxes(-1, -2)  # [K, V, V]
 
-    ends = jax.tree.map(np.asarray, start["ends"])
-    target = config.streams.target
+    ends = jax.tree.map(np.asarray, start["embedder"])
+    target = config.stage.target
     tables = {name: table[:, :-1] for name, table in ends["conditions"].items()} | {target.name: ends["target"]}
-    for stream in config.streams.streams:
+    for stream in config.stage.streams:
         books = vectors[stream.tokenizer][stream.first_codebook : stream.first_codebook + stream.codebooks]
         asked = cosines(books - books.mean(1, keepdims=True))
         found = {"embeddings": tables[stream.name]}
@@ -55,7 +55,7 @@ def test_embeddings_and_heads_can_start_as_what_their_tokens_stand_for(stage):
             assert np.abs(cosines(table) - asked).mean() < 1.5 * config.d_model**-0.5
             assert np.corrcoef(cosines(table).ravel(), asked.ravel())[0, 1] > 0.5
     for name, table in ends["conditions"].items():
-        null = random["ends"]["conditions"][name][:, -1]  # stands for nothing
+        null = random["embedder"]["conditions"][name][:, -1]  # stands for nothing
         np.testing.assert_array_equal(table[:, -1], null)
     if stage == "coarse":
         np.testing.assert_array_equal(tables["vocal_semantic"], tables["instrumental_semantic"])
@@ -88,7 +88,7 @@ def test_a_condition_enters_at_its_own_place_and_a_target_one_later(stage):
     bos = flat.size - target.size
 
     def inputs(params, flat):
-        return transformer.ends(config, params["ends"]).embed(config, *as_streams(flat))[0]  # [T, D]
+        return transformer.embedder(config, params["embedder"]).embed(config, *as_streams(flat))[0]  # [T, D]
 
     @jax.jit
     def moved(params):
@@ -111,17 +111,17 @@ def test_a_place_sees_every_input_up_to_its_own_and_none_after_it(stage, positio
     bos = sum(x.size for x in conditions)
     rng = np.random.default_rng(0)
     from_hidden = rng.standard_normal((bos, config.d_model))  # what is read of each place: one random sum
-    from_logits = rng.standard_normal((*target.shape, config.streams.target.vocabulary))
+    from_logits = rng.standard_normal((*target.shape, config.stage.target.vocabulary))
 
     @jax.jit
     def run(params):
         """(Norms of the gradients [T outputs, T inputs], logits). Conditions have no logits: what leaves the layer."""
-        model_ends = transformer.ends(config, params["ends"])
+        model_ends = transformer.embedder(config, params["embedder"])
         bias = model_ends.blocked_bias(config, num_cells=2)
         layer = transformer.block(config, jax.tree.map(lambda p: p[0], params["blocks"]))
 
         def outputs(x):
-            x = layer.finish(x, attention.causal_attention(*layer.project(x), bias))
+            x = layer.attention_out_and_ffn(x, attention.causal_attention(*layer.qkv(x), bias))
             logits = model_ends.logits(x[:, bos:].reshape(*target.shape, -1))
             read = [jnp.sum(x[0, :bos] * from_hidden, axis=-1), jnp.sum(logits * from_logits, axis=-1).ravel()]
             return jnp.concatenate(read), logits

@@ -67,7 +67,7 @@ def test_the_cost_of_real_sizes(stage):
     bare = [StageConfig(stage, c.d_model, 0, c.num_heads, 64) for c in configs]  # all but the layers
     parameters = np.array([num_parameters(c) - num_parameters(b) for c, b in zip(configs, bare, strict=True)], float)
     flops = np.array([train_flops(c, 64) for c in configs], float)
-    tokens = np.full(len(configs), 64.0 * configs[0].streams.target.tokens_per_cell)
+    tokens = np.full(len(configs), 64.0 * configs[0].stage.target.tokens_per_cell)
     cost, error = fit_token_cost(parameters, tokens, flops)
     assert error == pytest.approx(np.abs(cost(parameters) * tokens / flops - 1).max()) and error < 0.12
     few, _ = fit_token_cost(parameters[:5], tokens[:5], flops[:5])

@@ -21,7 +21,7 @@ from hafm_jax.common.errors import InputError
 from hafm_jax.model import sharding
 from hafm_jax.training import hosts
 from hafm_jax.training.checkpoint import Checkpoints
-from hafm_jax.training.step import Programs
+from hafm_jax.training.step import ShardedStep
 
 STEPS = 20
 
@@ -106,7 +106,7 @@ def kill_after_a_checkpoint(workdir, *processes):
 def last_state(workdir):
     """Here, on one device."""
     config = ConfigDict(json.loads((workdir / "config.json").read_text())["config"])
-    shapes = Programs(config, sharding.make_mesh(-1, 1, 1)).state_shapes
+    shapes = ShardedStep(config, sharding.make_mesh(-1, 1, 1)).state_shapes
     checkpoints = Checkpoints(workdir, 1)
     step, state = checkpoints.restore_latest(shapes)
     checkpoints.close()

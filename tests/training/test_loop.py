@@ -25,9 +25,9 @@ from hafm_jax.training import loop
 from hafm_jax.training.checkpoint import Checkpoints
 from hafm_jax.training.optim import optimizer
 from hafm_jax.training.step import (
-    Programs,
+    ShardedStep,
+    corrupt_history,
     eval_step,
-    false_history,
     init_state,
     split_batch,
     stage_config,
@@ -41,7 +41,7 @@ def test_a_few_crops_are_learnt_by_heart_and_generated_back(stage, tiny):
     tiny.update(stage=stage, steps=150, learning_rate=5e-3)
     config = stage_config(tiny)
     source = Songs(random_record(4, seed=i) for i in range(2))
-    batches = loader.train_batches([(source, 1)], config.streams, 4, 2, seed=0)
+    batches = loader.train_batches([(source, 1)], config.stage, 4, 2, seed=0)
     transform = optimizer(tiny)
     state = jax.jit(lambda key: init_state(config, transform, key))(jax.random.key(0))
     step = jax.jit(lambda state, batch: train_step(config, tiny, transform, state, batch))
@@ -99,9 +99,9 @@ def test_a_run_writes_what_it_did_and_goes_on_bit_for_bit(tiny, token_set, tmp_p
 
 
 def test_runs_from_before_a_field_was_added_go_on_as_they_began(tiny):
-    before = {name: value for name, value in tiny.to_dict().items() if name not in ("false_history", "embeddings")}
+    before = {name: value for name, value in tiny.to_dict().items() if name not in ("history_corruption", "embeddings")}
     assert loop.changed_fields(before, tiny.to_dict()) == []
-    assert loop.changed_fields(before, tiny.to_dict() | {"false_history": 0.5}) == ["false_history"]
+    assert loop.changed_fields(before, tiny.to_dict() | {"history_corruption": 0.5}) == ["history_corruption"]
 
 
 def test_another_configuration_or_data_does_not_go_on(tiny, token_set, tmp_path):
@@ -128,13 +128,13 @@ def test_a_gradient_that_is_no_number_is_not_saved_and_the_advice_helps(tiny, to
     tiny.update(learning_rate=1e10, clip_norm=1e30, steps=4, checkpoint_every=1)
     with pytest.raises(loop.NotFinite, match=r"gradient_norm is not finite at step 3;.*new --workdir"):
         loop.train(tiny, [(token_set, 1.0)], tmp_path / "run")
-    programs = Programs(tiny, make_mesh(-1, 1, 1))
+    sharded = ShardedStep(tiny, make_mesh(-1, 1, 1))
     checkpoints = Checkpoints(tmp_path / "run", tiny.keep_checkpoints)
-    step, state = checkpoints.restore_latest(programs.state_shapes)
+    step, state = checkpoints.restore_latest(sharded.state_shapes)
     checkpoints.close()
     assert step == 2 and all(np.isfinite(x).all() for x in jax.tree.leaves(state))
     songs = records.TokenRecords(token_set, "train")
-    expected = loader.train_batches([(songs, 1)], programs.config.streams, 4, 2, tiny.seed)[2]
+    expected = loader.train_batches([(songs, 1)], sharded.config.stage, 4, 2, tiny.seed)[2]
     with np.load(tmp_path / "run" / "not-finite-3-0.npz") as batch:
         np.testing.assert_array_equal(batch["vocal_semantic"], expected["vocal_semantic"])
 
@@ -173,7 +173,7 @@ def test_bad_configurations_say_what_is_expected(tiny, token_set, tmp_path):
         config = ConfigDict(tiny.to_dict() | {field: value})
         with pytest.raises(InputError, match=says):
             loop.train(config, [(token_set, 1.0)], tmp_path / "run")
-    tiny.update(false_history=0.5, batch_size=1)
+    tiny.update(history_corruption=0.5, batch_size=1)
     with pytest.raises(InputError, match="at least 2, since what is false comes from the batch's other windows"):
         loop.train(tiny, [(token_set, 1.0)], tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -187,7 +187,7 @@ def test_the_full_size_makes_one_training_step_and_a_short_decode():
     transform = optimizer(config)
     state = jax.jit(lambda key: init_state(stage, transform, key))(jax.random.key(0))
     assert num_parameters(stage) == sum(x.size for x in jax.tree.leaves(state["params"]))
-    batch = loader.train_batches([(Songs([random_record(1)]), 1)], stage.streams, 1, 1, 0)[0]
+    batch = loader.train_batches([(Songs([random_record(1)]), 1)], stage.stage, 1, 1, 0)[0]
     step = jax.jit(lambda s, b: train_step(stage, config, transform, s, b), donate_argnums=0)
     state, metrics = step(state, batch)
     assert float(metrics["loss"]) == pytest.approx(np.log(1024), rel=0.1)
@@ -226,7 +226,7 @@ def test_a_false_history_is_stretches_of_the_next_windows_music(stage):
     shape = (windows, cells * stage.target.frames_per_cell, stage.target.codebooks)
     target = np.random.default_rng(0).integers(0, 10**6, shape)  # so many ids that no two are alike by chance
     of_window = jnp.repeat(jnp.array([share, 0.0]), jnp.array([windows - 100, 100]))
-    history, labels = map(np.asarray, false_history(stage, jnp.asarray(target), of_window, jax.random.key(0)))
+    history, labels = map(np.asarray, corrupt_history(stage, jnp.asarray(target), of_window, jax.random.key(0)))
 
     false = (history != target).any(-1)
     np.testing.assert_array_equal(history, np.where(false[..., None], np.roll(target, -1, 0), target))
@@ -246,15 +246,15 @@ def test_a_false_history_is_stretches_of_the_next_windows_music(stage):
 
 
 def test_parts_of_a_batch_make_the_same_step_and_z_loss_counts(tiny):
-    tiny.update(stage="coarse", batch_size=4, z_loss=0.1, condition_dropout=0.5, false_history=0.9)
+    tiny.update(stage="coarse", batch_size=4, z_loss=0.1, condition_dropout=0.5, history_corruption=0.9)
     config = stage_config(tiny)
     source = Songs(random_record(4, seed=i) for i in range(4))
-    batch = loader.train_batches([(source, 1)], config.streams, 4, 4, seed=0)[0]
+    batch = loader.train_batches([(source, 1)], config.stage, 4, 4, seed=0)[0]
     mesh = make_mesh(-1, 1, 1)
 
     def metrics_of(parts: int) -> np.ndarray:
-        programs = Programs(ConfigDict(tiny.to_dict() | {"accumulate_steps": parts}), mesh)
-        _, metrics = programs.compile(4)(programs.init(), programs.place(batch))
+        sharded = ShardedStep(ConfigDict(tiny.to_dict() | {"accumulate_steps": parts}), mesh)
+        _, metrics = sharded.compile(4)(sharded.init(), sharded.place(batch))
         return np.array([metrics["gradient_norm"], *metrics["loss_per_codebook"]])
 
     conditions, target = split_batch(config, batch)
@@ -262,7 +262,7 @@ def test_parts_of_a_batch_make_the_same_step_and_z_loss_counts(tiny):
     drop = jax.random.bernoulli(key, 0.5, (4,))
     conditions = transformer.null_conditions(config, conditions, drop)
     assert 0 < drop.sum() < 4
-    history, labels = false_history(config.streams, target, 0.9 * ~drop, jax.random.fold_in(key, 1))
+    history, labels = corrupt_history(config.stage, target, 0.9 * ~drop, jax.random.fold_in(key, 1))
     assert (history != target).any()
 
     def objective(params):
@@ -281,9 +281,9 @@ def test_parts_of_a_batch_make_the_same_step_and_z_loss_counts(tiny):
 def test_analytic_flops_are_those_that_the_compiler_counts(stage, window_cells, tiny):
     """Every loop has one iteration here, as the compiler counts them. benchmarks/flops.py has all sizes."""
     tiny.update(stage=stage, size="96x1x6", window_cells=window_cells)
-    programs = Programs(tiny, make_mesh(1, 1, 1))
-    counted = programs.compile(tiny.batch_size).cost_analysis()["flops"]
-    assert counted == pytest.approx(step_flops(programs.config, tiny.batch_size), rel=0.05)
+    sharded = ShardedStep(tiny, make_mesh(1, 1, 1))
+    counted = sharded.compile(tiny.batch_size).cost_analysis()["flops"]
+    assert counted == pytest.approx(step_flops(sharded.config, tiny.batch_size), rel=0.05)
 
 
 @pytest.mark.parametrize("position", ["clock", "index"])
@@ -292,7 +292,7 @@ def test_memory_of_a_step_grows_with_the_length_not_with_its_square(position, ti
     tiny.update(stage="fine", position=position, batch_size=1, remat="attention")
 
     def temporary_bytes(num_cells: int) -> int:
-        programs = Programs(ConfigDict(tiny.to_dict() | {"window_cells": num_cells}), make_mesh(-1, 1, 1))
-        return programs.compile(1).memory_analysis().temp_size_in_bytes
+        sharded = ShardedStep(ConfigDict(tiny.to_dict() | {"window_cells": num_cells}), make_mesh(-1, 1, 1))
+        return sharded.compile(1).memory_analysis().temp_size_in_bytes
 
     assert temporary_bytes(84) < 2.1 * temporary_bytes(42)  # 2,016 and 1,008 tokens

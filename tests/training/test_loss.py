@@ -37,17 +37,17 @@ def test_norms_and_tables_do_not_decay():
     config.update(steps=10, warmup_steps=1, learning_rate=1.0, weight_decay=0.1)
     ones = np.ones(2, np.float32)
     params = {
-        "ends": {"position": {"a": ones}, "bos": ones, "heads": ones},
+        "embedder": {"position": {"a": ones}, "bos": ones, "heads": ones},
         "blocks": {"key_norm": ones, "ffn_in": ones},
     }
     transform = optim.optimizer(config)
     state = transform.init(params)
-    zero = {"ends": {"position": {"a": 0 * ones}, "bos": 0 * ones, "heads": 0 * ones}}
+    zero = {"embedder": {"position": {"a": 0 * ones}, "bos": 0 * ones, "heads": 0 * ones}}
     zero["blocks"] = {"key_norm": 0 * ones, "ffn_in": 0 * ones}
     _, state = transform.update(zero, state, params)  # the first step of the warm-up has rate 0
     updates, _ = transform.update(zero, state, params)
-    assert (updates["ends"]["heads"] < 0).all() and (updates["blocks"]["ffn_in"] < 0).all()
-    for still in (updates["ends"]["position"]["a"], updates["ends"]["bos"], updates["blocks"]["key_norm"]):
+    assert (updates["embedder"]["heads"] < 0).all() and (updates["blocks"]["ffn_in"] < 0).all()
+    for still in (updates["embedder"]["position"]["a"], updates["embedder"]["bos"], updates["blocks"]["key_norm"]):
         assert (still == 0).all()
 
 

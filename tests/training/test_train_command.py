@@ -176,7 +176,7 @@ def test_help_teaches():
         ("log_every", 0),
         ("accumulate_steps", 0),
         ("condition_dropout", 1.5),
-        ("false_history", 1.0),
+        ("history_corruption", 1.0),
         ("learning_rate", float("nan")),
         ("clip_norm", 0.0),
         ("beta2", 1.0),

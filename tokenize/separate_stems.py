@@ -43,8 +43,9 @@ from tqdm import tqdm
 
 from hafm_jax.common import work
 from hafm_jax.common.errors import InputError, run_command
+from hafm_jax.common.resume import check_same_run
 from hafm_jax.corpus import collections
-from hafm_jax.corpus.progress import Ledger, Part, check_same_run
+from hafm_jax.corpus.progress import Ledger, Part
 from hafm_jax.corpus.reading import ffmpeg
 from hafm_jax.corpus.screening import Limits, Reject
 from hafm_jax.corpus.stems import GIVEN, Recipe, make_song, separator_of

@@ -1,4 +1,4 @@
-"""Where compiled sharded are kept between runs, so that the next one starts at once."""
+"""Where compiled programs are kept between runs, so that the next one starts at once."""
 
 from __future__ import annotations
 

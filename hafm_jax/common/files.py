@@ -1,12 +1,14 @@
-"""Write a whole file or none, whatever stops the process or the machine."""
+"""Write a whole file or none, whatever stops the process or the machine; JSON files and folders."""
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from hafm_jax.common.errors import InputError
 
@@ -46,3 +48,19 @@ def _sync(path: Path) -> None:
 def write_bytes(path: Path, data: bytes) -> None:
     with replacing(path) as temporary:
         temporary.write_bytes(data)
+
+
+def write_json(path: Path, document: Any) -> None:
+    """A whole JSON file or none, indented, with a newline at its end. Raises InputError as `replacing`."""
+    write_bytes(path, (json.dumps(document, indent=2) + "\n").encode())
+
+
+def make_folder(path: Path, option: str) -> None:
+    """Make a folder and those above it, where there is none. Raises InputError that names the command's `option`."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot make the folder {path} ({error.strerror}); expected a place that can be written: choose another "
+            f"{option}"
+        ) from error

@@ -29,10 +29,11 @@ import numpy as np
 
 from hafm_jax.audio.augmentation import augment_vocal
 from hafm_jax.audio.files import header_s, pad_to_cells, read_audio, resample, stem_file, to_mono
+from hafm_jax.audio.music import SONG_FILE
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import replacing, write_bytes
+from hafm_jax.common.resume import RUN_FILE, check_same_run
 from hafm_jax.common.work import on_device
-from hafm_jax.corpus.progress import RUN_FILE, SONG_FILE, check_same_run
 from hafm_jax.corpus.screening import HOPELESS_SONGS, Reason, Reject, Unfit
 from hafm_jax.dataset.records import FIELDS, Shard, ShardWriter, SplitSummary, publish_split
 from hafm_jax.dataset.tfrecord import framed_size

@@ -22,13 +22,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hafm_jax.audio.music import SONG_FILE
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import write_bytes
+from hafm_jax.common.files import write_json
+from hafm_jax.common.resume import end_after_whole_line, whole_lines
 from hafm_jax.corpus.collections import Corpus, Track
 from hafm_jax.corpus.screening import Reason, Reject
 
-SONG_FILE = "song.json"
-RUN_FILE = "run.json"
 REPORT_EVERY_S = 30.0
 
 Song = dict[str, Any]  # what song.json holds, among it id, split, seconds, licence
@@ -54,26 +54,6 @@ class Part(NamedTuple):
         return items[self.number - 1 :: self.of]
 
 
-def check_same_run(out: Path, run: dict[str, Any]) -> None:
-    """Write down what the run is asked for; raises InputError where `out` was begun with something else."""
-    path = out / RUN_FILE
-    if not path.exists():
-        write_bytes(path, (json.dumps(run, indent=1) + "\n").encode())
-        return
-    try:
-        found = dict(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(
-            f"{path} cannot be read ({error}); expected a run's arguments: choose another folder"
-        ) from error
-    for name in sorted(found.keys() | run.keys()):
-        if found.get(name) != run.get(name):
-            raise InputError(
-                f"{out} was begun with {name} {found.get(name)!r}, this run has {run.get(name)!r}; expected the same: "
-                "give the same arguments, or another folder"
-            )
-
-
 class Ledger:
     """What is done of a part of the corpus in `out`; `todo` are the tracks that are left.
 
@@ -91,7 +71,7 @@ class Ledger:
                 shutil.rmtree(partial, ignore_errors=True)
         self._songs = self._read_songs(tracks)
         self._receipts = out / part.file("rejects", ".jsonl")
-        _end_after_whole_line(self._receipts)
+        end_after_whole_line(self._receipts)
         self._rejects = {reject.id: reject for reject in part.share(corpus.rejects)}
         self.num_tracks = len(tracks) + len(self._rejects)
         for path in sorted(out.glob("rejects*.jsonl")):  # also of earlier runs, in parts of another number
@@ -144,7 +124,7 @@ class Ledger:
             "rejected_by_reason": {reason.value: number[reason] for reason in Reason},
             "rejects": [reject._asdict() for reject in rejects],
         }
-        write_bytes(self._out / self._part.file("report", ".json"), (json.dumps(document, indent=1) + "\n").encode())
+        write_json(self._out / self._part.file("report", ".json"), document)
         self._reported_s = time.monotonic()
         return document
 
@@ -188,21 +168,10 @@ def _read_song(folder: Path) -> Song:
         ) from error
 
 
-def _end_after_whole_line(path: Path) -> None:
-    """Cut off what a kill left of a line, so that the next one begins where a line does."""
-    if path.exists():
-        data = path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        if whole != data:
-            write_bytes(path, whole)
-
-
 def _read_rejects(path: Path) -> list[Reject]:
     """Those of whole lines: another part may be writing the last one."""
     try:
-        return [
-            Reject(**json.loads(line)) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")
-        ]
+        return [Reject(**json.loads(line)) for line in whole_lines(path)]
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
             f"{path} cannot be read ({error}); expected a reject a line: remove it, and they are looked at anew"

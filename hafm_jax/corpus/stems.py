@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hafm_jax.audio.files import resample, to_mono, write_audio
+from hafm_jax.audio.music import SONG_FILE
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import write_bytes
 from hafm_jax.common.work import on_device
 from hafm_jax.corpus import collections
 from hafm_jax.corpus.collections import Track
-from hafm_jax.corpus.progress import SONG_FILE, Song
+from hafm_jax.corpus.progress import Song
 from hafm_jax.corpus.reading import read_source
 from hafm_jax.corpus.screening import Limits, Reason, Reject, Unfit, rms_dbfs
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ

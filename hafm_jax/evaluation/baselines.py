@@ -20,12 +20,13 @@ import numpy as np
 from tqdm import tqdm
 
 from hafm_jax.audio.files import read_audio, resample, stem_file, to_mono
+from hafm_jax.audio.music import Key, read_song
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import write_bytes
 from hafm_jax.common.work import do_all
 from hafm_jax.evaluation.clips import reason
-from hafm_jax.metrics.analysis import Key, import_librosa
-from hafm_jax.metrics.coherence import Truth, read_song
+from hafm_jax.metrics.analysis import import_librosa
+from hafm_jax.metrics.coherence import Truth
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ as RATE_HZ
 
 ANALYSIS_VERSION = 1  # of what is kept of a song: another number, and kept analyses are made again

@@ -1,4 +1,4 @@
-"""The report: index.html for people, report.json and two CSV files for sharded.
+"""The report: index.html for people, report.json and two CSV files for programs.
 
 REPORT/index.html    needs no other file
 REPORT/report.json   all figures and what they are of

@@ -15,13 +15,13 @@ Axes: S samples, T frames of the onset envelope (10 ms), F frames of level and c
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from hafm_jax.audio.music import Key
 from hafm_jax.common.errors import InputError
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ as RATE_HZ
-from hafm_jax.synthesis.patterns import TONICS
 
 # All constants but the profiles are ours.
 ONSET_HOP = RATE_HZ // 100
@@ -44,27 +44,6 @@ KEY_PROFILES = {
     "major": (0.748, 0.060, 0.488, 0.082, 0.670, 0.460, 0.096, 0.715, 0.104, 0.366, 0.057, 0.400),
     "minor": (0.712, 0.084, 0.474, 0.618, 0.049, 0.460, 0.105, 0.747, 0.404, 0.067, 0.133, 0.330),
 }
-
-
-class Key(NamedTuple):
-    """`tonic` as pitch class, 0 is C; `mode` is major or minor."""
-
-    tonic: int
-    mode: str
-
-    @property
-    def name(self) -> str:
-        """As mir_eval writes it: "Db major"."""
-        return f"{TONICS[self.tonic]} {self.mode}"
-
-    def distance(self, other: Key) -> float:
-        """Steps between the keys' signatures on the circle of fifths, 0 to 6, and half a step where the modes differ.
-
-        A key and its relative (C major, A minor) have one signature and so are 0.5 apart.
-        """
-        fifths = [7 * (key.tonic + (3 if key.mode == "minor" else 0)) % 12 for key in (self, other)]
-        steps = abs(fifths[0] - fifths[1])
-        return min(steps, 12 - steps) + 0.5 * (self.mode != other.mode)
 
 
 def import_librosa() -> Any:

@@ -23,19 +23,16 @@ Axes: S samples, T frames of the onset envelope (10 ms), F frames of level and c
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from hafm_jax.audio.music import TONICS, Key
 from hafm_jax.common.errors import InputError
-from hafm_jax.corpus.progress import SONG_FILE
-from hafm_jax.metrics.analysis import FRAME_RATE_HZ, ONSET_RATE_HZ, Analysis, Key, correlation
+from hafm_jax.metrics.analysis import FRAME_RATE_HZ, ONSET_RATE_HZ, Analysis, correlation
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ as RATE_HZ
-from hafm_jax.synthesis.patterns import TONICS
 
 BEAT_WINDOW_S = 0.07  # mir_eval's default, after Davies et al. 2009
 ONSET_WINDOW_S = 0.05  # mir_eval's default, as in MIREX
@@ -94,18 +91,6 @@ class Truth:
                 if start < seconds and end > 0
             )
         return cls(heard, beats_s, tempo_bpm, key, chords)
-
-
-def read_song(folder: Path) -> dict[str, Any]:
-    """What the song.json of a song's folder says; {} where there is none. Raises InputError where it cannot be read."""
-    try:
-        return dict(json.loads((folder / SONG_FILE).read_text()))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(
-            f"{folder / SONG_FILE} cannot be read ({error}); expected a JSON object: make the song again"
-        ) from error
 
 
 def measure(vocal: np.ndarray, instrumental: np.ndarray, truth: Truth) -> dict[str, float]:

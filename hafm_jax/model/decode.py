@@ -28,7 +28,7 @@ from hafm_jax.model.cpu import kernels
 from hafm_jax.model.sampling import Sampling, choose, combine
 from hafm_jax.model.transformer import Params
 
-CACHE_GROWTH_TOKENS = 1024  # ours: the cache's length is a multiple of it; smaller reads less, compiles more sharded
+CACHE_GROWTH_TOKENS = 1024  # ours: the cache's length is a multiple of it; smaller reads less, compiles more programs
 CHUNK_CELLS = 25  # ours: a second of music between two reports of progress
 
 

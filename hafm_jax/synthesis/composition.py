@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from hafm_jax.audio.music import TONICS
 from hafm_jax.synthesis.patterns import (
     BASS_INSTRUMENTS,
     BASS_PATTERNS,
@@ -30,7 +31,6 @@ from hafm_jax.synthesis.patterns import (
     PROGRESSIONS,
     QUALITIES,
     SCALES,
-    TONICS,
     Feel,
 )
 

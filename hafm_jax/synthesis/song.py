@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from hafm_jax.audio.music import TONICS
 from hafm_jax.synthesis.composition import Note, Score, compose
 from hafm_jax.synthesis.instruments import ARTICULATIONS, TIMBRES, VOICES, Timbre, drum_kit, render_note, sing
-from hafm_jax.synthesis.patterns import BASS_INSTRUMENTS, TONICS
+from hafm_jax.synthesis.patterns import BASS_INSTRUMENTS
 
 SPLITS = ("train", "validation", "test")
 _SEEDS_PER_SPLIT = 4  # the split is the seed modulo 4

@@ -30,7 +30,7 @@ from hafm_jax.tokenizers import phases, spectral_codec
 FORMAT_VERSION = 2  # 1 was of codes that held phases
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "codec.safetensors"
-# Frames of one call of the networks, halo not counted: 2.1 s. Every path uses this one length, since sharded of other
+# Frames of one call of the networks, halo not counted: 2.1 s. Every path uses this one length, since programs of other
 # shapes round differently, and the search for phases grows that until it can be heard.
 CHUNK_FRAMES = 160
 CONTRACT = {  # what the token streams expect of any codec

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hafm_jax.common import resume
 from hafm_jax.common.errors import InputError
 from hafm_jax.corpus import progress
 from hafm_jax.corpus.collections import Corpus, Track
@@ -113,12 +114,12 @@ def test_a_song_in_another_split_is_a_stranger(tmp_path):
 
 
 def test_another_run_is_refused_whatever_differs(tmp_path):
-    progress.check_same_run(tmp_path, {"layout": "fma", "gate": -25.0})
-    progress.check_same_run(tmp_path, {"gate": -25.0, "layout": "fma"})
+    resume.check_same_run(tmp_path, {"layout": "fma", "gate": -25.0})
+    resume.check_same_run(tmp_path, {"gate": -25.0, "layout": "fma"})
     for run, found in [
         ({"layout": "fma", "gate": -20.0}, "gate -25.0, this run has -20.0"),
         ({"layout": "fma"}, "gate -25.0, this run has None"),
         ({"layout": "fma", "gate": -25.0, "share": 0.1}, "share None, this run has 0.1"),
     ]:
         with pytest.raises(InputError, match=found):
-            progress.check_same_run(tmp_path, run)
+            resume.check_same_run(tmp_path, run)

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hafm_jax.audio.music import Key
 from hafm_jax.evaluation.baselines import click_track
-from hafm_jax.metrics.analysis import FRAME_RATE_HZ, RATE_HZ, Analysis, Key, correlation, key_of, tempo_of
+from hafm_jax.metrics.analysis import FRAME_RATE_HZ, RATE_HZ, Analysis, correlation, key_of, tempo_of
 from hafm_jax.metrics.coherence import Truth
 from hafm_jax.synthesis.song import synthesize_song
 

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from scipy.signal import butter, sosfilt
 
+from hafm_jax.audio.music import Key, read_song
 from hafm_jax.common.errors import InputError
 from hafm_jax.evaluation.baselines import click_track, silence
-from hafm_jax.metrics.analysis import RATE_HZ, Analysis, Key
-from hafm_jax.metrics.coherence import MAX_LAG_S, Chord, Truth, lag, measure, read_song, tempo_error_percent
+from hafm_jax.metrics.analysis import RATE_HZ, Analysis
+from hafm_jax.metrics.coherence import MAX_LAG_S, Chord, Truth, lag, measure, tempo_error_percent
 from hafm_jax.synthesis.song import Song, synthesize_song
 
 START_S, CLIP_S = 2.0, 10.0

@@ -1,4 +1,4 @@
-"""The report of a sweep: files that other sharded read, and a page that says what the fit says."""
+"""The report of a sweep: files that other programs read, and a page that says what the fit says."""
 
 from __future__ import annotations
 

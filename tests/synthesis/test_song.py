@@ -13,6 +13,7 @@ import pytest
 import soundfile
 from helpers import ROOT
 
+from hafm_jax.audio.music import TONICS
 from hafm_jax.common.errors import run_command
 from hafm_jax.synthesis import instruments, patterns
 from hafm_jax.synthesis.song import PEAK, RMS, SPLITS, Song, song_seed, synthesize_song
@@ -247,7 +248,7 @@ def test_info_is_consistent_json(songs):
         for chord in info["chords"]:
             root = chord["name"][: 2 if chord["name"][1:2] in ("b", "#") else 1]
             steps = patterns.QUALITIES[chord["name"][len(root) :]]
-            assert chord["pitch_classes"] == [(patterns.TONICS.index(root) + s) % 12 for s in steps]
+            assert chord["pitch_classes"] == [(TONICS.index(root) + s) % 12 for s in steps]
             assert min(abs(chord["start_s"] - d) for d in info["downbeats_s"]) < 1e-5
         for a, b in itertools.pairwise(info["melody"]):
             assert a["start_s"] < a["end_s"] <= b["start_s"] + 1e-6

@@ -34,7 +34,7 @@ TINY = spectral_codec.SpectralConfig(
     vocabulary=32,
 )
 
-# Compiled as the product compiles them: op by op, every test would compile hundreds of tiny sharded.
+# Compiled as the product compiles them: op by op, every test would compile hundreds of tiny programs.
 encode_latents = jax.jit(spectral_codec.encode_latents, static_argnums=0)
 decode_log_magnitudes = jax.jit(spectral_codec.decode_log_magnitudes, static_argnums=0)
 quantize = jax.jit(spectral_codec.quantize)

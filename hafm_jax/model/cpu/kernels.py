@@ -2,7 +2,7 @@
 
 XLA's own product of two rows reads memory at half the speed the machine has; kernels.cc reads it at nearly all of it.
 It is compiled for this very processor the first time, by the machine's C++ compiler, and kept with the compiled
-sharded. Where there is no compiler `load` says why, and decoding uses XLA's products.
+programs. Where there is no compiler `load` says why, and decoding uses XLA's products.
 
 Axes: R rows, T cached tokens, H heads, E head width, K codebooks, V vocabulary.
 """

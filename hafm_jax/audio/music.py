@@ -1,0 +1,45 @@
+"""What is known of a song's music: names of keys, and song.json, the truth that a song's folder may hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hafm_jax.common.errors import InputError
+
+SONG_FILE = "song.json"
+TONICS = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
+
+
+class Key(NamedTuple):
+    """`tonic` as pitch class, 0 is C; `mode` is major or minor."""
+
+    tonic: int
+    mode: str
+
+    @property
+    def name(self) -> str:
+        """As mir_eval writes it: "Db major"."""
+        return f"{TONICS[self.tonic]} {self.mode}"
+
+    def distance(self, other: Key) -> float:
+        """Steps between the keys' signatures on the circle of fifths, 0 to 6, and half a step where the modes differ.
+
+        A key and its relative (C major, A minor) have one signature and so are 0.5 apart.
+        """
+        fifths = [7 * (key.tonic + (3 if key.mode == "minor" else 0)) % 12 for key in (self, other)]
+        steps = abs(fifths[0] - fifths[1])
+        return min(steps, 12 - steps) + 0.5 * (self.mode != other.mode)
+
+
+def read_song(folder: Path) -> dict[str, Any]:
+    """What the song.json of a song's folder says; {} where there is none. Raises InputError where it cannot be read."""
+    try:
+        return dict(json.loads((folder / SONG_FILE).read_text()))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{folder / SONG_FILE} cannot be read ({error}); expected a JSON object: make the song again"
+        ) from error

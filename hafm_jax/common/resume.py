@@ -1,0 +1,76 @@
+"""How work that was stopped resumes, the same way everywhere.
+
+run.json    what the work was asked for: a folder is continued by the same request only
+a task      is done when its file is there; files are written whole or not at all
+a claim     is a locked file: of several processes one has the task, until it ends, however it ends
+a log       is a line a record, of which only whole lines count
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hafm_jax.common.errors import InputError
+from hafm_jax.common.files import write_bytes, write_json
+
+RUN_FILE = "run.json"
+
+
+def check_same_run(folder: Path, run: dict[str, Any]) -> None:
+    """Write down what the work in `folder` is asked for. Raises InputError where it was begun with something else."""
+    path = folder / RUN_FILE
+    if not path.exists():
+        write_json(path, run)
+        return
+    try:
+        found = dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{path} cannot be read ({error}); expected a run's arguments: choose another folder"
+        ) from error
+    for name in sorted(found.keys() | run.keys()):
+        if found.get(name) != run.get(name):
+            raise InputError(
+                f"{folder} was begun with {name} {found.get(name)!r}, this run has {run.get(name)!r}; expected the "
+                "same: give the same arguments, or another folder"
+            )
+
+
+@contextmanager
+def claim(path: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Whether this process alone has the task of the lock file `path`, until the block or the process ends.
+
+    The file is made if need be and stays. With `wait` the answer is always yes, once the others are through. Raises
+    InputError where it cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path} ({error.strerror}); expected a folder that can be written: choose another"
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))  # let go when this process ends
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a log that are whole: a last one may be being written. [] where there is no file."""
+    text = path.read_text() if path.exists() else ""
+    return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def end_after_whole_line(path: Path) -> None:
+    """Cut off what a kill left of a log's last line, so that the next one begins where a line does."""
+    if path.exists() and (data := path.read_bytes()) != (whole := data[: data.rfind(b"\n") + 1]):
+        write_bytes(path, whole)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import shutil
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 # Tests compile far more than they compute: half the compiler's effort, before JAX reads the flags.
@@ -21,7 +18,6 @@ from hypothesis import settings
 from ml_collections import ConfigDict
 
 from configs.base import get_config
-from hafm_jax.common.files import replacing
 from hafm_jax.model.config import SIZES, Size
 
 settings.register_profile("any-machine", deadline=None)  # speed is measured in benchmarks/, not by tests
@@ -35,18 +31,6 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 # What tests write need not outlive a power failure, and to wait for the disk takes 10 ms a file.
 os.fsync = lambda descriptor: None
-
-# Where no ffmpeg is installed, the one of the wheel imageio-ffmpeg is found by that name, in this process and others.
-if shutil.which("ffmpeg") is None and importlib.util.find_spec("imageio_ffmpeg"):
-    import imageio_ffmpeg
-
-    with suppress(RuntimeError):  # it has none for this machine
-        program = Path(imageio_ffmpeg.get_ffmpeg_exe())
-        link = CACHE / "bin" / "ffmpeg"
-        link.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(link) as temporary:
-            temporary.symlink_to(program)
-        os.environ["PATH"] = f"{link.parent}{os.pathsep}{os.environ['PATH']}"
 
 
 # Files of a few long tests, which would else come last and leave one worker alone with them.

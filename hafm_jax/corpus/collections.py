@@ -7,8 +7,7 @@ Layouts, each with the splits train, validation and test:
     musdb    train|test/NAME/mixture.wav, vocals.wav, drums.wav, bass.wav, other.wav (MUSDB18-HQ), or
              train|test/NAME.stem.mp4, all of them in one file (MUSDB18)
 
-Files of equal bytes are one track, so that none comes in two splits: the first by id stays, the others are rejected.
-The same recording in two encodings is not noticed.
+Files of equal bytes are one track, so that no track is in two splits: the first by id stays, the others are left out.
 
 Axes: C channels, S samples.
 """
@@ -16,25 +15,22 @@ Axes: C channels, S samples.
 from __future__ import annotations
 
 import csv
-import functools
 import hashlib
 import itertools
 import math
 import os
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from hafm_jax.common.errors import InputError
-from hafm_jax.corpus.reading import FFMPEG_SUFFIXES, LIBSNDFILE_SUFFIXES, Source, read_source
-from hafm_jax.corpus.screening import Reason, Reject
+from hafm_jax.corpus.duplicates import find_duplicates
+from hafm_jax.corpus.reading import LIBSNDFILE_SUFFIXES, MEDIA_SUFFIXES, Source, read_source
+from hafm_jax.corpus.screening import Reason, Unusable
 from hafm_jax.streams import CELLS_PER_S
 
 EXPECTED = {
@@ -76,8 +72,6 @@ MUSDB_VALIDATION = frozenset(
 )
 
 VALIDATION_SHARE = TEST_SHARE = 0.05  # of a folder without splits of its own
-COMPARED_BYTES = 1 << 16  # from a file's middle: tells nearly all files of one size apart without reading them whole
-READERS = 8  # files compared at the same time: on a network disk the time goes in waiting
 
 
 @dataclass(frozen=True)
@@ -102,10 +96,10 @@ class Track:
 
 
 class Corpus(NamedTuple):
-    """Tracks to work on and those that the listing alone rejects, both sorted by id."""
+    """Tracks to work on, and those that the listing alone shows to be unusable; both sorted by id."""
 
     tracks: list[Track]
-    rejects: list[Reject]
+    unusable: list[Unusable]
 
 
 # --------------------------------------------------------------------------------------------------------- finding
@@ -138,14 +132,14 @@ def find_tracks(
         )
     if not music.is_dir():
         raise InputError(f"{music} is no folder; expected a music collection: check the path")
-    rejects: list[Reject] = []
+    unusable: list[Unusable] = []
     if layout == "folder":
         tracks = list(_folder_tracks(music, validation_share, test_share))
     elif layout == "fma":
-        tracks, rejects = _fma_tracks(music, _fma_rows(tracks_csv(metadata)))
+        tracks, unusable = _fma_tracks(music, _fma_rows(tracks_csv(metadata)))
     else:
         tracks = list(_musdb_tracks(music))
-    if not tracks and not rejects:
+    if not tracks and not unusable:
         raise InputError(f"{music} holds no track; expected the layout {layout}, that is, {EXPECTED[layout]}")
     tracks.sort(key=lambda track: track.id)
     for one, other in itertools.pairwise(tracks):
@@ -153,11 +147,13 @@ def find_tracks(
             raise InputError(
                 f"{one.mixture.path} and {other.mixture.path} are both track {one.id}; expected one: move one away"
             )
-    first = _duplicates(tracks)
-    rejects += [
-        Reject(t.id, t.split, Reason.DUPLICATE, f"the same file as {first[t.id]}") for t in tracks if t.id in first
+    first = find_duplicates({track.id: track.mixture.path for track in tracks})
+    unusable += [
+        Unusable(Reason.DUPLICATE, f"the same file as {first[t.id]}", t.id, t.split) for t in tracks if t.id in first
     ]
-    return Corpus([track for track in tracks if track.id not in first], sorted(rejects))
+    return Corpus(
+        [track for track in tracks if track.id not in first], sorted(unusable, key=lambda unusable: unusable.id)
+    )
 
 
 def split_of(track_id: str, validation_share: float, test_share: float) -> str:
@@ -189,7 +185,7 @@ def _folder_tracks(music: Path, validation_share: float, test_share: float) -> I
         folders[:] = _visible(folders)
         for name in _visible(names):
             path = Path(parent, name)
-            if path.suffix.lower() in LIBSNDFILE_SUFFIXES | FFMPEG_SUFFIXES:
+            if path.suffix.lower() in LIBSNDFILE_SUFFIXES | MEDIA_SUFFIXES:
                 track_id = _name(path.stem, path.relative_to(music).as_posix())
                 yield Track(track_id, split_of(track_id, validation_share, test_share), Source(path))
 
@@ -233,8 +229,8 @@ def _fma_rows(path: Path) -> dict[int, _FmaRow]:
         csv.field_size_limit(limit)
 
 
-def _fma_tracks(music: Path, rows: dict[int, _FmaRow]) -> tuple[list[Track], list[Reject]]:
-    tracks, rejects = [], []
+def _fma_tracks(music: Path, rows: dict[int, _FmaRow]) -> tuple[list[Track], list[Unusable]]:
+    tracks, unusable = [], []
     for path in sorted(music.glob("*/*.mp3")):
         if not path.stem.isdecimal():
             continue
@@ -243,11 +239,11 @@ def _fma_tracks(music: Path, rows: dict[int, _FmaRow]) -> tuple[list[Track], lis
         row = rows.get(number)
         if row is None or row.split not in FMA_SPLITS:
             detail = f"no row {number}" if row is None else f"the split of row {number} is {row.split!r}"
-            rejects.append(Reject(track_id, None, Reason.NOT_IN_METADATA, detail))
+            unusable.append(Unusable(Reason.NOT_IN_METADATA, detail, track_id))
             continue
         facts = {"artist": row.artist, "title": row.title}
         tracks.append(Track(track_id, FMA_SPLITS[row.split], Source(path), licence=row.licence or None, facts=facts))
-    return tracks, rejects
+    return tracks, unusable
 
 
 def _musdb_tracks(music: Path) -> Iterator[Track]:
@@ -271,44 +267,6 @@ def _musdb_tracks(music: Path) -> Iterator[Track]:
                 MUSDB_LICENCE,
                 {"artist": artist, "title": title} if title else {"title": name},
             )
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size
-
-
-def _middle(path: Path) -> bytes:
-    with path.open("rb") as file:
-        file.seek(max(0, (_size(path) - COMPARED_BYTES) // 2))
-        return hashlib.sha256(file.read(COMPARED_BYTES)).digest()
-
-
-def _whole(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
-
-
-def _measured(measure: Callable[[Path], int | bytes], track: Track) -> int | bytes | str:
-    try:
-        return measure(track.mixture.path)
-    except OSError:  # it equals no other; who reads it will say what it is
-        return track.id
-
-
-def _duplicates(tracks: list[Track]) -> dict[str, str]:
-    """Of every track whose file equals that of an earlier one: its id -> the first one's. Tracks are sorted by id."""
-    alike = tracks  # those that another one equals in all that was looked at
-    keys: dict[str, tuple] = {track.id: () for track in tracks}
-    with ThreadPoolExecutor(READERS) as pool:
-        for measure in (_size, _middle, _whole):  # each dearer than the one before, for fewer files
-            values = pool.map(functools.partial(_measured, measure), alike)
-            values = tqdm(values, "comparing files", len(alike), unit="file", leave=False)
-            for track, value in zip(alike, values, strict=True):
-                keys[track.id] += (value,)
-            number = Counter(keys[track.id] for track in alike)
-            alike = [track for track in alike if number[keys[track.id]] > 1]
-    first: dict[tuple, str] = {}
-    return {track.id: one for track in alike if (one := first.setdefault(keys[track.id], track.id)) != track.id}
 
 
 # --------------------------------------------------------------------------------------------------------- reading

@@ -114,6 +114,7 @@ def test_equal_files_are_one_track(tmp_path_factory, contents):
 
 # ---------------------------------------------------------------------------------------------------------------- FMA
 
+
 def test_fma_keeps_splits_and_licences(tmp_path):
     metadata = write_fma(
         tmp_path,

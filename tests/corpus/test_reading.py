@@ -69,7 +69,6 @@ def test_a_name_that_is_no_utf8_is_read(tmp_path):
     assert read_source(Source(path))[0].shape == (2, 6000)
 
 
-
 # ------------------------------------------------------------------------------------------------------- media files
 
 
@@ -128,7 +127,9 @@ def damaged(path: Path, change) -> Path:
 )
 def test_a_damaged_media_file_is_named_in_one_line(tmp_path, change):
     path = damaged(write_media(tmp_path / "a.m4a", [tone(9000)], 44_100), change)
-    with pytest.raises(InputError, match=r"a\.m4a .*cannot be decoded \(.*\); expected audio: export it again") as caught:
+    with pytest.raises(
+        InputError, match=r"a\.m4a .*cannot be decoded \(.*\); expected audio: export it again"
+    ) as caught:
         read_source(Source(path))
     assert "\n" not in str(caught.value)
 

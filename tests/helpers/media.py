@@ -11,7 +11,12 @@ import pytest
 
 
 def write_media(
-    path: Path, streams: Sequence[np.ndarray], rate_hz: int, codec: str = "alac", container: str | None = None, **options
+    path: Path,
+    streams: Sequence[np.ndarray],
+    rate_hz: int,
+    codec: str = "alac",
+    container: str | None = None,
+    **options,
 ) -> Path:
     """Audio streams [C, S] of one or two channels in one file; `container` is what the suffix names if None."""
     av = pytest.importorskip("av", reason="needs the extra hafm_jax[separate]")

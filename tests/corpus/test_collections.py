@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hafm_jax.common.errors import InputError
-from hafm_jax.corpus import collections
+from hafm_jax.corpus import collections, duplicates
 from hafm_jax.corpus.reading import read_source
 
 
@@ -77,7 +77,7 @@ def test_a_folder_is_searched_for_audio_alone(tmp_path):
         touch(tmp_path, name)
     corpus = collections.find_tracks(tmp_path, "folder")
     assert sorted(places(corpus, tmp_path)) == ["a.flac", "b/c/d.m4a", "b/song.MP3"]
-    assert corpus.tracks == sorted(corpus.tracks, key=lambda track: track.id) and not corpus.rejects
+    assert corpus.tracks == sorted(corpus.tracks, key=lambda track: track.id) and not corpus.unusable
     assert {Path(t.mixture.path).suffix: t.mixture.is_media for t in corpus.tracks} == {
         ".flac": False,
         ".m4a": True,
@@ -101,15 +101,15 @@ def test_equal_files_are_one_track(tmp_path_factory, contents):
     music = tmp_path_factory.mktemp("music")
     paths = [touch(music, f"{k}.mp3", content) for k, content in enumerate(contents)]
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(collections, "COMPARED_BYTES", 2)  # so that some files differ outside their middle alone
+        monkeypatch.setattr(duplicates, "COMPARED_BYTES", 2)  # so that some files differ outside their middle alone
         corpus = collections.find_tracks(music, "folder")
     ids = {collections._name(path.stem, path.name): path.read_text() for path in paths}
     kept = {content: min(i for i in ids if ids[i] == content) for content in ids.values()}
     assert [track.id for track in corpus.tracks] == sorted(kept.values())
-    assert {r.id: r.detail for r in corpus.rejects} == {
+    assert {r.id: r.detail for r in corpus.unusable} == {
         i: f"the same file as {kept[content]}" for i, content in ids.items() if kept[content] != i
     }
-    assert all(reject.reason == "duplicate" for reject in corpus.rejects)
+    assert all(r.reason == "duplicate" for r in corpus.unusable)
 
 
 # ---------------------------------------------------------------------------------------------------------------- FMA
@@ -137,11 +137,11 @@ def test_fma_keeps_splits_and_licences(tmp_path):
         ("fma_000005", "validation", "CC BY", {"artist": "The Band", "title": "This, World"}),
         ("fma_001040", "test", None, {"artist": "The Band", "title": "Naïve\nTitle"}),
     ]
-    assert [(r.id, r.split, r.reason) for r in corpus.rejects] == [
+    assert [(r.id, r.split, r.reason) for r in corpus.unusable] == [
         ("fma_001041", None, "not in the metadata"),
         ("fma_001042", None, "not in the metadata"),
     ]
-    assert collections.find_tracks(music, "fma", metadata / "tracks.csv") == corpus
+    assert collections.find_tracks(music, "fma", metadata / "tracks.csv").tracks == corpus.tracks
 
 
 def test_a_copy_across_splits_of_fma_goes(tmp_path):
@@ -150,7 +150,13 @@ def test_a_copy_across_splits_of_fma_goes(tmp_path):
         touch(tmp_path / "fma", f"000/{number:06d}.mp3", "the same")
     corpus = collections.find_tracks(tmp_path / "fma", "fma", metadata)
     assert [track.id for track in corpus.tracks] == ["fma_000002"]
-    assert corpus.rejects == [("fma_000003", "test", "duplicate", "the same file as fma_000002")]
+    (copy,) = corpus.unusable
+    assert copy.facts() == {
+        "id": "fma_000003",
+        "split": "test",
+        "reason": "duplicate",
+        "detail": "the same file as fma_000002",
+    }
 
 
 # -------------------------------------------------------------------------------------------------------------- MUSDB

@@ -39,7 +39,9 @@ sys.path.insert(0, str(ROOT))
 from configs.demo_false_history import RECIPES as FALSE_HISTORIES  # noqa: E402
 from hafm_jax import accompany, evaluate  # noqa: E402
 from hafm_jax.common.errors import run_command  # noqa: E402
-from hafm_jax.dataset.records import TokenRecords, read_tokens_json, write_metadata, write_split  # noqa: E402
+from hafm_jax.dataset.layout import read_tokens_json  # noqa: E402
+from hafm_jax.dataset.records import TokenRecords  # noqa: E402
+from hafm_jax.dataset.writer import write_metadata, write_split  # noqa: E402
 from hafm_jax.evaluation.clips import Clip  # noqa: E402
 from hafm_jax.evaluation.measurement import Measures, compare_measures, summarize_measures  # noqa: E402
 from hafm_jax.model.config import find_size  # noqa: E402

@@ -29,7 +29,8 @@ from tqdm import tqdm
 
 from configs.base import get_config
 from hafm_jax.dataset import loader
-from hafm_jax.dataset.records import TokenRecords, write_split
+from hafm_jax.dataset.records import TokenRecords
+from hafm_jax.dataset.writer import write_split
 from hafm_jax.model.config import StageConfig, train_flops
 from hafm_jax.streams import ACOUSTIC_CODEBOOKS, CELLS_PER_S, STREAMS
 

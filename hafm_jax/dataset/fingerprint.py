@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from hafm_jax.common.errors import InputError
-from hafm_jax.dataset.records import FIELDS, TOKENS_FILE, VERSION, TokenRecords, read_tokens_json
+from hafm_jax.dataset.layout import FIELDS, TOKENS_FILE, VERSION, read_tokens_json
+from hafm_jax.dataset.records import TokenRecords
 from hafm_jax.tokenizers.codecs import codec_sha256, load_codec
 from hafm_jax.tokenizers.semantic import load_semantic
 
@@ -26,7 +27,7 @@ def token_facts(directory: str | os.PathLike) -> dict[str, Any]:
     made_by = document.get("made_by", {})
     facts = {
         "format_version": document.get("format_version"),
-        "fields": document.get("fields", OURS["fields"]),  # sets from before they were named have these
+        "fields": document.get("fields"),
         "centroids_sha256": made_by.get("semantic", {}).get("centroids_sha256"),
         "codec_sha256": made_by.get("codec", {}).get("weights_sha256"),
     }

@@ -11,18 +11,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from hafm_jax.common.errors import InputError
-from hafm_jax.dataset.records import (
-    TOKENS_FILE,
-    SplitSummary,
-    TokenRecords,
-    cells_of,
-    decode_example,
-    index_name,
-    read_tokens_json,
-    shards,
-    splits_in,
-)
+from hafm_jax.dataset.examples import decode_example
+from hafm_jax.dataset.layout import TOKENS_FILE, cells_of, index_name, read_tokens_json, shards, splits_in
+from hafm_jax.dataset.records import TokenRecords
 from hafm_jax.dataset.tfrecord import HEADER, check_payload, framed_size, walk_records
+from hafm_jax.dataset.writer import SplitSummary
 
 THREADS = 8  # reads that wait for the disk at the same time
 SHOWN = 10  # damaged places that the error names; the rest it counts

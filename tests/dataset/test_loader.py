@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hafm_jax.common.errors import InputError
-from hafm_jax.dataset import loader, records
+from hafm_jax.dataset import layout, loader, records, writer
 from hafm_jax.streams import STAGES
 
 RECORDS = Songs(random_record(20 + i, seed=i) for i in range(5))
@@ -17,7 +17,7 @@ SEMANTIC = STAGES["semantic"]
 def find(batch, stage, i):
     """Which record, and from which cell, crop i of a batch is: all its streams must say the same."""
     for r, record in enumerate(RECORDS):
-        for start in range(records.cells_of(record) - 7):
+        for start in range(layout.cells_of(record) - 7):
             expected = loader.crop(record, stage, start, 8)
             if all(np.array_equal(batch[name][i], expected[name]) for name in expected):
                 return r, start
@@ -39,7 +39,7 @@ def labels(batches, steps) -> list[int]:
 @pytest.fixture
 def token_set(tmp_path):
     songs = [{"id": f"song {i}"} | record for i, record in enumerate(RECORDS)]
-    records.write_split(tmp_path, "train", songs, num_shards=2)
+    writer.write_split(tmp_path, "train", songs, num_shards=2)
     return tmp_path
 
 
@@ -164,7 +164,7 @@ def test_damage_met_while_reading_ahead_stops_the_step_that_needs_it(token_set):
     source = records.TokenRecords(token_set, "train")
     batches = loader.train_batches([(source, 1)], SEMANTIC, 8, 1, 0)
     order = [find(batches[step], SEMANTIC, 0)[0] for step in range(5)]
-    path = token_set / records.shard_name("train", 1, 2)
+    path = token_set / layout.shard_name("train", 1, 2)
     path.write_bytes(path.read_bytes()[:-10] + bytes(10))  # the end of the second shard: song 3
     iterator = loader.prefetch(batches, 0)
     for _ in range(order.index(3)):

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import functools
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hafm_jax.audio.files import resample, to_mono
 from hafm_jax.audio.songs import write_song
+from hafm_jax.common.download import check_sha256
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.work import on_device
 from hafm_jax.corpus import collections
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 SONG_SAMPLE_RATE_HZ = CODEC_SAMPLE_RATE_HZ  # the higher of the tokenizers' rates; both are mono
 FULL_SCALE = 1 - 2**-15  # the highest sample of 16 bits
 GIVEN = "given"
+FORMAT_VERSION = 1  # of a songs folder
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,20 @@ def separator_of(recipe: Recipe) -> Separator | None:
     from hafm_jax.corpus.separators import load_separator  # here: --help and given stems need none of its libraries
 
     return load_separator(recipe.separator, recipe.weights, recipe.sha256)
+
+
+def describe_run(recipe: Recipe, layout: str, metadata: Path | None, shares: Mapping[str, float]) -> dict[str, Any]:
+    """All that decides about the songs of a run, beside the music itself: for run.json."""
+    separator = separator_of(recipe)
+    return {
+        "format_version": FORMAT_VERSION,
+        "layout": layout,
+        **shares,
+        "metadata_sha256": metadata and check_sha256([collections.tracks_csv(metadata)]),
+        "separator": recipe.separator,
+        "separator_sha256": separator.sha256 if separator else None,
+        **asdict(recipe.limits),
+    }
 
 
 def to_stereo(audio: np.ndarray) -> np.ndarray:

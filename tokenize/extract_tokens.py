@@ -10,7 +10,8 @@ writes   TOKENS/hafm_tokens-SPLIT.tfrecord-*, dataset_info.json and features.jso
 
 From each song come vocal_semantic, of the vocal with a little noise; instrumental_semantic, of the instrumental at
 16 kHz; and acoustic, of the instrumental at 24 kHz. A song is left out if its files cannot be read, differ in length by
-more than a cell (40 ms), or are shorter than a cell or longer than --max-seconds; tokens.json holds the reason for each.
+more than a cell (40 ms), or are shorter than a cell or longer than --max-seconds; tokens.json holds the reasons.
+
 A worker's memory is bounded: it holds 12 minutes of songs and three songs more, at 0.22 MB a second: 0.2 GB of short
 songs, 1 GB of the longest, and the two files that it is reading.
 

@@ -43,13 +43,11 @@ from hafm_jax.common import work
 from hafm_jax.common.errors import InputError, run_command
 from hafm_jax.common.files import make_folder
 from hafm_jax.common.resume import check_same_run
-from hafm_jax.corpus import collections
+from hafm_jax.corpus import collections, stems
 from hafm_jax.corpus.progress import Part, Progress
 from hafm_jax.corpus.reading import import_av
 from hafm_jax.corpus.screening import Limits, Unusable
-from hafm_jax.corpus.stems import GIVEN, Recipe, describe_run, make_song, separator_of
-
-RAY_BATCH = 100  # tracks of a task on Ray: a GPU loads the separator for each
+from hafm_jax.corpus.stems import GIVEN, Recipe
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -111,14 +109,14 @@ def main() -> None:
         import_av()  # if it is missing, the files are not at fault
     limits = Limits(arguments.min_seconds, arguments.max_seconds, arguments.vocal_gate_dbfs)
     recipe = Recipe(arguments.music, arguments.out, arguments.separator, arguments.weights, arguments.sha256, limits)
-    separator = separator_of(recipe)
+    separator = stems.separator_of(recipe)
     make_folder(arguments.out, "--out")
-    check_same_run(arguments.out, describe_run(recipe, arguments.layout, arguments.metadata, shares))
+    check_same_run(arguments.out, stems.describe_run(recipe, arguments.layout, arguments.metadata, shares))
     progress = Progress(arguments.out, corpus, arguments.part)
-    options = {"on_ray": arguments.ray, "ray_batch": RAY_BATCH, "num_gpus": 0, "ray_gpus": 0.0}
+    options = {"on_ray": arguments.ray, "ray_batch": stems.RAY_BATCH, "num_gpus": 0, "ray_gpus": 0.0}
     if separator:
         options |= {"num_gpus": work.gpus_here(), "ray_gpus": arguments.ray_gpus}
-    results = work.do_all(functools.partial(make_song, recipe), progress.todo, arguments.workers, **options)
+    results = work.do_all(functools.partial(stems.make_song, recipe), progress.todo, arguments.workers, **options)
     with tqdm(total=progress.num_tracks, initial=progress.num_done, unit="track", desc="separate") as bar:
         try:
             for _, result in results:

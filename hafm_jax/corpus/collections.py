@@ -1,8 +1,8 @@
-"""Music collections as data: which tracks there are, where their audio lies, of which split and licence they are.
+"""Music collections as data: which tracks there are, where their audio is, and their splits and licences.
 
 Layouts, each with the splits train, validation and test:
 
-    folder   any tree of audio files; a hash of the track's id chooses its split, so adding files moves no other
+    folder   any tree of audio files; a hash of the track's id chooses its split, so added files move no others
     fma      000/000002.mp3, ... and the archive's fma_metadata/tracks.csv, which has splits and licences
     musdb    train|test/NAME/mixture.wav, vocals.wav, drums.wav, bass.wav, other.wav (MUSDB18-HQ), or
              train|test/NAME.stem.mp4, all of them in one file (MUSDB18)
@@ -51,7 +51,7 @@ FMA_SPLITS = {"training": "train", "validation": "validation", "test": "test"}
 
 MUSDB_STREAMS = {"mixture": 0, "drums": 1, "bass": 2, "other": 3, "vocals": 4}  # of a .stem.mp4
 MUSDB_LICENCE = "academic use only; of each track: https://sigsep.github.io/datasets/musdb.html"
-# Of the training tracks, those that the musdb package (configs/mus.yaml), and with it the field, validates on.
+# The training tracks on which the musdb package (configs/mus.yaml), and with it the field, validates.
 MUSDB_VALIDATION = frozenset(
     {
         "ANiMAL - Rockshow",
@@ -78,8 +78,8 @@ VALIDATION_SHARE = TEST_SHARE = 0.05  # of a folder without splits of its own
 class Track:
     """A recording: `mixture`, and where the corpus has stems, `vocals` and all others as `instrumental`.
 
-    id: unique in the corpus, the same wherever it lies, a file name of letters, digits and underscores.
-    licence: as the corpus states it, None where it does not. facts: what else it says (artist, title).
+    id: unique in the corpus, the same wherever the corpus is, a file name of letters, digits and underscores.
+    licence: as the corpus states it, else None. facts: what else it states (artist, title).
     """
 
     id: str
@@ -112,10 +112,10 @@ def find_tracks(
     validation_share: float = VALIDATION_SHARE,
     test_share: float = TEST_SHARE,
 ) -> Corpus:
-    """The tracks of a collection. Equal files give equal answers, whatever the folder is called.
+    """The tracks of a collection. Equal files give equal results, whatever the folder's name.
 
-    layout: one of LAYOUTS. metadata: the archive's tracks.csv or its folder, for `fma` alone. The shares, of all
-    tracks in 0..1, are for `folder` alone: the others have splits of their own.
+    layout: one of LAYOUTS. metadata: the archive's tracks.csv or its folder, only for `fma`. The shares, of all tracks
+    in 0..1, are only for `folder`: the others have splits of their own.
     Raises InputError where the folder has no tracks of this layout, or the metadata cannot be read.
     """
     music = Path(music)
@@ -131,7 +131,7 @@ def find_tracks(
             "for fma, and none for the others"
         )
     if not music.is_dir():
-        raise InputError(f"{music} is no folder; expected a music collection: check the path")
+        raise InputError(f"{music} is not a folder; expected a music collection: check the path")
     unusable: list[Unusable] = []
     if layout == "folder":
         tracks = list(_folder_tracks(music, validation_share, test_share))
@@ -140,12 +140,15 @@ def find_tracks(
     else:
         tracks = list(_musdb_tracks(music))
     if not tracks and not unusable:
-        raise InputError(f"{music} holds no track; expected the layout {layout}, that is, {EXPECTED[layout]}")
+        raise InputError(
+            f"{music} holds no track; expected the layout {layout}, that is, {EXPECTED[layout]}: check --layout"
+        )
     tracks.sort(key=lambda track: track.id)
     for one, other in itertools.pairwise(tracks):
         if one.id == other.id:
             raise InputError(
-                f"{one.mixture.path} and {other.mixture.path} are both track {one.id}; expected one: move one away"
+                f"{one.mixture.path} and {other.mixture.path} are both track {one.id}; expected one file a track: move "
+                "one of them away"
             )
     first = find_duplicates({track.id: track.mixture.path for track in tracks})
     unusable += [
@@ -165,7 +168,7 @@ def split_of(track_id: str, validation_share: float, test_share: float) -> str:
 
 
 def _name(label: str, key: str) -> str:
-    """A safe file name: what a reader recognises of `label`, and a hash of `key`, which tells all apart."""
+    """A safe file name: the readable part of `label`, and a hash of `key`, which makes it unique."""
     digest = hashlib.sha256(os.fsencode(key)).hexdigest()[:12]
     readable = re.sub(r"[^A-Za-z0-9]+", "_", label).strip("_")[:48]
     return f"{readable}_{digest}" if readable else digest
@@ -205,7 +208,7 @@ class _FmaRow(NamedTuple):
 
 def _fma_rows(path: Path) -> dict[int, _FmaRow]:
     """Track number -> its row of tracks.csv."""
-    limit = csv.field_size_limit(1 << 30)  # biographies of artists stand in it, whole web pages long
+    limit = csv.field_size_limit(1 << 30)  # it holds biographies of artists, some as long as web pages
     try:
         with path.open(encoding="utf-8", newline="") as file:
             lines = csv.reader(file)
@@ -220,7 +223,7 @@ def _fma_rows(path: Path) -> dict[int, _FmaRow]:
             return {
                 int(line[0]): _FmaRow(**{name: line[place] for name, place in places.items()})
                 for line in lines
-                if line and line[0].isdecimal()  # after the header comes a row with the index's name, track_id, alone
+                if line and line[0].isdecimal()  # a third row of the header holds only the index's name, track_id
             }
     except (OSError, ValueError, IndexError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
@@ -281,7 +284,7 @@ class Stems(NamedTuple):
 
 
 def read_stems(track: Track, max_s: float = math.inf) -> Stems:
-    """The track's vocals and the sum of its other stems; no more than their first `max_s` seconds.
+    """The track's vocals and the sum of its other stems; at most their first `max_s` seconds.
 
     Stems that differ by less than a cell (40 ms) are cut to the shortest. Raises InputError where the corpus gives no
     stems, as `read_source` does, and where stems differ in rate, channels or length.

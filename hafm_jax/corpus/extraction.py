@@ -4,10 +4,10 @@ Which song is in which shard follows from the songs' names alone, and a shard's 
 does not matter how many workers, on how many machines, share the shards, or how often they were stopped. A shard is
 done when it and its done-file are there:
 
-    TOKENS/.shards/run.json                    what this extraction is: a run that would make something else is refused
+    TOKENS/.shards/run.json         what this extraction is: a run that would make something else is refused
     TOKENS/.shards/SPLIT-00003-of-00008        a shard, not yet under its final name
-    TOKENS/.shards/SPLIT-00003-of-00008.json   its done-file: lengths, songs left out, licences, how often each id occurs
-    TOKENS/.shards/publishing                  all shards are done, and some may have their final names already
+    TOKENS/.shards/SPLIT-00003-of-00008.json   its done-file: lengths, songs left out, licences, uses of each id
+    TOKENS/.shards/publishing       all shards are done, and some may have their final names already
 
 Axes: K codebooks, V vocabulary.
 """

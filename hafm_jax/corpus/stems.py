@@ -35,6 +35,7 @@ SONG_SAMPLE_RATE_HZ = CODEC_SAMPLE_RATE_HZ  # the higher of the tokenizers' rate
 FULL_SCALE = 1 - 2**-15  # the highest sample of 16 bits
 GIVEN = "given"
 FORMAT_VERSION = 1  # of a songs folder
+RAY_BATCH = 100  # ours: tracks of a task on Ray; a GPU loads the separator for each task
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,9 @@ def entropy_bits(counts: np.ndarray) -> float:
 
 
 def summarize(shards: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
-    """Split -> what the done-files of its shards hold (hafm_jax.corpus.extraction). Returns split -> songs, hours,
-    rejected, rejected_by_reason, licences, and use: of each field and codebook the number of ids in use, and the entropy
-    of their use in bits."""
+    """Split -> contents of its shards' done-files (hafm_jax.corpus.extraction). Returns split -> songs, hours,
+    rejected, rejected_by_reason, licences, and use: for each field and codebook the number of ids in use, and the
+    entropy of their use in bits."""
     return {split: _summarize(of_split) for split, of_split in shards.items()}
 
 

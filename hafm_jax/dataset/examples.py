@@ -35,7 +35,10 @@ def check_record(record: dict[str, Any], where: str) -> None:
 
 
 def encode_example(record: dict[str, Any]) -> bytes:
-    """A record (`id` str; int arrays vocal_semantic [2N], instrumental_semantic [2N], acoustic [3N, 8]) -> Example."""
+    """A record (`id` str; int arrays vocal_semantic [2N], instrumental_semantic [2N], acoustic [3N, 8]) -> Example.
+
+    Raises InputError as `check_record`.
+    """
     check_record(record, f"song {record['id']}")
     example = example_class()()
     features = example.features.feature
@@ -48,14 +51,14 @@ def encode_example(record: dict[str, Any]) -> bytes:
 def decode_example(payload: bytes, where: str, first_cell: int = 0, num_cells: int | None = None) -> dict[str, Any]:
     """The inverse of `encode_example`, arrays int32: the whole song, or only the window of num_cells from first_cell.
 
-    Raises InputError, `where` first, on anything else; ids outside the window are not looked at.
+    Raises InputError, `where` first, on anything else; ids outside the window are not checked.
     """
     from google.protobuf.message import DecodeError
 
     try:
         features = example_class(packed=True).FromString(payload).features.feature
     except DecodeError as error:
-        raise InputError(f"{where}: no tf.train.Example ({error}); expected tokens: extract them again") from error
+        raise InputError(f"{where}: not a tf.train.Example ({error}); expected tokens: extract them again") from error
     absent = sorted({"id", *FIELDS} - set(features))
     if absent or len(features["id"].bytes_list.value) != 1:
         raise InputError(

@@ -25,10 +25,10 @@ class TokenRecords:
     """Random access to the records of a split; a Grain data source.
 
     `records[i]` is a dict with `id` (str), `vocal_semantic` int32 [2N], `instrumental_semantic` int32 [2N] and
-    `acoustic` int32 [3N, 8]; `window` is a part of one, without the cost of decoding the rest. Where each record stands
-    is read from the list beside the shards, or from the records' headers. Files are opened when first read, in each
-    process anew, and read by position, so threads and forked workers never disturb others. Raises InputError, with file
-    and byte offset, on a wrong checksum, a file cut short or a wrong shape.
+    `acoustic` int32 [3N, 8]; `window` is a part of one, without the cost of decoding the rest. The place of each record
+    is read from the list beside the shards, or from the records' headers. Each process opens a file when it first reads
+    it, and reads by position, so threads and forked workers never disturb others. Raises InputError, with file and byte
+    offset, on a wrong checksum, a file cut short or a wrong shape.
     """
 
     def __init__(self, directory: str | os.PathLike, split: str) -> None:
@@ -46,7 +46,10 @@ class TokenRecords:
         self._offset = np.concatenate([_offsets(row[:, 0]) for row in rows])  # [records], of the record's header
         self._index = np.concatenate(rows)  # [records, 3]: length and CRC of the payload, cells (-1: not known)
         if not len(self._index):
-            raise InputError(f"{self._paths[0]} and its fellow shards hold no records: extract the tokens again")
+            raise InputError(
+                f"{self._paths[0]} and the other shards of {split} hold no records; expected some: extract the tokens "
+                "again"
+            )
 
     def __len__(self) -> int:
         return len(self._index)
@@ -55,7 +58,7 @@ class TokenRecords:
         return self.window(number)
 
     def window(self, number: int, first_cell: int = 0, num_cells: int | None = None) -> dict[str, Any]:
-        """num_cells of the record from first_cell, all of them without; the checksum is always of the whole record."""
+        """num_cells of the record from first_cell, all cells by default; the checksum is always of the whole record."""
         number = range(len(self))[number]  # negative numbers count from the end, others raise IndexError
         shard, offset = int(self._shard[number]), int(self._offset[number])
         length, crc, _ = (int(value) for value in self._index[number])
@@ -63,19 +66,19 @@ class TokenRecords:
         payload = unframe(self._read(shard, offset, framed_size(length)), length, crc, where)
         return decode_example(payload, where, first_cell, num_cells)
 
-    def __repr__(self) -> str:  # Grain asks for one that says which data it is, and compares it on restore
+    def __repr__(self) -> str:  # Grain stores it with an iterator's state, and compares it on restore
         return f"TokenRecords(split={self.split!r}, fingerprint={self.fingerprint!r})"
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """sha256 over the lengths and checksums of all records in order: equal for equal data, wherever it lies."""
+        """sha256 over the lengths and checksums of all records in order: equal for equal data anywhere."""
         digest = hashlib.sha256(self.split.encode())
         digest.update(np.column_stack([self._shard, self._index[:, :2]]).astype("<i8").tobytes())
         return digest.hexdigest()
 
     @functools.cached_property
     def num_cells(self) -> np.ndarray:
-        """Cells of each record, int64 [records]: as listed beside the shards, else found by reading every record."""
+        """Cells of each record, int64 [records]: from the list beside the shards, else by reading every record."""
         cells = self._index[:, 2]
         if (cells < 0).any():
             every = tqdm(range(len(self)), f"lengths of {self.split}", unit="song")
@@ -83,8 +86,8 @@ class TokenRecords:
         return cells
 
     def listed_index(self) -> list[list[list[int]]] | None:
-        """What `publish_split` listed: [length, CRC, cells] of each record of each shard. None where there is no list,
-        it is damaged, or of shards of another size."""
+        """The list of `publish_split`: [length, CRC, cells] of each record of each shard. None where there is no list,
+        or it is damaged or of shards of another size."""
         try:
             document = json.loads((self.directory / index_name(self.split)).read_text())
             index = document["length_crc_cells"]
@@ -103,7 +106,7 @@ class TokenRecords:
                 raise InputError(
                     f"{self._paths[shard]} cannot be opened ({error.strerror}): check the data set"
                 ) from error
-            # of two threads that open a shard at once, the second's descriptor is the one to close
+            # if two threads open a shard at once, the second's descriptor is closed
             kept = self._files.setdefault(shard, descriptor)
             if kept != descriptor:
                 os.close(descriptor)
@@ -119,6 +122,6 @@ class TokenRecords:
 
 
 def _offsets(lengths: np.ndarray) -> np.ndarray:
-    """Of the headers of records of these lengths, from the start of their shard."""
+    """Offsets of the headers of records of these lengths, from the start of their shard."""
     sizes = lengths + framed_size(0)
     return np.cumsum(sizes) - sizes

@@ -35,7 +35,7 @@ from hafm_jax.streams import CELLS_PER_S
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """What `write_split` wrote: examples of each shard, payload bytes, cells of all songs together."""
+    """A split as written: examples of each shard, payload bytes, cells of all songs together."""
 
     split: str
     shard_lengths: list[int] = field(default_factory=list)
@@ -48,7 +48,7 @@ class SplitSummary:
 
 
 class Shard(NamedTuple):
-    """A file of whole records, complete but under a name that nobody reads yet: cells of each song, payload bytes."""
+    """A complete file of records, under a name that is not read yet: cells of each song, payload bytes."""
 
     path: Path
     cells: list[int]
@@ -56,7 +56,7 @@ class Shard(NamedTuple):
 
 
 class ShardWriter:
-    """Writes records to `path`. `close` before anybody reads it."""
+    """Writes records to `path`; `close` it before the file is read."""
 
     def __init__(self, path: Path) -> None:
         self.shard = Shard(path, [], 0)
@@ -76,10 +76,10 @@ class ShardWriter:
 def write_split(
     directory: str | os.PathLike, split: str, records: Iterable[dict[str, Any]], num_shards: int = 8
 ) -> SplitSummary:
-    """Write the records of a split, dealt out to the shards in turn; fewer records than shards make fewer shards.
+    """Write the records of a split to the shards in turn; fewer records than shards make fewer shards.
 
-    Nothing has its final name before the last record is written; an exception leaves the folder as it was. Shards of
-    the split from an earlier run are replaced.
+    No shard has its final name before the last record is written: an exception leaves the folder as it was. Shards of
+    the split from an earlier run are replaced. Raises InputError where there is no record, or a wrong one.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -100,14 +100,16 @@ def write_split(
 
 
 def publish_split(directory: Path, split: str, shards: Sequence[Shard]) -> SplitSummary:
-    """Give a split's shards their final names, in order and without those that hold no record, in place of any older.
+    """Give a split's shards their final names, in order and without those that hold no record; older shards go.
 
-    Interrupted, it can be called again: what has its name already is left. Raises InputError where there is no record.
+    After an interruption it can be called again. Raises InputError where there is no record.
     """
     filled = [shard for shard in shards if shard.cells]
     if not filled:
         raise InputError(f"{directory}: no songs for the split {split}; expected at least one: check the songs' folder")
-    (directory / TOKENS_FILE).unlink(missing_ok=True)  # no longer true; its absence marks an unfinished data set
+    (directory / TOKENS_FILE).unlink(
+        missing_ok=True
+    )  # it is no longer true, and its absence marks an unfinished data set
     final = [directory / shard_name(split, k, len(filled)) for k in range(len(filled))]
     for shard, target in zip(filled, final, strict=True):
         if shard.path.exists() or not target.exists():
@@ -129,17 +131,20 @@ def publish_split(directory: Path, split: str, shards: Sequence[Shard]) -> Split
 
 
 def check_target(directory: str | os.PathLike, splits: Sequence[str]) -> None:
-    """Raises InputError where `directory` holds splits that are not to be written: one tokens.json speaks for all."""
+    """Raises InputError where `directory` holds splits that are not to be written: one tokens.json describes all."""
     others = splits_in(Path(directory)) - set(splits)
     if others:
         raise InputError(
-            f"{directory} already holds {', '.join(sorted(others))}, not to be written now; expected all splits of a "
-            "data set from one run: name them too, or choose another folder"
+            f"{directory} already holds {', '.join(sorted(others))}, which this run would not write; expected all "
+            "splits of a data set from one run: name them too, or choose another folder"
         )
 
 
 def write_metadata(directory: str | os.PathLike, splits: Sequence[SplitSummary], made_by: dict[str, Any]) -> None:
-    """Write dataset_info.json, features.json (both by tensorflow-datasets), tokens.json (fields, `made_by`, counts)."""
+    """Write dataset_info.json and features.json (by tensorflow-datasets), and tokens.json (fields, `made_by`, counts).
+
+    Raises InputError where tensorflow-datasets is missing, or a file cannot be written.
+    """
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:

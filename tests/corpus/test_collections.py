@@ -289,5 +289,5 @@ def test_two_files_of_one_number_are_refused(tmp_path):
     touch(tmp_path / "fma", "001/000002.mp3", "b")
     with pytest.raises(InputError, match="both track fma_000002"):
         collections.find_tracks(tmp_path / "fma", "fma", write_fma(tmp_path, {2: fma_row("training", "a")}))
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         collections.find_tracks(tmp_path / "absent", "folder")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,8 +21,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from helpers import CACHE, ROOT, random_record
+from helpers.scripts import run
 
 from hafm_jax.audio.files import write_audio
+from hafm_jax.common.errors import InputError
 from hafm_jax.corpus import extraction, shard
 from hafm_jax.dataset import layout, records
 from hafm_jax.tokenizers.codecs import load_codec
@@ -72,6 +76,15 @@ def extract(songs, tokenizers, out, *more, wait=True, **environment):
     return said
 
 
+def extract_here(songs, tokenizers, out, *more) -> str:
+    """In this process; returns what is printed."""
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as monkeypatch, redirect_stdout(printed):
+        arguments = ["--songs", songs, "--tokenizers", tokenizers, "--out", out, "--num-shards", 4, "--seed", 3]
+        run(monkeypatch, "extract_tokens", *arguments, "--workers", 1, *more)
+    return printed.getvalue()
+
+
 def content(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
 
@@ -79,7 +92,7 @@ def content(out: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def whole(songs, tokenizers, tmp_path_factory):
     out = tmp_path_factory.mktemp("whole") / "tokens"
-    said = extract(songs, tokenizers, out, "--workers", 1)
+    said = extract_here(songs, tokenizers, out)
     assert "left out train/song 4" in said and "train: 7 songs" in said
     return out
 
@@ -98,7 +111,7 @@ def test_records_are_what_the_tokenizers_make_of_each_song(whole, songs, tokeniz
 
 
 def test_vocals_of_the_training_split_are_augmented_if_asked_for_and_nothing_else(whole, songs, tokenizers, tmp_path):
-    extract(songs, tokenizers, tmp_path / "tokens", "--workers", 1, "--augment-vocals")
+    extract_here(songs, tokenizers, tmp_path / "tokens", "--augment-vocals")
     semantic = load_semantic(tokenizers / "semantic")
     for split in ("train", "validation"):
         plain, augmented = (records.TokenRecords(out, split) for out in (whole, tmp_path / "tokens"))
@@ -236,7 +249,6 @@ def test_a_ray_cluster_that_loses_a_worker_makes_the_same_bytes(whole, songs, to
 
 def test_an_unfinished_extraction_with_other_arguments_is_refused(songs, tokenizers, tmp_path):
     out = tmp_path / "tokens"
-    extract(songs, tokenizers, out, "--part", "1/4")
-    process = extract(songs, tokenizers, out, "--vocal-noise", 0, wait=False)
-    said = process.communicate(timeout=120)[0]
-    assert process.returncode == 2 and "vocal_noise_sigma" in said and said.count("\n") == 1
+    extract_here(songs, tokenizers, out, "--part", "1/4")
+    with pytest.raises(InputError, match=r"begun with vocal_noise_sigma 0\.01, this run has 0"):
+        extract_here(songs, tokenizers, out, "--vocal-noise", 0)

@@ -94,7 +94,7 @@ def test_a_process_reads_its_own_rows_only():
 
 
 def test_a_batch_that_processes_cannot_share_is_refused():
-    with pytest.raises(InputError, match="no multiple of the 3"):
+    with pytest.raises(InputError, match="expected a multiple of the 3"):
         loader.train_batches([(RECORDS, 1)], SEMANTIC, 8, 4, 0, process_count=3)
 
 

@@ -23,6 +23,7 @@ from hafm_jax.audio import files
 from hafm_jax.audio.files import read_audio, resample, song_folders, song_splits, stem_file
 from hafm_jax.common import errors
 from hafm_jax.common.errors import InputError
+from hafm_jax.corpus import stems
 
 SCRIPT = ROOT / "tokenize" / "separate_stems.py"
 STEP = 2**-15  # of 16 bits
@@ -269,6 +270,7 @@ def start(tmp_path: Path, command: list, hold_after: int | None = None) -> subpr
         f"sys.path.append({str(ROOT / 'tests')!r})\n"
         "from helpers import separator_stand_in\n"
         "sys.modules['hafm_jax.corpus.separators'] = separator_stand_in\n"
+        "sys.modules['torch'] = None\n"  # seconds to import, only to count GPUs
     )
     path = os.pathsep.join([str(site), str(ROOT), os.environ.get("PYTHONPATH", "")])
     hold = {} if hold_after is None else {"STAND_IN_HOLD": str(hold_after)}
@@ -348,6 +350,7 @@ def test_parts_together_are_the_whole(monkeypatch, tmp_path, music, songs):
 def test_a_ray_cluster_makes_the_same_songs(monkeypatch, tmp_path, ray_cluster):
     """With a network that its workers can load, which know no stand-in."""
     monkeypatch.delitem(sys.modules, "hafm_jax.corpus.separators")
+    monkeypatch.setattr(stems, "RAY_BATCH", 2)
     write_onnx(tmp_path / "vocals.onnx", mask=np.full(BINS, 0.6))
     (tmp_path / "vocals.json").write_text(json.dumps({"n_fft": N_FFT}))
     monkeypatch.chdir(tmp_path)  # where they are not

@@ -72,8 +72,8 @@ def test_a_folder_of_mixtures_becomes_a_batch(
     songs, tokenizers, tokens = tmp_path / "songs", tmp_path / "tokenizers", tmp_path / "tokens"
     gate = ("--vocal-gate-dbfs=-200", "--min-seconds", 1, "--validation-share", 0.3, "--test-share", 0)
     separator = ("--separator", "demucs", "--weights", demucs_file)
-    said = run("separate_stems", "--music", music, "--layout", "folder", *separator, *gate, "--out", songs)
-    assert "1 damaged" in said
+    output = run("separate_stems", "--music", music, "--layout", "folder", *separator, *gate, "--out", songs)
+    assert "1 damaged" in output
 
     source = ("--features", "hubert", "--source", hubert_folder, "--layer", 2, "--clusters", 20)
     run("fit_kmeans", "--songs", songs, *source, "--dtype", "bfloat16", "--out", tokenizers)
@@ -176,7 +176,7 @@ def test_a_dtype_that_no_song_bears_is_not_taken_for_bad_songs(tmp_path, hubert_
 
 
 def test_a_worker_that_would_make_other_tokens_is_refused(tmp_path, hubert_folder, encodec_folder):
-    """As a machine with a GPU and one without do, where nobody says which dtype."""
+    """As a machine with a GPU and one without do, where no dtype is given."""
     task = half_precision_task(tmp_path, hubert_folder, encodec_folder, set(), 1)
     with pytest.raises(InputError, match="dtype 'float32'; expected 'float16'"):
         extraction.extract_shard(task._replace(dtype=None))

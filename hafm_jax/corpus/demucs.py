@@ -92,7 +92,7 @@ def _import() -> Any:
 
 
 def _hub_id(weights: str) -> str:
-    """The Hub id of a model that demucs knows by name; anything else as it is."""
+    """The Hub id of a model that demucs publishes under this name; other sources as they are."""
     from demucs.hf import DEFAULT_NAMESPACE, hf_repo_name
     from demucs.pretrained import REMOTE_ROOT
 

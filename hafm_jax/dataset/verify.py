@@ -112,7 +112,7 @@ def _differences(directory: Path, summary: SplitSummary, written: dict) -> list[
     found = {"songs": summary.num_examples, "cells": summary.num_cells}
     expected = {name: written.get(summary.split, {}).get(name) for name in found}
     if written and found != expected:
-        return [f"{directory}: {summary.split} has {found}; {TOKENS_FILE} says {expected}: a shard is not whole"]
+        return [f"{directory}: {summary.split} has {found}; {TOKENS_FILE} states {expected}: a shard is not whole"]
     path = directory / index_name(summary.split)
     if summary.num_examples and path.exists():
         listed = TokenRecords(directory, summary.split).listed_index() or []

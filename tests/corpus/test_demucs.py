@@ -81,7 +81,7 @@ def test_a_bag_is_the_mean_that_its_description_asks_for(demucs, tmp_path):
     expected = as_demucs_does(demucs, demucs.apply.BagOfModels([rounded(m) for m in models], shares), mixture)
     vocals = separator.separate(mixture)
     np.testing.assert_allclose(vocals[:, : 2 * STRIDE], expected[:, : 2 * STRIDE], atol=1e-4 * np.abs(expected).max())
-    assert len(separator._network._models) == 2  # one says nothing of the vocals, and is not run
+    assert len(separator._network._models) == 2  # one has no weight for the vocals, and is not run
 
 
 def test_demucs_of_any_length_and_of_silence(demucs_file):

@@ -71,9 +71,9 @@ def extract(songs, tokenizers, out, *more, wait=True, **environment):
     )
     if not wait:
         return process
-    said = process.communicate(timeout=240)[0]
-    assert process.returncode == 0, said
-    return said
+    output = process.communicate(timeout=240)[0]
+    assert process.returncode == 0, output
+    return output
 
 
 def extract_here(songs, tokenizers, out, *more) -> str:
@@ -92,8 +92,8 @@ def content(out: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def whole(songs, tokenizers, tmp_path_factory):
     out = tmp_path_factory.mktemp("whole") / "tokens"
-    said = extract_here(songs, tokenizers, out)
-    assert "left out train/song 4" in said and "train: 7 songs" in said
+    output = extract_here(songs, tokenizers, out)
+    assert "left out train/song 4" in output and "train: 7 songs" in output
     return out
 
 
@@ -142,7 +142,7 @@ def test_what_the_set_holds_is_counted(whole):
 
 @pytest.mark.parametrize("song_s", [0.1, 1.0])
 def test_songs_in_memory_are_bounded_in_seconds(monkeypatch, tmp_path, song_s):
-    """Many short ones and a few long ones: what is read ahead and heard together, and a song more at each place."""
+    """Of short songs and of long ones: those read ahead, those tokenized together, and one more at each place."""
     held_s = peak_s = 0.0
     lock = threading.Lock()
 
@@ -192,8 +192,8 @@ def test_killed_it_goes_on_and_makes_the_same_bytes(whole, songs, tokenizers, tm
 @pytest.mark.slow
 def test_processes_and_parts_make_the_same_bytes_as_one(whole, songs, tokenizers, tmp_path):
     out = tmp_path / "tokens"
-    said = extract(songs, tokenizers, out, "--part", "1/2", "--workers", 2)
-    assert "shards are not" in said and not (out / "tokens.json").exists()
+    output = extract(songs, tokenizers, out, "--part", "1/2", "--workers", 2)
+    assert "shards are not" in output and not (out / "tokens.json").exists()
     extract(songs, tokenizers, out, "--part", "2/2", "--workers", 2)
     assert content(out) == content(whole)
     assert "is complete" in extract(songs, tokenizers, out)
@@ -242,8 +242,8 @@ def test_a_ray_cluster_that_loses_a_worker_makes_the_same_bytes(whole, songs, to
             assert worker != process.pid
             os.kill(worker, signal.SIGKILL)
             torn = path if path.exists() else None  # it may have been finished a moment before
-    said = process.communicate(timeout=240)[0]
-    assert process.returncode == 0, said
+    output = process.communicate(timeout=240)[0]
+    assert process.returncode == 0, output
     assert content(out) == content(whole)
 
 

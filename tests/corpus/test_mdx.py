@@ -70,20 +70,20 @@ def test_the_identity_keeps_what_lies_below_its_bins(identity):
     """Bin 512 of 2048 is 11,025 Hz."""
     low, high = tone(3000.0, 60_000), tone(14_000.0, 60_000)
     vocals = identity.separate(low + high)
-    inside = slice(2048, -2048)  # a tone that begins is heard in all bins
+    inside = slice(2048, -2048)  # the start of a tone is in all bins
     np.testing.assert_allclose(vocals[:, inside], low[:, inside], atol=2e-4)
     assert vocals.dtype == np.float32 and identity.sample_rate_hz == RATE_HZ
 
 
-def test_the_network_hears_what_it_was_trained_with(tmp_path, monkeypatch):
+def test_the_network_receives_the_spectrum_of_its_training(tmp_path, monkeypatch):
     """torch.stft as its authors call it: left real, left imaginary, right real, right imaginary."""
     torch = pytest.importorskip("torch")
     network = mdx(tmp_path / "a.onnx")._network
-    heard = []
+    inputs = []
 
     class Session:
         def run(self, _, feed):
-            heard.append(feed["input"])
+            inputs.append(feed["input"])
             return [feed["input"]]
 
     monkeypatch.setattr(network, "_session", Session())
@@ -92,8 +92,8 @@ def test_the_network_hears_what_it_was_trained_with(tmp_path, monkeypatch):
     spectrum = torch.stft(torch.tensor(segment), N_FFT, HOP, window=torch.hann_window(N_FFT), return_complex=True)
     left, right = spectrum[:, :BINS].numpy()
     expected = np.stack([left.real, left.imag, right.real, right.imag])[None]
-    assert expected.shape == heard[0].shape == (1, 4, BINS, FRAMES) and heard[0].dtype == np.float32
-    np.testing.assert_allclose(heard[0], expected, atol=1e-4)
+    assert expected.shape == inputs[0].shape == (1, 4, BINS, FRAMES) and inputs[0].dtype == np.float32
+    np.testing.assert_allclose(inputs[0], expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("n_fft", [2048, 2560, 4096])
@@ -112,7 +112,7 @@ def test_channels_stay_apart(tmp_path):
 
 
 def test_a_network_of_the_instrumental_leaves_the_vocals(tmp_path):
-    """Of a tone below the bins' end the network takes 0.75, with gain 0.5 * 1.5; one above it is nobody's."""
+    """The network takes 0.75 of a tone below the bins' end, with gain 0.5 * 1.5; a tone above it is in neither stem."""
     separator = mdx(tmp_path / "a.onnx", np.full(BINS, 0.5), stem="instrumental", gain=1.5)
     low, high = tone(3000.0, 60_000), tone(14_000.0, 60_000)
     inside = slice(2048, -2048)

@@ -36,12 +36,12 @@ def test_parts_share_all_the_work_evenly(number, of):
 
 
 @pytest.mark.parametrize("text", ["", "1", "0/3", "4/3", "-1/3", "1/3/5", "1/0", "a/b"])
-def test_what_is_no_part_is_refused(text):
+def test_what_is_not_a_part_is_refused(text):
     with pytest.raises(InputError, match="expected I/N"):
         Part.parse(text)
 
 
-def test_what_is_added_is_known_the_next_time(tmp_path):
+def test_what_is_added_is_found_the_next_time(tmp_path):
     corpus = corpus_of(4)
     first = Progress(tmp_path, corpus)
     assert [track.id for track in first.todo] == ["t0", "t1", "t2", "t3"]
@@ -75,7 +75,7 @@ def test_what_is_added_is_known_the_next_time(tmp_path):
     }
 
 
-def test_the_report_can_be_read_while_the_run_goes_on(tmp_path, monkeypatch):
+def test_the_report_can_be_read_during_the_run(tmp_path, monkeypatch):
     clock = iter(range(0, 1000, 20))
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     running = Progress(tmp_path, corpus_of(9))

@@ -25,17 +25,17 @@ def test_segments_of_the_identity_are_the_audio(num_samples, segment, edge, hop)
 
 
 @given(st.integers(1, 300), st.integers(8, 90), st.integers(0, 3))
-def test_every_segment_hears_its_own_place(num_samples, segment, edge):
+def test_every_segment_is_of_its_own_place(num_samples, segment, edge):
     audio = np.arange(1, num_samples + 1, dtype=np.float32) * np.ones((2, 1), np.float32)
     last = 0.0
 
     def process(piece):
         nonlocal last
         assert piece.shape == (2, segment)
-        heard = piece[0][piece[0] > 0]
-        np.testing.assert_array_equal(np.diff(heard), 1)
-        assert heard[0] <= last + 1  # no gap after the one before
-        last = heard[-1]
+        samples = piece[0][piece[0] > 0]
+        np.testing.assert_array_equal(np.diff(samples), 1)
+        assert samples[0] <= last + 1  # no gap after the one before
+        last = samples[-1]
         return piece
 
     in_segments(audio, process, segment, edge, 1)
@@ -43,9 +43,9 @@ def test_every_segment_hears_its_own_place(num_samples, segment, edge):
 
 
 def test_neighbours_that_disagree_fade_into_each_other():
-    """Each segment says its own number: a line between the numbers is the smoothest that a fade can be."""
-    said = iter(np.resize([0.0, 1.0], 100))
-    out = in_segments(noise(5000), lambda piece: np.full_like(piece, next(said)), 420, 10, 1)
+    """Each segment is its own number: a straight line between the numbers is the smoothest fade."""
+    values = iter(np.resize([0.0, 1.0], 100))
+    out = in_segments(noise(5000), lambda piece: np.full_like(piece, next(values)), 420, 10, 1)
     fade = 100  # a quarter of 400
     assert np.abs(np.diff(out)).max() == pytest.approx(1 / (fade + 1), rel=1e-4)
     np.testing.assert_array_equal(out[:, :300], 0)
@@ -66,15 +66,15 @@ def test_memory_does_not_grow_with_the_length():
 
 
 class Repeats:
-    """A network that gives what it hears, and keeps it."""
+    """A network that returns its input, and keeps it."""
 
     sample_rate_hz, sha256, segment_samples, edge_samples, hop_samples = RATE_HZ, "0" * 64, 1000, 100, 1
 
     def __init__(self, normalizes_song: bool) -> None:
-        self.normalizes_song, self.heard = normalizes_song, []
+        self.normalizes_song, self.inputs = normalizes_song, []
 
     def vocals(self, segment):
-        self.heard.append(segment[:, 100:900])
+        self.inputs.append(segment[:, 100:900])
         return segment
 
 
@@ -84,7 +84,7 @@ def test_a_song_is_normalized_as_a_whole_and_back(normalizes_song):
     network = Repeats(normalizes_song)
     vocals = separators.Separator(network).separate(loud_at_the_end)
     np.testing.assert_allclose(vocals, loud_at_the_end, atol=1e-5)
-    once = [*(piece[:, :600] for piece in network.heard[:-1]), network.heard[-1]]  # the next repeats the rest
+    once = [*(piece[:, :600] for piece in network.inputs[:-1]), network.inputs[-1]]  # the next repeats the rest
     mono = np.concatenate(once, axis=1).mean(axis=0)
     expected = (0, 1) if normalizes_song else (loud_at_the_end.mean(), loud_at_the_end.mean(axis=0).std())
     assert (mono.mean(), mono.std()) == pytest.approx(expected, abs=1e-3)

@@ -17,13 +17,13 @@ SEMANTIC = STAGES["semantic"]
 
 
 def find(batch, stage, i):
-    """Which record, and from which cell, crop i of a batch is: all its streams must say the same."""
+    """(record, first cell) of crop i of a batch, the same for all its streams."""
     for r, record in enumerate(RECORDS):
         for start in range(layout.cells_of(record) - 7):
             expected = loader.crop(record, stage, start, 8)
             if all(np.array_equal(batch[name][i], expected[name]) for name in expected):
                 return r, start
-    raise AssertionError("a crop that stands in no record")
+    raise AssertionError("a crop of no record")
 
 
 @functools.cache
@@ -133,7 +133,7 @@ def test_each_set_of_a_mixture_goes_through_all_its_records_every_epoch():
         epochs = [of_set[start : start + size] for start in range(0, len(of_set) - size + 1, size)]
         assert len(epochs) > 5
         assert all(sorted(epoch) == list(range(100 * k, 100 * k + size)) for epoch in epochs)
-        assert len(set(map(tuple, epochs))) > len(epochs) // 2  # in ever new orders
+        assert len(set(map(tuple, epochs))) > len(epochs) // 2  # the order changes
 
 
 def test_the_first_set_is_drawn_as_if_alone():

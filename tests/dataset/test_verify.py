@@ -113,10 +113,10 @@ def test_contents_are_checked_where_the_checksum_is_right(folder):
 def test_missing_songs_shards_and_splits_are_found(folder):
     path, offset, _ = places(folder)[NUM_SONGS - 1]
     path.write_bytes(path.read_bytes()[:offset])  # a whole record less: no frame is broken
-    with pytest.raises(InputError, match=r"'songs': 11, .*says {'songs': 12"):
+    with pytest.raises(InputError, match=r"'songs': 11, .*states {'songs': 12"):
         verify_tokens(folder)
     path.write_bytes(b"")
-    with pytest.raises(InputError, match=r"'songs': 8, .*says {'songs': 12"):
+    with pytest.raises(InputError, match=r"'songs': 8, .*states {'songs': 12"):
         verify_tokens(folder)
     path.unlink()
     with pytest.raises(InputError, match="00002-of-00003 is missing"):

@@ -10,7 +10,7 @@ from helpers import TOKENIZE
 
 
 def load_script(name: str) -> ModuleType:
-    """tokenize/ is no package: its scripts are loaded from their files."""
+    """tokenize/ is not a package: its scripts are loaded from their files."""
     spec = importlib.util.spec_from_file_location(name, TOKENIZE / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -306,7 +306,7 @@ def wait_until(condition, seconds: float = 60.0) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, workers):
+def test_a_killed_run_resumes_to_the_same_bytes(tmp_path, workers):
     music = many(tmp_path / "music")
     log = tmp_path / "separator.log"
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -371,7 +371,7 @@ def test_parts_may_share_a_folder_and_change_their_number(monkeypatch, tmp_path,
     assert (tmp_path / "separator.log").read_text().count("separation") == 5  # four songs and the faint one
 
 
-def test_an_interrupted_run_says_how_to_go_on(tmp_path):
+def test_an_interrupted_run_prints_how_to_resume(tmp_path):
     music = many(tmp_path / "music")
     process = start(tmp_path, arguments(music, tmp_path / "out", "--workers", 2), hold_after=6)
     wait_until(lambda: list((tmp_path / "out").glob("[!.]*/[!.]*/song.json")))
@@ -410,9 +410,9 @@ def test_a_full_gpu_ends_the_run_with_advice_and_costs_no_track(monkeypatch, tmp
         patch.setattr(sys, "argv", ["x", *map(str, arguments(music, out))])
         with pytest.raises(SystemExit) as ended:
             errors.run_command(scripts.load_script("separate_stems").main)
-    said = capsys.readouterr().err.strip().splitlines()[-1]
+    line = capsys.readouterr().err.strip().splitlines()[-1]
     assert (
-        ended.value.code == 2 and said.startswith("error: ") and "CUDA out of memory)" in said and "--workers" in said
+        ended.value.code == 2 and line.startswith("error: ") and "CUDA out of memory)" in line and "--workers" in line
     )
     run(monkeypatch, *arguments(music, out))
     assert contents(out) == contents(songs)
@@ -456,19 +456,19 @@ def test_songs_of_another_collection_are_refused(monkeypatch, music, songs, tmp_
         run(monkeypatch, *arguments(fewer, songs))
 
 
-def test_damaged_receipts_are_named(monkeypatch, music, songs, tmp_path):
+def test_damaged_logs_are_named(monkeypatch, music, songs, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(songs, out)
-    receipts = out / "rejects.jsonl"
-    whole = receipts.read_bytes()
-    receipts.write_bytes(whole + b'{"id": "torn')  # as a kill leaves it
+    log_file = out / "rejects.jsonl"
+    whole = log_file.read_bytes()
+    log_file.write_bytes(whole + b'{"id": "torn')  # as a kill leaves it
     run(monkeypatch, *arguments(music, out))
-    assert receipts.read_bytes() == whole
+    assert log_file.read_bytes() == whole
 
-    receipts.write_bytes(b"what?\n" + whole)
+    log_file.write_bytes(b"what?\n" + whole)
     with pytest.raises(InputError, match=r"rejects.jsonl cannot be read"):
         run(monkeypatch, *arguments(music, out))
-    receipts.write_bytes(whole)
+    log_file.write_bytes(whole)
     song = next(out.glob("*/*/song.json"))
     song.write_text("[]")
     with pytest.raises(InputError, match=r"song.json cannot be read"):

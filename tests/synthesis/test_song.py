@@ -138,7 +138,7 @@ def test_sung_pitch_is_the_melody(songs):
 
 
 def test_vocal_onsets_are_on_the_grid(songs):
-    """The level rises from a rest where the phrase's first note stands, which is on a slot of the beat."""
+    """The level rises from a rest at the phrase's first note, which is on a slot of the beat."""
     for song in songs:
         info = song.info
         fractions = patterns.FEELS[info["feel"]].slot_fractions

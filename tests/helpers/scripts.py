@@ -1,4 +1,4 @@
-"""The scripts of tokenize/ as a user runs them, in this process."""
+"""The scripts of tokenize/ as modules: the folder is not a package, since the standard library has one of that name."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import importlib.util
 import sys
 from types import ModuleType
 
+import pytest
+
 from helpers import TOKENIZE
 
 
 def load_script(name: str) -> ModuleType:
-    """tokenize/ is not a package: its scripts are loaded from their files."""
-    spec = importlib.util.spec_from_file_location(name, TOKENIZE / f"{name}.py")
+    """tokenize/NAME.py as a new module."""
+    spec = importlib.util.spec_from_file_location(f"script_{name}", TOKENIZE / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def run(monkeypatch, name: str, *arguments: object) -> None:
-    """The script's `main` with these arguments; what it raises comes through."""
+def run(monkeypatch: pytest.MonkeyPatch, name: str, *arguments: object) -> None:
+    """`python tokenize/NAME.py ARGUMENTS`, in this process."""
     monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
     load_script(name).main()

@@ -194,15 +194,14 @@ def read_ahead(task: ShardTask, codec_rate_hz: int, left_out: list[Unusable]) ->
     ahead: deque[tuple[str, float, Future[LoadedSong]]] = deque()
     with ThreadPoolExecutor(READERS) as pool:
         while names or ahead:
-            starts = names and sum(seconds for _, seconds, _ in ahead) < AHEAD_S
-            name = names.popleft() if starts else ahead[0][0]
+            reads = bool(names) and sum(seconds for _, seconds, _ in ahead) < AHEAD_S
+            name = names.popleft() if reads else ahead[0][0]
             try:
-                if starts:
+                if reads:
                     folder, seed = task.songs / task.split / name, song_seed(task.seed, task.split, name)
                     options = (codec_rate_hz, task.noise_sigma, seed, task.augmented)
                     ahead.append((name, song_s(folder, task.max_s), pool.submit(load_song, folder, *options)))
                 else:
-                    # The name `song` would keep it in memory while the caller works.
-                    yield ahead.popleft()[2].result()
+                    yield ahead.popleft()[2].result()  # without a name, which would keep the song in memory
             except Unusable as unusable:
                 left_out.append(unusable.of(name, task.split))

@@ -347,6 +347,7 @@ def test_parts_together_are_the_whole(monkeypatch, tmp_path, music, songs):
     assert contents(together) == contents(songs)
 
 
+@pytest.mark.slow
 def test_a_ray_cluster_makes_the_same_songs(monkeypatch, tmp_path, ray_cluster):
     """With a network that its workers can load, which know no stand-in."""
     monkeypatch.delitem(sys.modules, "hafm_jax.corpus.separators")

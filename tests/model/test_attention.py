@@ -39,7 +39,7 @@ def by_definition(stage, mode, num_cells, q, k, v, tables):
     square = jnp.concatenate(
         [jnp.pad(r, p, constant_values=position.MASKED) for r, p in zip(rows, room, strict=True)], 1
     )
-    return attention.plain(q, k, v, square)
+    return attention.dense_attention(q, k, v, square)
 
 
 def value_and_gradients(form, *case):

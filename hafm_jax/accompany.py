@@ -1,102 +1,37 @@
-"""Vocal in, accompaniment out: the three stages over windows. The Python API.
+"""Vocal in, accompaniment out: the Python API.
 
     accompanist = Accompanist.load("hafm_jax/demo")
     result = accompanist(vocal, sample_rate_hz, seed=1)  # vocal: float32 [C, S]
-
-A song longer than a stage's window is covered by windows that overlap; what is already generated stands as given in
-the next one, and every stage cuts its conditions by the same clock of cells.
 
 Axes: B samples drawn for one vocal, C channels, S samples of audio, F frames, K codebooks.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hafm_jax.audio.files import resampled_length, to_mono
+from hafm_jax.audio.files import read_audio, resampled_length, to_mono
 from hafm_jax.common.errors import InputError
 from hafm_jax.model import decode, memory
 from hafm_jax.model.config import StageConfig
-from hafm_jax.model.decode import Weights
 from hafm_jax.model.pretrained import load_model
 from hafm_jax.model.sampling import Sampling
+from hafm_jax.model.weights import Weights
+from hafm_jax.model.windows import generate_stage, plan_windows
 from hafm_jax.streams import CELLS_PER_S, CODEC_SAMPLE_RATE_HZ, STAGES, STREAMS, num_cells
 from hafm_jax.tokenizers.codecs import Codec, load_codec
 from hafm_jax.tokenizers.semantic import SemanticTokenizer, load_semantic, vocal_tokens
 
-OVERLAP = 1 / 3  # ours: the share of a window that is given by the window before
-
 Progress = Callable[[str, int, int], None]  # stage, frames just done, frames in all
-
-
-class Window(NamedTuple):
-    """Cells start..start + length of a song, of which those before `known` are already there, up to `stop` wanted."""
-
-    start: int
-    known: int
-    stop: int
-
-
-def plan_windows(total_cells: int, window_cells: int) -> list[Window]:
-    """Windows of one length, evenly spread over a song, so that all but the first have as much given.
-
-    A song shorter than a window is a window that stops early.
-    """
-    if total_cells <= window_cells:
-        return [Window(0, 0, total_cells)]
-    hop = max(1, window_cells - round(window_cells * OVERLAP))
-    further = -(-(total_cells - window_cells) // hop)
-    windows = [Window(0, 0, window_cells)]
-    for i in range(1, further + 1):
-        start = i * (total_cells - window_cells) // further
-        windows.append(Window(start, windows[-1].stop, start + window_cells))
-    return windows
-
-
-def generate_stage(
-    config: StageConfig,
-    weights: Weights,
-    conditions: dict[str, np.ndarray],
-    total_cells: int,
-    keys: jax.Array,
-    sampling: Sampling,
-    progress: Callable[[int], None],
-) -> np.ndarray:
-    """One stage over a whole song: weights from `decode.prepare`, conditions int32 [B, F_s, K_s] by stream name, of at
-    least `total_cells` and one window -> target int32 [B, F, K] of `total_cells`."""
-    stage, target = config.stage, config.stage.target
-    shape = (len(keys), max(total_cells, config.window_cells) * target.frames_per_cell, target.codebooks)
-    song = np.zeros(shape, np.int32)
-    for window in plan_windows(total_cells, config.window_cells):
-
-        def cut(tokens: np.ndarray, frames_per_cell: int, start: int = window.start) -> jax.Array:
-            return jnp.asarray(tokens[:, start * frames_per_cell : (start + config.window_cells) * frames_per_cell])
-
-        filled = decode.generate_window(
-            config,
-            weights,
-            [cut(conditions[s.name], s.frames_per_cell) for s in stage.conditions],
-            cut(song, target.frames_per_cell),
-            (window.known - window.start) * target.frames_per_cell,
-            (window.stop - window.start) * target.frames_per_cell,
-            keys,
-            window.start * target.frames_per_cell,
-            sampling,
-            progress,
-        )
-        new = slice(window.known * target.frames_per_cell, window.stop * target.frames_per_cell)
-        song[:, new] = np.asarray(filled)[:, new.start - window.start * target.frames_per_cell :][
-            :, : new.stop - new.start
-        ]
-    return song[:, : total_cells * target.frames_per_cell]
 
 
 @dataclass(frozen=True)
@@ -119,6 +54,19 @@ ACOUSTIC = ("coarse", "fine")  # the streams that the codec decodes
 
 def _no_progress(stage: str, done: int, total: int) -> None:
     pass
+
+
+def read_vocal(path: Path, seconds: float | None = None) -> tuple[np.ndarray, int]:
+    """The vocal of an audio file, or its first `seconds`: float32 [C, S] and its rate in Hz. Raises InputError where it
+    cannot be read or is shorter than a cell."""
+    vocal, rate_hz = read_audio(path, seconds or math.inf)
+    if seconds:
+        vocal = vocal[:, : round(seconds * rate_hz)]
+    if vocal.shape[1] * CELLS_PER_S < rate_hz:
+        raise InputError(
+            f"{path} is {1000 * vocal.shape[1] / rate_hz:.0f} ms long; expected at least one cell of 40 ms"
+        )
+    return vocal, rate_hz
 
 
 def _check_given(given: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, int, int]]) -> dict[str, np.ndarray]:
@@ -171,7 +119,7 @@ class Accompanist:
         """From a model directory or Hub id. Raises InputError where a part is missing or does not fit."""
         pretrained = load_model(source)
         return cls(
-            {name: (s.config, decode.prepare(s.config, s.params)) for name, s in pretrained.stages.items()},
+            {name: (s.config, Weights.prepare(s.config, s.params)) for name, s in pretrained.stages.items()},
             load_semantic(pretrained.directory / "semantic"),
             load_codec(pretrained.directory / "codec"),
             {name: s.sampling for name, s in pretrained.stages.items()},
@@ -211,12 +159,12 @@ class Accompanist:
 
         return next(filter(fits, range(options.num_samples, 0, -1)), 0)
 
-    def check_memory(self, options: SamplingOptions, vocal_shape: tuple[int, int], sample_rate_hz: int) -> None:
-        """Raises InputError where so many samples at once do not fit; its message says how many would."""
-        most = self.fitting(options, vocal_shape, sample_rate_hz)
+    def check_memory(self, options: SamplingOptions, vocal_shape: tuple[int, int], sample_rate_hz: int) -> int:
+        """`needed_bytes`. Raises InputError where so many samples at once do not fit, with the number that would."""
+        needed, most = (f(options, vocal_shape, sample_rate_hz) for f in (self.needed_bytes, self.fitting))
         if most == options.num_samples:
-            return
-        needed, available = self.needed_bytes(options, vocal_shape, sample_rate_hz), memory.available_bytes()
+            return needed
+        available = memory.available_bytes()
         raise InputError(
             f"{options.num_samples} samples at once need {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are "
             f"free; " + (f"{most} would fit: draw them with several seeds" if most else "not even one fits: free some")

@@ -11,9 +11,10 @@ from helpers import WINDOW_CELLS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hafm_jax.accompany import Accompanist, SamplingOptions, plan_windows
+from hafm_jax.accompany import Accompanist, SamplingOptions
 from hafm_jax.common.errors import InputError
 from hafm_jax.model.sampling import Sampling
+from hafm_jax.model.windows import plan_windows
 
 FREE = SamplingOptions(sampling=Sampling(guidance_scale=1.0, temperature=1.0))
 COARSE = replace(FREE, skip_fine=True)

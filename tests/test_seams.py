@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from helpers import FULL_COMPILATION
 
-from hafm_jax.accompany import generate_stage, plan_windows
 from hafm_jax.audio.stft import log_mel_db
 from hafm_jax.model import decode, transformer
 from hafm_jax.model.pretrained import DEMO, load_model
 from hafm_jax.model.sampling import Sampling, combine
+from hafm_jax.model.weights import Weights
+from hafm_jax.model.windows import generate_stage, plan_windows
 from hafm_jax.streams import CELLS_PER_S, CODEC_SAMPLE_RATE_HZ, STAGES
 from hafm_jax.synthesis.song import song_seed, synthesize_song
 from hafm_jax.tokenizers.codecs import load_codec
@@ -50,7 +51,7 @@ def vocals():
 
 
 def generate(stage, streams, sampling, cells=CELLS):
-    weights = decode.prepare(stage.config, stage.params)
+    weights = Weights.prepare(stage.config, stage.params)
     return generate_stage(stage.config, weights, streams, cells, KEYS, sampling, lambda frames: None)
 
 
@@ -151,7 +152,7 @@ def test_a_song_of_one_window_or_less_is_the_same_by_either_path(name, stages, s
     config, target = stages[name].config, STAGES[name].target
     streams = songs[DEFAULT]
     cells = config.window_cells
-    weights = decode.prepare(config, stages[name].params)
+    weights = Weights.prepare(config, stages[name].params)
     conditions = [streams[s.name][:, : cells * s.frames_per_cell] for s in STAGES[name].conditions]
     empty = np.zeros((SONGS, cells * target.frames_per_cell, target.codebooks), np.int32)
     whole = decode.generate_window(config, weights, conditions, empty, 0, empty.shape[1], KEYS, 0, DEFAULT)

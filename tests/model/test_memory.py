@@ -10,6 +10,7 @@ from hafm_jax.model import decode, memory, transformer
 from hafm_jax.model.config import StageConfig
 from hafm_jax.model.cpu import kernels
 from hafm_jax.model.sampling import Rows, Sampling
+from hafm_jax.model.weights import CACHE_GROWTH_TOKENS, Weights
 
 # Against conftest's flags: less effort of the compiler costs memory.
 AS_USERS_COMPILE = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
@@ -34,7 +35,7 @@ def test_what_is_stated_is_what_the_compiler_plans_or_a_little_more(stage, size,
     shapes = [(batch, config.window_cells * s.frames_per_cell, s.codebooks) for s in config.stage.streams]
     *conditions, target = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in shapes)
     weights = jax.eval_shape(
-        lambda: decode.prepare(
+        lambda: Weights.prepare(
             config, jax.tree.map(jnp.zeros_like, transformer.init(config, jax.random.key(0))), packed
         )
     )
@@ -45,7 +46,7 @@ def test_what_is_stated_is_what_the_compiler_plans_or_a_little_more(stage, size,
     plans = [lowered.compile(compiler_options=AS_USERS_COMPILE).memory_analysis() for lowered in (prefill, extend)]
     planned = max(plan.output_size_in_bytes + plan.temp_size_in_bytes for plan in plans)
     if not packed:  # the cache grows: the whole of the old one is there until the whole of the new one is
-        before = whole - whole % decode.CACHE_GROWTH_TOKENS
+        before = whole - whole % CACHE_GROWTH_TOKENS
         planned = max(planned, plans[0].output_size_in_bytes * (before + whole) // whole)
     assert planned < memory.window_bytes(config, batch * rows.num, packed) < (2 if packed else 2.5) * planned
 

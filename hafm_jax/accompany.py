@@ -1,7 +1,9 @@
 """Vocal in, accompaniment out: the Python API.
 
+    from hafm_jax import Accompanist, SamplingOptions
+
     accompanist = Accompanist.load("hafm_jax/demo")
-    result = accompanist(vocal, sample_rate_hz, seed=1)  # vocal: float32 [C, S]
+    band = accompanist(vocal, rate_hz, SamplingOptions(num_samples=2), seed=1)  # float32 [C, S] -> [2, S at 24 kHz]
 
 Axes: B samples drawn for one vocal, C channels, S samples of audio, F frames, K codebooks.
 """
@@ -9,7 +11,7 @@ Axes: B samples drawn for one vocal, C channels, S samples of audio, F frames, K
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,8 +38,8 @@ Progress = Callable[[str, int, int], None]  # stage, frames just done, frames in
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """What a call draws: `num_samples` (B) different accompaniments of each vocal; `sampling`, one for all stages, or
-    one by stage name, or None for the model's own; `skip_fine` for the coarse codebooks alone: faster, rougher."""
+    """What to draw: `num_samples` (B) accompaniments of each vocal; by `sampling`, the same for all stages, by stage
+    name, or None for the model's own; with `skip_fine` only the coarse codebooks, which is faster and rougher."""
 
     num_samples: int = 1
     sampling: Sampling | Mapping[str, Sampling] | None = None
@@ -90,23 +92,26 @@ def _check_given(given: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int
     return checked
 
 
-def _needed_streams(stages: Iterable[str], given: Collection[str]) -> set[str]:
-    """The streams that are decoded, and the conditions of stages that make needed streams which are not `given`."""
-    needed = set(ACOUSTIC)
-    for stage in reversed([STAGES[name] for name in stages]):
+def _stages_to_run(names: Sequence[str], given: Collection[str]) -> set[str]:
+    """Those whose target is decoded, or read by another stage that runs, and is not given."""
+    needed, run = set(ACOUSTIC), set()
+    for stage in reversed([STAGES[name] for name in names]):
         if stage.target.name in needed.difference(given):
+            run.add(stage.name)
             needed |= {stream.name for stream in stage.conditions}
-    return needed
+    return run
 
 
 @dataclass(frozen=True)
 class Accompanist:
     """A loaded model: stages (config and prepared weights), tokenizer, codec, and each stage's own `sampling`.
 
-    Arguments that several methods have: `options`; `seed`, an int, and the same seed draws the same tokens; `given`,
-    tokens that are not drawn, int32 [B, F, K] by the name of a stage's target (`instrumental_semantic`, `coarse`,
-    `fine`), for all cells that the stage fills (`stage_cells`); `progress`, called with a stage's name, the frames just
-    done and the frames in all.
+    Arguments of several methods:
+
+    - seed: the same seed draws the same tokens.
+    - given: tokens that are used instead of drawn ones, int32 [B, F, K] by the name of a stage's target
+      (`instrumental_semantic`, `coarse`, `fine`), for all cells that the stage fills: see `stage_cells`.
+    - progress: called with a stage's name, the frames just done and the total of frames.
     """
 
     stages: dict[str, tuple[StageConfig, Weights]]
@@ -130,25 +135,25 @@ class Accompanist:
         return asked if isinstance(asked, Sampling) else (asked or self.sampling)[stage]
 
     def stage_cells(self, cells: int, options: SamplingOptions = DEFAULT_OPTIONS) -> dict[str, int]:
-        """How many cells each stage fills for `cells` of music: at least a window of the next one."""
+        """The cells that each stage fills for `cells` of music: at least one window of the next stage."""
         names = options.stage_names
         following = [self.stages[name][0].window_cells for name in names[1:]]
         return dict(zip(names, [max(cells, window) for window in [*following, cells]], strict=True))
 
     def needed_bytes(self, options: SamplingOptions, vocal_shape: tuple[int, int], sample_rate_hz: int) -> int:
-        """The memory that generating for a vocal [C, S] needs beside the loaded model: windows, however long the vocal
-        is, and audio (host memory, counted as if it were the device's, as it is on a CPU)."""
+        """The memory that generating for a vocal [C, S] needs besides the loaded model: for windows, the same for a
+        vocal of any length, and for audio (host memory, counted as the device's, which it is on a CPU)."""
 
         def stage_bytes(name: str) -> int:
             config, weights = self.stages[name]
             rows = options.num_samples * self._sampling_of(options, name).rows.num
             return memory.window_bytes(config, rows, weights.packed)
 
-        windows = sum(map(stage_bytes, options.stage_names))  # of all stages: `compile` runs them at the same time
+        windows = sum(map(stage_bytes, options.stage_names))  # all stages: `compile` runs them at the same time
         return windows + memory.audio_bytes(vocal_shape, sample_rate_hz, options.num_samples)
 
     def fitting(self, options: SamplingOptions, vocal_shape: tuple[int, int], sample_rate_hz: int) -> int:
-        """How many samples at once the free memory has room for, `options.num_samples` at most."""
+        """The number of samples at once that the free memory has room for, `options.num_samples` at most."""
         available = memory.available_bytes()
         if available is None:
             return options.num_samples
@@ -173,9 +178,9 @@ class Accompanist:
     def compile(
         self, cells: int, options: SamplingOptions = DEFAULT_OPTIONS, *, progress: Progress = _no_progress
     ) -> None:
-        """Compile all that a call with the same options and a vocal of `cells` runs, the stages at the same time.
+        """Compile everything that a call with the same options and a vocal of `cells` runs, all stages at once.
 
-        Optional: a call compiles what is missing, but one stage after the other. progress counts stages.
+        Optional: a call compiles whatever is missing, but one stage after another. progress counts stages.
         """
         wanted = self.stage_cells(cells, options)
         progress("compile", 0, len(wanted))
@@ -200,7 +205,7 @@ class Accompanist:
         given: Mapping[str, np.ndarray] = MappingProxyType({}),
         progress: Progress = _no_progress,
     ) -> np.ndarray:
-        """The accompaniment of a vocal float32 [C, S]: float32 [B, S24] at 24 kHz, exactly the vocal's duration."""
+        """The accompaniment of a vocal float32 [C, S]: float32 [B, S24] at 24 kHz, of exactly the vocal's duration."""
         samples = resampled_length(vocal.shape[-1], sample_rate_hz, CODEC_SAMPLE_RATE_HZ)
         cells = num_cells(samples, CODEC_SAMPLE_RATE_HZ)
         codes = self.tokens(vocal, sample_rate_hz, cells, options, seed=seed, given=given, progress=progress)
@@ -255,39 +260,35 @@ class Accompanist:
         given: Mapping[str, np.ndarray] = MappingProxyType({}),
         progress: Progress = _no_progress,
     ) -> dict[str, np.ndarray]:
-        """The tokens behind `tokens_of_each` by stream: int32 [N * B, F_s, K_s] of all cells that the stages fill.
+        """The tokens behind `tokens_of_each`, by stream: int32 [N * B, F_s, K_s] of all cells that the stages fill.
 
-        A stage runs where its tokens are neither given nor left without a use by those that are; one that does not run
-        changes no draw of the others. So tokens of one call, given to another, lead to the same tokens of the stages
-        after them. Raises InputError where `given` does not fit.
+        A stage does not run where its target is given, or is read only by stages that do not run. That changes no draw
+        of the other stages: tokens of one call, given to another, lead to the same tokens of the stages after them.
+        Raises InputError where `given` does not fit.
         """
         wanted = self.stage_cells(cells, options)
-        targets = {name: STAGES[name].target for name in wanted}
         batch = len(vocals) * options.num_samples
-        shapes = {t.name: (batch, wanted[name] * t.frames_per_cell, t.codebooks) for name, t in targets.items()}
-        given = _check_given(given, shapes)
-        # Silence follows a vocal that is shorter than what the stages fill.
-        padded = max(*wanted.values(), self.stages["semantic"][0].window_cells)
-        semantic = []
-        for vocal, seed in zip(vocals, seeds, strict=True):
-            missing = -(-padded * sample_rate_hz // CELLS_PER_S) - vocal.shape[-1]
-            mono = np.pad(to_mono(vocal), (0, max(0, missing)))
-            tokens = vocal_tokens(self.tokenizer, mono, sample_rate_hz, seed=seed)
-            semantic.append(tokens[: padded * STAGES["semantic"].conditions[0].frames_per_cell, None])
-        streams = {"vocal_semantic": np.repeat(np.stack(semantic), options.num_samples, axis=0)} | given
+        shapes = {}
+        for name, stage_cells in wanted.items():
+            target = STAGES[name].target
+            shapes[target.name] = (batch, stage_cells * target.frames_per_cell, target.codebooks)
+        streams = _check_given(given, shapes)
+        vocal_cells = max(*wanted.values(), self.stages["semantic"][0].window_cells)
+        semantic = self._vocal_semantic(vocals, sample_rate_hz, vocal_cells, seeds)
+        streams["vocal_semantic"] = np.repeat(semantic, options.num_samples, axis=0)
         roots = jnp.repeat(jnp.stack([jax.random.key(seed) for seed in seeds]), options.num_samples)
         samples = jnp.tile(jnp.arange(options.num_samples), len(vocals))
-        needed = _needed_streams(wanted, given)
-        for i, (name, target) in enumerate(targets.items()):
-            if target.name in given or target.name not in needed:
+        to_run = _stages_to_run(list(wanted), given)
+        for i, name in enumerate(wanted):
+            if name not in to_run:
                 continue
             config, weights = self.stages[name]
             # One key a sample, so that a sample does not depend on how many are drawn beside it.
             keys = jax.vmap(lambda root, sample, i=i: jax.random.fold_in(jax.random.fold_in(root, i), sample))(
                 roots, samples
             )
-            total = wanted[name] * target.frames_per_cell
-            streams[target.name] = generate_stage(
+            total = wanted[name] * config.stage.target.frames_per_cell
+            streams[config.stage.target.name] = generate_stage(
                 config,
                 weights,
                 streams,
@@ -297,3 +298,15 @@ class Accompanist:
                 lambda frames, name=name, total=total: progress(name, frames, total),
             )
         return streams
+
+    def _vocal_semantic(
+        self, vocals: Sequence[np.ndarray], sample_rate_hz: int, cells: int, seeds: Sequence[int]
+    ) -> np.ndarray:
+        """Tokens int32 [N, F, 1] of the first `cells` of each vocal; silence follows one that is shorter."""
+        stream, found = STREAMS["vocal_semantic"], []
+        for vocal, seed in zip(vocals, seeds, strict=True):
+            missing = -(-cells * sample_rate_hz // CELLS_PER_S) - vocal.shape[-1]
+            mono = np.pad(to_mono(vocal), (0, max(0, missing)))
+            tokens = vocal_tokens(self.tokenizer, mono, sample_rate_hz, seed=seed)
+            found.append(tokens[: cells * stream.frames_per_cell, None])
+        return np.stack(found)

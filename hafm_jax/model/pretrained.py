@@ -113,7 +113,7 @@ def load_model(source: str, names: Collection[str] = tuple(STAGES)) -> Pretraine
         if version != FORMAT_VERSION:
             raise InputError(f"{path} has format version {version}; this hafm_jax reads {FORMAT_VERSION}: export again")
         stages = {
-            name: (StageConfig(**entry["config"]), entry["training"], Sampling(**entry.get("sampling", {})))
+            name: (StageConfig(**entry["config"]), entry["training"], Sampling(**entry["sampling"]))
             for name, entry in config["stages"].items()
         }
     except FileNotFoundError as error:

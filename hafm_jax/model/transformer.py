@@ -59,7 +59,7 @@ class BackendWeight:
     """
 
     def product(self, x: jax.Array) -> jax.Array:
-        """As `product` below."""
+        """As `product` below, over the axes that the weight was made for."""
         raise NotImplementedError
 
     def head_logits(self, x: jax.Array, codebook: jax.Array) -> jax.Array:

@@ -12,12 +12,13 @@ from hafm_jax.model.sampling import Rows, Sampling
 from hafm_jax.model.weights import Weights
 from hafm_jax.streams import STAGES, interleave
 
+forward = jax.jit(transformer.forward, static_argnums=0)
 GREEDY = Sampling(guidance_scale=1.0, temperature=0.0)
 PACKED = [False, pytest.param(True, marks=pytest.mark.skipif(kernels.load() is not None, reason=str(kernels.load())))]
 
 
 def without_past(params):
-    """Parameters for which every target token looks like BOS: no past, whatever it is."""
+    """Parameters with which every target token is embedded as BOS: no past."""
     embedder = params["embedder"]
     return params | {"embedder": embedder | {"target": jnp.broadcast_to(embedder["bos"], embedder["target"].shape)}}
 
@@ -47,7 +48,7 @@ def generate(config, params, conditions, target, start, stop, sampling, seed=0, 
 @pytest.mark.parametrize("position", ["clock", "index"])
 @pytest.mark.parametrize("stage", STAGES)
 def test_logits_of_every_step_are_those_of_one_full_pass(stage, position, packed):
-    """Of rows as they are, without a condition and without a past; from BOS on, and with a part of the target
+    """For rows as they are, without a condition and without a past; from BOS on, and with a part of the target
     prefilled."""
     config = tiny_config(stage, position)
     params = random_params(config)
@@ -75,7 +76,6 @@ def test_logits_of_every_step_are_those_of_one_full_pass(stage, position, packed
         return jax.lax.fori_loop(first, tokens.shape[1], feed, (cache, logits))[1]  # [R, T, V]
 
     nulls = transformer.null_conditions(config, conditions, jnp.ones(2, bool))
-    forward = jax.jit(transformer.forward, static_argnums=0)
     groups = [
         forward(config, params, conditions, target),
         forward(config, params, nulls, target),
@@ -95,22 +95,21 @@ def test_logits_of_every_step_are_those_of_one_full_pass(stage, position, packed
 @pytest.mark.parametrize(("guidance", "no_history_scale"), [(1.0, 0.0), (3.0, 0.0), (1.0, 0.7), (3.0, 0.7)])
 def test_greedy_decoding_takes_the_argmax_of_full_passes(guidance, no_history_scale, packed, monkeypatch):
     monkeypatch.setattr(decode, "CHUNK_CELLS", 1)
-    monkeypatch.setattr(weights, "CACHE_GROWTH_TOKENS", 16)  # the cache grows on the way
-    config = tiny_config("coarse")
+    monkeypatch.setattr(weights, "CACHE_GROWTH_TOKENS", 32)  # of 64: the cache grows on the way
+    config = tiny_config("coarse", num_layers=1)
     params = random_params(config)
     conditions, target = random_tokens("coarse", 1, 4)
     sampling = GREEDY._replace(guidance_scale=guidance, no_history_scale=no_history_scale)
     out = generate(config, params, conditions, target, 0, target.shape[1], sampling, packed=packed)
-    forward = jax.jit(transformer.forward, static_argnums=0)
     logits = forward(config, params, conditions, out)
     if guidance != 1.0:
         nulls = transformer.null_conditions(config, conditions, jnp.array([True]))
         logits = logits + (guidance - 1) * (logits - forward(config, params, nulls, out))
-    # Of the frames' first codebooks alone.
+    # Only for the frames' first codebooks.
     logits = logits.at[:, :, 0].add(no_history_scale * forward(config, without_past(params), conditions, out)[:, :, 0])
     best = np.asarray(logits.max(-1))
     chosen = np.take_along_axis(np.asarray(logits), out[..., None], -1)[..., 0]
-    # Equal but for rounding: where two logits lie within it, either may win.
+    # Equal but for rounding: of two logits closer than that, either may win.
     np.testing.assert_allclose(chosen, best, atol=1e-3)
     assert (out == np.asarray(logits).argmax(-1)).mean() > 0.95
 
@@ -118,7 +117,7 @@ def test_greedy_decoding_takes_the_argmax_of_full_passes(guidance, no_history_sc
 @pytest.mark.parametrize("packed", PACKED)
 @pytest.mark.parametrize(("stage", "position"), [("semantic", "index"), ("coarse", "clock"), ("fine", "index")])
 def test_a_batch_of_vocals_gets_what_each_gets_alone(stage, position, packed):
-    config = tiny_config(stage, position)
+    config = tiny_config(stage, position, num_layers=1)
     params = random_params(config)
     conditions, target = random_tokens(stage, 3, 4)
     sampling = Sampling(guidance_scale=2.0, temperature=1.0, no_history_scale=0.5)
@@ -134,8 +133,8 @@ def test_a_batch_of_vocals_gets_what_each_gets_alone(stage, position, packed):
 
 
 @pytest.mark.parametrize("packed", PACKED)
-def test_what_is_off_is_off_bit_for_bit_and_its_rows_do_not_run(packed, monkeypatch):
-    config = tiny_config("coarse")
+def test_disabled_guidance_changes_no_bit_and_its_rows_do_not_run(packed, monkeypatch):
+    config = tiny_config("coarse", num_layers=1)
     conditions, target = random_tokens("coarse", 2, 4)
     prepared = Weights.prepare(config, random_params(config), packed)
     sampling = Sampling(guidance_scale=1.0, temperature=1.0)
@@ -161,22 +160,22 @@ def test_what_is_off_is_off_bit_for_bit_and_its_rows_do_not_run(packed, monkeypa
     np.testing.assert_array_equal(found, made[0])
 
 
-def test_frames_after_stop_are_left_alone():
-    config = tiny_config("semantic")
+def test_frames_after_stop_are_unchanged():
+    config = tiny_config("semantic", num_layers=1)
     conditions, target = random_tokens("semantic", 1, 4)
     out = generate(config, random_params(config), conditions, target, 0, 5, GREEDY)
     np.testing.assert_array_equal(out[:, 5:], target[:, 5:])
 
 
 def test_the_same_key_draws_the_same_tokens_however_the_work_is_cut(monkeypatch):
-    config = tiny_config("coarse")
+    config = tiny_config("coarse", num_layers=1)
     params = random_params(config)
     conditions, target = random_tokens("coarse", 2, 4)
     sampling = Sampling(guidance_scale=2.0, temperature=1.0, no_history_scale=0.5)
     whole = generate(config, params, conditions, target, 0, 12, sampling)
     monkeypatch.setattr(decode, "CHUNK_CELLS", 1)
     np.testing.assert_array_equal(whole, generate(config, params, conditions, target, 0, 12, sampling))
-    # in two goes: the first half given to the second
+    # in two parts, the first given to the second
     half = generate(config, params, conditions, target, 0, 6, sampling)
     np.testing.assert_array_equal(whole, generate(config, params, conditions, half, 6, 12, sampling))
     other = generate(config, params, conditions, target, 0, 12, sampling, seed=1)

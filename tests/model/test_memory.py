@@ -12,7 +12,7 @@ from hafm_jax.model.cpu import kernels
 from hafm_jax.model.sampling import Rows, Sampling
 from hafm_jax.model.weights import CACHE_GROWTH_TOKENS, Weights
 
-# Against conftest's flags: less effort of the compiler costs memory.
+# Not conftest's flags: with less effort the compiler plans more memory.
 AS_USERS_COMPILE = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
 
 
@@ -30,7 +30,7 @@ KERNELS = pytest.mark.skipif(kernels.load() is not None, reason=str(kernels.load
         ("fine", "base", 1, Rows(False, False), False),
     ],
 )
-def test_what_is_stated_is_what_the_compiler_plans_or_a_little_more(stage, size, batch, rows, packed):
+def test_the_stated_memory_is_the_compilers_plan_or_a_little_more(stage, size, batch, rows, packed):
     config = StageConfig.of_size(stage, size, num_layers=2, window_cells=250, compute_dtype="float32")
     shapes = [(batch, config.window_cells * s.frames_per_cell, s.codebooks) for s in config.stage.streams]
     *conditions, target = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in shapes)
@@ -51,7 +51,7 @@ def test_what_is_stated_is_what_the_compiler_plans_or_a_little_more(stage, size,
     assert planned < memory.window_bytes(config, batch * rows.num, packed) < (2 if packed else 2.5) * planned
 
 
-def test_too_many_samples_are_told_how_many_would_fit(tiny_model, monkeypatch):
+def test_the_error_for_too_many_samples_has_the_number_that_fits(tiny_model, monkeypatch):
     accompanist = Accompanist.load(str(tiny_model))
 
     def check(num_samples, guidance_scale=3.0, seconds=1):
@@ -69,7 +69,7 @@ def test_too_many_samples_are_told_how_many_would_fit(tiny_model, monkeypatch):
     monkeypatch.setattr(memory, "available_bytes", lambda: 1)
     with pytest.raises(InputError, match="not even one fits"):
         check(4)
-    monkeypatch.setattr(memory, "available_bytes", lambda: None)  # cannot be told
+    monkeypatch.setattr(memory, "available_bytes", lambda: None)  # unknown
     check(4)
 
 

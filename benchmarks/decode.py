@@ -69,13 +69,14 @@ class Ours:
         from hafm_jax.model import decode, transformer
         from hafm_jax.model.config import StageConfig
         from hafm_jax.model.sampling import Sampling
+        from hafm_jax.model.weights import Weights
         from hafm_jax.streams import STAGES
 
         target = STAGES[case.stage].target
         cells, self.start, context = layout(case)
         config = StageConfig.of_size(case.stage, SIZE, window_cells=cells, compute_dtype=dtype)
         params = jax.jit(transformer.init, static_argnums=0)(config, jax.random.key(0))
-        self.weights = decode.prepare(config, params, None if kernels else False)
+        self.weights = Weights.prepare(config, params, None if kernels else False)
         del params
         self.codebooks = target.codebooks
         self.frames = cells * target.frames_per_cell

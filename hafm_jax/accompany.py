@@ -1,111 +1,118 @@
-"""Vocal in, accompaniment out: the three stages over windows. The Python API.
+"""Vocal in, accompaniment out: the Python API.
+
+    from hafm_jax import Accompanist, SamplingOptions
 
     accompanist = Accompanist.load("hafm_jax/demo")
-    result = accompanist(vocal, sample_rate_hz, seed=1)  # vocal: float32 [C, S]
-
-A song longer than a stage's window is covered by windows that overlap; what is already generated stands as given in
-the next one, and every stage cuts its conditions by the same clock of cells.
+    band = accompanist(vocal, rate_hz, SamplingOptions(num_samples=2), seed=1)  # float32 [C, S] -> [2, S at 24 kHz]
 
 Axes: B samples drawn for one vocal, C channels, S samples of audio, F frames, K codebooks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hafm_jax.audio.files import resampled_length, to_mono
+from hafm_jax.audio.files import read_audio, resampled_length, to_mono
 from hafm_jax.common.errors import InputError
 from hafm_jax.model import decode, memory
 from hafm_jax.model.config import StageConfig
-from hafm_jax.model.decode import Weights
 from hafm_jax.model.pretrained import load_model
 from hafm_jax.model.sampling import Sampling
-from hafm_jax.streams import CELLS_PER_S, CODEC_SAMPLE_RATE_HZ, STAGES, num_cells
+from hafm_jax.model.weights import Weights
+from hafm_jax.model.windows import generate_stage, plan_windows
+from hafm_jax.streams import CELLS_PER_S, CODEC_SAMPLE_RATE_HZ, STAGES, STREAMS, num_cells
 from hafm_jax.tokenizers.codecs import Codec, load_codec
 from hafm_jax.tokenizers.semantic import SemanticTokenizer, load_semantic, vocal_tokens
-
-OVERLAP = 1 / 3  # ours: the share of a window that is given by the window before
 
 Progress = Callable[[str, int, int], None]  # stage, frames just done, frames in all
 
 
-class Window(NamedTuple):
-    """Cells start..start + length of a song, of which those before `known` are already there, up to `stop` wanted."""
+@dataclass(frozen=True)
+class SamplingOptions:
+    """What to draw: `num_samples` (B) accompaniments of each vocal; by `sampling`, the same for all stages, by stage
+    name, or None for the model's own; with `skip_fine` only the coarse codebooks, which is faster and rougher."""
 
-    start: int
-    known: int
-    stop: int
+    num_samples: int = 1
+    sampling: Sampling | Mapping[str, Sampling] | None = None
+    skip_fine: bool = False
 
-
-def plan_windows(total_cells: int, window_cells: int) -> list[Window]:
-    """Windows of one length, evenly spread over a song, so that all but the first have as much given.
-
-    A song shorter than a window is a window that stops early.
-    """
-    if total_cells <= window_cells:
-        return [Window(0, 0, total_cells)]
-    hop = max(1, window_cells - round(window_cells * OVERLAP))
-    further = -(-(total_cells - window_cells) // hop)
-    windows = [Window(0, 0, window_cells)]
-    for i in range(1, further + 1):
-        start = i * (total_cells - window_cells) // further
-        windows.append(Window(start, windows[-1].stop, start + window_cells))
-    return windows
+    @property
+    def stage_names(self) -> list[str]:
+        return [name for name in STAGES if not (self.skip_fine and name == "fine")]
 
 
-def generate_stage(
-    config: StageConfig,
-    weights: Weights,
-    conditions: dict[str, np.ndarray],
-    total_cells: int,
-    keys: jax.Array,
-    sampling: Sampling,
-    progress: Callable[[int], None],
-) -> np.ndarray:
-    """One stage over a whole song: weights from `decode.prepare`, conditions int32 [B, F_s, K_s] by stream name, of at
-    least `total_cells` and one window -> target int32 [B, F, K] of `total_cells`."""
-    stage, target = config.stage, config.stage.target
-    shape = (len(keys), max(total_cells, config.window_cells) * target.frames_per_cell, target.codebooks)
-    song = np.zeros(shape, np.int32)
-    for window in plan_windows(total_cells, config.window_cells):
+DEFAULT_OPTIONS = SamplingOptions()
+ACOUSTIC = ("coarse", "fine")  # the streams that the codec decodes
 
-        def cut(tokens: np.ndarray, frames_per_cell: int, start: int = window.start) -> jax.Array:
-            return jnp.asarray(tokens[:, start * frames_per_cell : (start + config.window_cells) * frames_per_cell])
 
-        filled = decode.generate_window(
-            config,
-            weights,
-            [cut(conditions[s.name], s.frames_per_cell) for s in stage.conditions],
-            cut(song, target.frames_per_cell),
-            (window.known - window.start) * target.frames_per_cell,
-            (window.stop - window.start) * target.frames_per_cell,
-            keys,
-            window.start * target.frames_per_cell,
-            sampling,
-            progress,
+def _no_progress(stage: str, done: int, total: int) -> None:
+    pass
+
+
+def read_vocal(path: Path, seconds: float | None = None) -> tuple[np.ndarray, int]:
+    """The vocal of an audio file, or its first `seconds`: float32 [C, S] and its rate in Hz. Raises InputError where it
+    cannot be read or is shorter than a cell."""
+    vocal, rate_hz = read_audio(path, seconds or math.inf)
+    if seconds:
+        vocal = vocal[:, : round(seconds * rate_hz)]
+    if vocal.shape[1] * CELLS_PER_S < rate_hz:
+        raise InputError(
+            f"{path} is {1000 * vocal.shape[1] / rate_hz:.0f} ms long; expected at least one cell of 40 ms"
         )
-        new = slice(window.known * target.frames_per_cell, window.stop * target.frames_per_cell)
-        song[:, new] = np.asarray(filled)[:, new.start - window.start * target.frames_per_cell :][
-            :, : new.stop - new.start
-        ]
-    return song[:, : total_cells * target.frames_per_cell]
+    return vocal, rate_hz
 
 
-def _stage_names(skip_fine: bool) -> list[str]:
-    return [name for name in STAGES if not (skip_fine and name == "fine")]
+def _check_given(given: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, int, int]]) -> dict[str, np.ndarray]:
+    """The given tokens as int32. Raises InputError where one does not have its shape in `shapes` or is not an id of its
+    stream."""
+    checked = {}
+    for name, tokens in given.items():
+        if name not in shapes:
+            raise InputError(f"tokens of {name!r} are given; expected those of {', '.join(shapes)}")
+        tokens, vocabulary = np.asarray(tokens), STREAMS[name].vocabulary
+        if tokens.shape != shapes[name] or tokens.dtype.kind not in "iu":
+            raise InputError(
+                f"the given tokens of {name!r} are {tokens.dtype} {list(tokens.shape)}; expected integers "
+                f"{list(shapes[name])}: samples, frames of all cells that the stage fills, codebooks"
+            )
+        if tokens.min() < 0 or tokens.max() >= vocabulary:
+            raise InputError(
+                f"the given tokens of {name!r} are {tokens.min()} to {tokens.max()}; expected 0 to {vocabulary - 1}"
+            )
+        checked[name] = tokens.astype(np.int32)
+    return checked
+
+
+def _stages_to_run(names: Sequence[str], given: Collection[str]) -> set[str]:
+    """Those whose target is decoded, or read by another stage that runs, and is not given."""
+    needed, run = set(ACOUSTIC), set()
+    for stage in reversed([STAGES[name] for name in names]):
+        if stage.target.name in needed.difference(given):
+            run.add(stage.name)
+            needed |= {stream.name for stream in stage.conditions}
+    return run
 
 
 @dataclass(frozen=True)
 class Accompanist:
-    """A loaded model: stages (config and prepared weights), tokenizer and codec; `sampling` by stage is its own way to
-    draw, which a call can take or leave."""
+    """A loaded model: stages (config and prepared weights), tokenizer, codec, and each stage's own `sampling`.
+
+    Arguments of several methods:
+
+    - seed: the same seed draws the same tokens.
+    - given: tokens that are used instead of drawn ones, int32 [B, F, K] by the name of a stage's target
+      (`instrumental_semantic`, `coarse`, `fine`), for all cells that the stage fills: see `stage_cells`.
+    - progress: called with a stage's name, the frames just done and the total of frames.
+    """
 
     stages: dict[str, tuple[StageConfig, Weights]]
     tokenizer: SemanticTokenizer
@@ -117,82 +124,73 @@ class Accompanist:
         """From a model directory or Hub id. Raises InputError where a part is missing or does not fit."""
         pretrained = load_model(source)
         return cls(
-            {name: (s.config, decode.prepare(s.config, s.params)) for name, s in pretrained.stages.items()},
+            {name: (s.config, Weights.prepare(s.config, s.params)) for name, s in pretrained.stages.items()},
             load_semantic(pretrained.directory / "semantic"),
             load_codec(pretrained.directory / "codec"),
             {name: s.sampling for name, s in pretrained.stages.items()},
         )
 
-    def _sampling_of(self, asked: Sampling | dict[str, Sampling] | None, stage: str) -> Sampling:
-        """What a call is `asked` for: one for all stages, one a stage, or None, the model's own."""
+    def _sampling_of(self, options: SamplingOptions, stage: str) -> Sampling:
+        asked = options.sampling
         return asked if isinstance(asked, Sampling) else (asked or self.sampling)[stage]
 
-    def stage_cells(self, cells: int, skip_fine: bool) -> dict[str, int]:
-        """How many cells each stage fills for `cells` of music: at least a window of the next one."""
-        names = _stage_names(skip_fine)
+    def stage_cells(self, cells: int, options: SamplingOptions = DEFAULT_OPTIONS) -> dict[str, int]:
+        """The cells that each stage fills for `cells` of music: at least one window of the next stage."""
+        names = options.stage_names
         following = [self.stages[name][0].window_cells for name in names[1:]]
         return dict(zip(names, [max(cells, window) for window in [*following, cells]], strict=True))
 
-    def needed_bytes(
-        self,
-        num_samples: int,
-        sampling: Sampling | dict[str, Sampling] | None,
-        skip_fine: bool,
-        vocal_shape: tuple[int, int],
-        sample_rate_hz: int,
-    ) -> int:
-        """What generating for a vocal [C, S] takes of memory beside the loaded model: windows, however long it is, and
-        audio (that is the host's memory, counted as if it were the device's, as it is on a CPU)."""
+    def needed_bytes(self, options: SamplingOptions, vocal_shape: tuple[int, int], sample_rate_hz: int) -> int:
+        """The memory that generating for a vocal [C, S] needs besides the loaded model: for windows, the same for a
+        vocal of any length, and for audio (host memory, counted as the device's, which it is on a CPU)."""
 
         def stage_bytes(name: str) -> int:
             config, weights = self.stages[name]
-            rows = num_samples * self._sampling_of(sampling, name).rows.num
+            rows = options.num_samples * self._sampling_of(options, name).rows.num
             return memory.window_bytes(config, rows, weights.packed)
 
-        windows = sum(map(stage_bytes, _stage_names(skip_fine)))  # of all stages: `compile` runs them at the same time
-        return windows + memory.audio_bytes(vocal_shape, sample_rate_hz, num_samples)
+        windows = sum(map(stage_bytes, options.stage_names))  # all stages: `compile` runs them at the same time
+        return windows + memory.audio_bytes(vocal_shape, sample_rate_hz, options.num_samples)
 
-    def fitting(self, num_samples: int, **request: Any) -> int:
-        """How many samples at once the free memory has room for, `num_samples` at most; request: the other arguments
-        of `needed_bytes`."""
+    def fitting(self, options: SamplingOptions, vocal_shape: tuple[int, int], sample_rate_hz: int) -> int:
+        """The number of samples at once that the free memory has room for, `options.num_samples` at most."""
         available = memory.available_bytes()
         if available is None:
-            return num_samples
-        return next((n for n in range(num_samples, 0, -1) if self.needed_bytes(n, **request) <= available), 0)
+            return options.num_samples
 
-    def check_memory(self, num_samples: int, **request: Any) -> None:
-        """Raises InputError where so many samples at once do not fit, saying how many would; request: as above."""
-        most = self.fitting(num_samples, **request)
-        if most == num_samples:
-            return
-        needed, available = self.needed_bytes(num_samples, **request), memory.available_bytes()
+        def fits(num_samples: int) -> bool:
+            fewer = replace(options, num_samples=num_samples)
+            return self.needed_bytes(fewer, vocal_shape, sample_rate_hz) <= available
+
+        return next(filter(fits, range(options.num_samples, 0, -1)), 0)
+
+    def check_memory(self, options: SamplingOptions, vocal_shape: tuple[int, int], sample_rate_hz: int) -> int:
+        """`needed_bytes`. Raises InputError where so many samples at once do not fit, with the number that would."""
+        needed, most = (f(options, vocal_shape, sample_rate_hz) for f in (self.needed_bytes, self.fitting))
+        if most == options.num_samples:
+            return needed
+        available = memory.available_bytes()
         raise InputError(
-            f"{num_samples} samples at once need {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are free; "
-            + (f"{most} would fit: draw them with several seeds" if most else "not even one fits: free some")
+            f"{options.num_samples} samples at once need {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are "
+            f"free; " + (f"{most} would fit: draw them with several seeds" if most else "not even one fits: free some")
         )
 
     def compile(
-        self,
-        cells: int,
-        *,
-        num_samples: int = 1,
-        sampling: Sampling | dict[str, Sampling] | None = None,
-        skip_fine: bool = False,
-        progress: Progress = lambda stage, done, total: None,
+        self, cells: int, options: SamplingOptions = DEFAULT_OPTIONS, *, progress: Progress = _no_progress
     ) -> None:
-        """Compile all that a call with the same arguments and a vocal of `cells` runs, the stages at the same time.
+        """Compile everything that a call with the same options and a vocal of `cells` runs, all stages at once.
 
-        Optional: a call compiles what is missing, but one stage after the other. progress counts stages.
+        Optional: a call compiles whatever is missing, but one stage after another. progress counts stages.
         """
-        wanted = self.stage_cells(cells, skip_fine)
+        wanted = self.stage_cells(cells, options)
         progress("compile", 0, len(wanted))
         with ThreadPoolExecutor(len(wanted)) as pool:
             jobs = []
             for name, stage_cells in wanted.items():
                 config, weights = self.stages[name]
-                given = {w.known - w.start for w in plan_windows(stage_cells, config.window_cells)}
-                how = self._sampling_of(sampling, name)
-                jobs.append(pool.submit(decode.compile_window, config, weights, num_samples, how, given))
+                known = {w.known - w.start for w in plan_windows(stage_cells, config.window_cells)}
+                how = self._sampling_of(options, name)
+                jobs.append(pool.submit(decode.compile_window, config, weights, options.num_samples, how, known))
             for job in as_completed(jobs):
                 job.result()
                 progress("compile", 1, len(jobs))
@@ -201,77 +199,89 @@ class Accompanist:
         self,
         vocal: np.ndarray,
         sample_rate_hz: int,
+        options: SamplingOptions = DEFAULT_OPTIONS,
         *,
         seed: int = 0,
-        num_samples: int = 1,
-        sampling: Sampling | dict[str, Sampling] | None = None,
-        skip_fine: bool = False,
-        progress: Progress = lambda stage, done, total: None,
+        given: Mapping[str, np.ndarray] = MappingProxyType({}),
+        progress: Progress = _no_progress,
     ) -> np.ndarray:
-        """The accompaniment of a vocal float32 [C, S]: float32 [B, S24] at 24 kHz, exactly the vocal's duration.
-
-        sampling: one for all stages, or one a stage name, or None, the model's own; skip_fine: the coarse codebooks
-        alone; num_samples: B.
-        """
-        num_samples_out = resampled_length(vocal.shape[-1], sample_rate_hz, CODEC_SAMPLE_RATE_HZ)
-        cells = num_cells(num_samples_out, CODEC_SAMPLE_RATE_HZ)
-        codes = self.tokens(
-            vocal,
-            sample_rate_hz,
-            cells,
-            seed=seed,
-            num_samples=num_samples,
-            sampling=sampling,
-            skip_fine=skip_fine,
-            progress=progress,
-        )
-        return self.codec.decode(codes)[:, :num_samples_out]
+        """The accompaniment of a vocal float32 [C, S]: float32 [B, S24] at 24 kHz, of exactly the vocal's duration."""
+        samples = resampled_length(vocal.shape[-1], sample_rate_hz, CODEC_SAMPLE_RATE_HZ)
+        cells = num_cells(samples, CODEC_SAMPLE_RATE_HZ)
+        codes = self.tokens(vocal, sample_rate_hz, cells, options, seed=seed, given=given, progress=progress)
+        return self.codec.decode(codes)[:, :samples]
 
     def tokens(
         self,
         vocal: np.ndarray,
         sample_rate_hz: int,
         cells: int,
+        options: SamplingOptions = DEFAULT_OPTIONS,
         *,
         seed: int = 0,
-        num_samples: int = 1,
-        sampling: Sampling | dict[str, Sampling] | None = None,
-        skip_fine: bool = False,
-        progress: Progress = lambda stage, done, total: None,
+        given: Mapping[str, np.ndarray] = MappingProxyType({}),
+        progress: Progress = _no_progress,
     ) -> np.ndarray:
         """Acoustic tokens int32 [B, 3 * cells, 8 (4 without the fine stage)] for the vocal's first `cells` cells."""
-        options = {"num_samples": num_samples, "sampling": sampling, "skip_fine": skip_fine, "progress": progress}
-        return self.tokens_of_each([vocal], sample_rate_hz, cells, seeds=[seed], **options)
+        return self.tokens_of_each(
+            [vocal], sample_rate_hz, cells, options, seeds=[seed], given=given, progress=progress
+        )
 
     def tokens_of_each(
         self,
         vocals: Sequence[np.ndarray],
         sample_rate_hz: int,
         cells: int,
+        options: SamplingOptions = DEFAULT_OPTIONS,
         *,
         seeds: Sequence[int],
-        num_samples: int = 1,
-        sampling: Sampling | dict[str, Sampling] | None = None,
-        skip_fine: bool = False,
-        progress: Progress = lambda stage, done, total: None,
+        given: Mapping[str, np.ndarray] = MappingProxyType({}),
+        progress: Progress = _no_progress,
     ) -> np.ndarray:
-        """`tokens` of several vocals at once, each with its seed: the same as one by one, in less time.
+        """`tokens` of N vocals at once, each with its seed: the same as one by one, in less time.
 
-        int32 [N * B, 3 * cells, 8 (4)], the samples of a vocal in a row.
+        int32 [N * B, 3 * cells, 8 (4)], the samples of a vocal in a row; so are the rows of `given`.
         """
-        wanted = self.stage_cells(cells, skip_fine)
-        # Silence follows a vocal that is shorter than what the stages fill.
-        padded = max(*wanted.values(), self.stages["semantic"][0].window_cells)
-        semantic = []
-        for vocal, seed in zip(vocals, seeds, strict=True):
-            missing = -(-padded * sample_rate_hz // CELLS_PER_S) - vocal.shape[-1]
-            mono = np.pad(to_mono(vocal), (0, max(0, missing)))
-            tokens = vocal_tokens(self.tokenizer, mono, sample_rate_hz, seed=seed)
-            semantic.append(tokens[: padded * STAGES["semantic"].conditions[0].frames_per_cell, None])
-        streams = {"vocal_semantic": np.repeat(np.stack(semantic), num_samples, axis=0)}
-        roots = jnp.repeat(jnp.stack([jax.random.key(seed) for seed in seeds]), num_samples)
-        samples = jnp.tile(jnp.arange(num_samples), len(vocals))
+        streams = self.generate_streams(
+            vocals, sample_rate_hz, cells, options, seeds=seeds, given=given, progress=progress
+        )
+        acoustic = [streams[name] for name in ACOUSTIC[: 1 if options.skip_fine else 2]]
+        frames = [tokens[:, : cells * STAGES["coarse"].target.frames_per_cell] for tokens in acoustic]
+        return np.concatenate(frames, axis=-1)
+
+    def generate_streams(
+        self,
+        vocals: Sequence[np.ndarray],
+        sample_rate_hz: int,
+        cells: int,
+        options: SamplingOptions = DEFAULT_OPTIONS,
+        *,
+        seeds: Sequence[int],
+        given: Mapping[str, np.ndarray] = MappingProxyType({}),
+        progress: Progress = _no_progress,
+    ) -> dict[str, np.ndarray]:
+        """The tokens behind `tokens_of_each`, by stream: int32 [N * B, F_s, K_s] of all cells that the stages fill.
+
+        A stage does not run where its target is given, or is read only by stages that do not run. That changes no draw
+        of the other stages: tokens of one call, given to another, lead to the same tokens of the stages after them.
+        Raises InputError where `given` does not fit.
+        """
+        wanted = self.stage_cells(cells, options)
+        batch = len(vocals) * options.num_samples
+        shapes = {}
+        for name, stage_cells in wanted.items():
+            target = STAGES[name].target
+            shapes[target.name] = (batch, stage_cells * target.frames_per_cell, target.codebooks)
+        streams = _check_given(given, shapes)
+        vocal_cells = max(*wanted.values(), self.stages["semantic"][0].window_cells)
+        semantic = self._vocal_semantic(vocals, sample_rate_hz, vocal_cells, seeds)
+        streams["vocal_semantic"] = np.repeat(semantic, options.num_samples, axis=0)
+        roots = jnp.repeat(jnp.stack([jax.random.key(seed) for seed in seeds]), options.num_samples)
+        samples = jnp.tile(jnp.arange(options.num_samples), len(vocals))
+        to_run = _stages_to_run(list(wanted), given)
         for i, name in enumerate(wanted):
+            if name not in to_run:
+                continue
             config, weights = self.stages[name]
             # One key a sample, so that a sample does not depend on how many are drawn beside it.
             keys = jax.vmap(lambda root, sample, i=i: jax.random.fold_in(jax.random.fold_in(root, i), sample))(
@@ -284,9 +294,19 @@ class Accompanist:
                 streams,
                 wanted[name],
                 keys,
-                self._sampling_of(sampling, name),
+                self._sampling_of(options, name),
                 lambda frames, name=name, total=total: progress(name, frames, total),
             )
-        acoustic = [streams["coarse"]] if skip_fine else [streams["coarse"], streams["fine"]]
-        frames = [tokens[:, : cells * STAGES["coarse"].target.frames_per_cell] for tokens in acoustic]
-        return np.concatenate(frames, axis=-1)
+        return streams
+
+    def _vocal_semantic(
+        self, vocals: Sequence[np.ndarray], sample_rate_hz: int, cells: int, seeds: Sequence[int]
+    ) -> np.ndarray:
+        """Tokens int32 [N, F, 1] of the first `cells` of each vocal; silence follows one that is shorter."""
+        stream, found = STREAMS["vocal_semantic"], []
+        for vocal, seed in zip(vocals, seeds, strict=True):
+            missing = -(-cells * sample_rate_hz // CELLS_PER_S) - vocal.shape[-1]
+            mono = np.pad(to_mono(vocal), (0, max(0, missing)))
+            tokens = vocal_tokens(self.tokenizer, mono, sample_rate_hz, seed=seed)
+            found.append(tokens[: cells * stream.frames_per_cell, None])
+        return np.stack(found)

@@ -1,8 +1,11 @@
-"""Accompany a voice: python -m hafm_jax.sample --vocal in.wav
+"""Accompany a singing voice: python -m hafm_jax.sample --vocal in.wav
 
-Writes mix.wav (the voice with its band) and mix_instrumental.wav (the band alone), 24 kHz, of exactly the vocal's
-duration. Reads any audio file that libsndfile knows, mono or stereo, at any rate. The voice should be isolated: a
-singer without other instruments.
+Writes mix.wav (the voice with its band) and mix_instrumental.wav (the band alone), both at 24 kHz and exactly as long
+as the vocal. The vocal is any audio file that libsndfile reads, mono or stereo, at any rate. It should be an isolated
+voice, without other instruments: separate a song first (tokenize/separate_stems.py).
+
+Three stages draw tokens one after another: `semantic` decides the music (key, chords, beat), `coarse` its sound,
+`fine` the details of the sound. The same seed gives the same music; draw several and keep the one you like.
 """
 
 from __future__ import annotations
@@ -13,8 +16,20 @@ import sys
 import time
 from pathlib import Path
 
-STARTED_S = time.monotonic()
-STAGE_NAMES = ("semantic", "coarse", "fine")  # hafm_jax.streams has them too; --help is to come at once
+from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ, STAGES, num_cells
+
+STARTED_S = time.monotonic()  # before JAX is imported, which takes part of the time to load
+
+EXAMPLES = """examples:
+  a first impression of ten seconds, in rougher sound:
+    python -m hafm_jax.sample --vocal in.wav --seconds 10 --skip-fine
+  four bands to choose from, mix_1.wav to mix_4.wav:
+    python -m hafm_jax.sample --vocal in.wav --num-samples 4
+  closer to the voice, and safer choices in the music than in the sound:
+    python -m hafm_jax.sample --vocal in.wav --guidance-scale 3 --temperature semantic=0.7 coarse=0.9 fine=0.9
+  a model of your own (python -m hafm_jax.export writes it):
+    python -m hafm_jax.sample --vocal in.wav --model MODEL --out song.flac
+"""
 
 
 def _number(kind: type, low: float, high: float):
@@ -38,49 +53,62 @@ def _by_stage(parse):
 
     def parse_one(text: str):
         stage, equals, value = text.rpartition("=")
-        if equals and stage not in STAGE_NAMES:
-            raise argparse.ArgumentTypeError(f"found stage {stage!r}, expected one of {', '.join(STAGE_NAMES)}")
+        if equals and stage not in STAGES:
+            raise argparse.ArgumentTypeError(f"found stage {stage!r}, expected one of {', '.join(STAGES)}")
         return stage or None, parse(value)
 
     return parse_one
 
 
+SAMPLING = {  # field of Sampling -> its argparse type, its help
+    "guidance_scale": (_number(float, 0, 100), "how closely to follow the voice; 1 is off, and faster"),
+    "no_history_scale": (
+        _number(float, 0, 100),
+        "how much to follow the voice alone, without the band's own past: brings a band back that has lost the voice; "
+        "0 is off",
+    ),
+    "temperature": (_number(float, 0, 100), "0 always takes the likeliest token; higher is more varied, and riskier"),
+    "top_k": (_number(int, 0, 10**6), "draw among the k likeliest tokens; 0 is off"),
+    "top_p": (
+        _number(float, 1e-6, 1),
+        "draw among the likeliest tokens that hold this share of the probability; 1 is off",
+    ),
+}
+
+
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
-        prog="python -m hafm_jax.sample", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m hafm_jax.sample",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = p.add_argument
-    add("--vocal", type=Path, required=True, help="the singing voice: wav, flac, ogg, mp3, ...")
-    add("--out", type=Path, default=Path("mix.wav"), help="the mix, wav or flac (default: mix.wav)")
-    add("--model", help="model directory, or Hugging Face Hub id OWNER/NAME (default: the demo model in the package)")
-    add("--seed", type=_number(int, 0, 2**31 - 1), default=0, help="same seed, same music (default: 0)")
-    how = p.add_argument_group(
-        "how tokens are drawn", "For all stages, or some: --temperature 0.8 or --temperature semantic=0.7 coarse=0.9. "
-        "Defaults are the model's own."
-    )  # fmt: skip
-    for name, kind, low, high, text in (
-        ("guidance-scale", float, 0, 100, "how strongly to follow the voice; 1 is off, and faster"),
-        (
-            "no-history-scale",
-            float,
-            0,
-            100,
-            "how much to follow the voice alone, without what was played before; 0 is off",
-        ),
-        ("temperature", float, 0, 100, "0 always takes the likeliest token; higher is wilder"),
-        ("top-k", int, 0, 10**6, "draw among the k likeliest tokens; 0 is off"),
-        ("top-p", float, 1e-6, 1, "draw among the likeliest tokens that hold this share of the probability; 1 is off"),
-    ):
-        parse = _by_stage(_number(kind, low, high))
-        how.add_argument(f"--{name}", type=parse, nargs="+", default=[], metavar="[STAGE=]X", help=text)
-    add("--seconds", type=_number(float, 0.04, math.inf), help="only the voice's first seconds (default: all of it)")
+    add("--vocal", type=Path, metavar="FILE", required=True, help="the singing voice: wav, flac, ogg, mp3, ...")
+    add("--out", type=Path, metavar="FILE", default=Path("mix.wav"), help="the mix, wav or flac (default: mix.wav)")
+    add(
+        "--model",
+        metavar="MODEL",
+        help="model directory, or Hugging Face Hub id OWNER/NAME (default: the demo model in the package)",
+    )
+    add("--seed", type=_number(int, 0, 2**31 - 1), metavar="N", default=0, help="same seed, same music (default: 0)")
+    add("--seconds", type=_number(float, 0.04, math.inf), metavar="S", help="only the first S seconds (default: all)")
     add(
         "--num-samples",
         type=_number(int, 1, 64),
+        metavar="N",
         default=1,
         help="different accompaniments to draw at once, numbered mix_1.wav, mix_2.wav, ... (default: 1)",
     )
-    add("--skip-fine", action="store_true", help="the coarse codebooks alone: faster, rougher sound")
+    add("--skip-fine", action="store_true", help="leave out the fine stage: faster, rougher sound")
+    how = p.add_argument_group(
+        "how tokens are drawn",
+        "For all stages, or for some: --temperature 0.8, or --temperature semantic=0.7 coarse=0.9.\n"
+        "The defaults are the model's own (config.json in its directory).",
+    )
+    for name, (parse, text) in SAMPLING.items():
+        option = f"--{name.replace('_', '-')}"
+        how.add_argument(option, type=_by_stage(parse), nargs="+", default=[], metavar="[STAGE=]X", help=text)
     return p
 
 
@@ -91,7 +119,7 @@ def output_paths(out: Path, num_samples: int) -> list[tuple[Path, Path]]:
 
 
 class Progress:
-    """A bar from the first report on; as text, how far the run is."""
+    """A bar from the first report on; as text, the share that is done."""
 
     bar = None
 
@@ -117,7 +145,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser().parse_args(argv)
     progress, written = Progress(), []
     try:
-        accompany(arguments, progress, written)
+        run(arguments, progress, written)
     except KeyboardInterrupt as interrupt:
         progress.close()
         outputs = [path for pair in output_paths(arguments.out, arguments.num_samples) for path in pair]
@@ -126,69 +154,55 @@ def main(argv: list[str] | None = None) -> None:
         raise KeyboardInterrupt(f"{progress}, {files}") from interrupt
 
 
-def accompany(arguments: argparse.Namespace, progress: Progress, written: list[Path]) -> None:
-    """What the command does; each file that is whole is added to `written`."""
-    import numpy as np
-
-    from hafm_jax.accompany import Accompanist
+def run(arguments: argparse.Namespace, progress: Progress, written: list[Path]) -> None:
+    """Adds each file to `written` once it is complete."""
+    from hafm_jax.accompany import Accompanist, SamplingOptions, read_vocal
     from hafm_jax.audio import files
     from hafm_jax.common.cache import use_compilation_cache
-    from hafm_jax.common.errors import InputError
     from hafm_jax.model import memory
-    from hafm_jax.model.cpu import kernels
     from hafm_jax.model.pretrained import DEMO
-    from hafm_jax.model.sampling import Sampling
-    from hafm_jax.streams import CELLS_PER_S, CODEC_SAMPLE_RATE_HZ, num_cells
+    from hafm_jax.model.weights import missing_kernels
 
-    vocal, rate_hz = files.read_audio(arguments.vocal, arguments.seconds or math.inf)
-    if arguments.seconds:
-        vocal = vocal[:, : round(arguments.seconds * rate_hz)]
-    if vocal.shape[1] * CELLS_PER_S < rate_hz:
-        raise InputError(
-            f"{arguments.vocal} is {1000 * vocal.shape[1] / rate_hz:.0f} ms long; expected at least one cell of 40 ms"
-        )
-    if np.max(np.abs(vocal)) < 1e-4:
-        print(f"warning: {arguments.vocal} is silent: the band has nothing to go with", file=sys.stderr)
+    vocal, rate_hz = read_vocal(arguments.vocal, arguments.seconds)
+    if abs(vocal).max() < 1e-4:
+        print(f"warning: {arguments.vocal} is silent: the band has no voice to follow", file=sys.stderr)
     files.check_writable(arguments.out)
     use_compilation_cache()
     accompanist = Accompanist.load(arguments.model or str(DEMO))
     sampling = dict(accompanist.sampling)
-    for name in Sampling._fields:
-        for stage, value in getattr(arguments, name):
-            for one in [stage] if stage else sampling:
-                sampling[one] = sampling[one]._replace(**{name: value})
+    for field in SAMPLING:
+        for stage, value in getattr(arguments, field):
+            for name in [stage] if stage else sampling:
+                sampling[name] = sampling[name]._replace(**{field: value})
+    options = SamplingOptions(arguments.num_samples, sampling, arguments.skip_fine)
     loaded_s = time.monotonic()
-    if reason := kernels.load():
+    if reason := missing_kernels():
         print(f"note: decoding at XLA's own speed, without this package's kernels: {reason}", file=sys.stderr)
 
-    options = {"num_samples": arguments.num_samples, "sampling": sampling, "skip_fine": arguments.skip_fine}
-    request = options | {"vocal_shape": vocal.shape, "sample_rate_hz": rate_hz}
-    accompanist.check_memory(**request)
-    needed_gb = accompanist.needed_bytes(**request) / 1e9
-    audio_gb = memory.audio_bytes(vocal.shape, rate_hz, arguments.num_samples) / 1e9
+    needed_gb = accompanist.check_memory(options, vocal.shape, rate_hz) / 1e9
+    audio_gb = memory.audio_bytes(vocal.shape, rate_hz, options.num_samples) / 1e9
     print(
-        f"generating takes at most {needed_gb:.2f} GB of memory beside the model: {audio_gb:.2f} GB for audio, "
-        "the rest however long the voice is"
+        f"generating needs at most {needed_gb:.2f} GB of memory besides the model: {audio_gb:.2f} GB for audio; "
+        "the rest does not depend on the vocal's length"
     )
     cells = num_cells(files.resampled_length(vocal.shape[1], rate_hz, CODEC_SAMPLE_RATE_HZ), CODEC_SAMPLE_RATE_HZ)
-    accompanist.compile(cells, **options, progress=progress)
+    accompanist.compile(cells, options, progress=progress)
     compiled_s = time.monotonic()
-    instrumentals = accompanist(vocal, rate_hz, seed=arguments.seed, **options, progress=progress)
+    instrumentals = accompanist(vocal, rate_hz, options, seed=arguments.seed, progress=progress)
     progress.close()
     generated_s = time.monotonic()
+
     vocal = files.resample(vocal, rate_hz, CODEC_SAMPLE_RATE_HZ)
-    for instrumental, (mix_path, instrumental_path) in zip(
-        instrumentals, output_paths(arguments.out, arguments.num_samples), strict=True
-    ):
+    outputs = output_paths(arguments.out, options.num_samples)
+    for instrumental, (mix_path, instrumental_path) in zip(instrumentals, outputs, strict=True):
         mixed = files.mix(vocal, instrumental, CODEC_SAMPLE_RATE_HZ)
         for path, audio in ((instrumental_path, mixed.instrumental), (mix_path, mixed.audio)):
             files.write_audio(path, audio, CODEC_SAMPLE_RATE_HZ)
             written.append(path)
         print(f"{mix_path}  {instrumental_path}")
-    duration_s = vocal.shape[-1] / CODEC_SAMPLE_RATE_HZ * arguments.num_samples
-    total_s = time.monotonic() - STARTED_S
+    duration_s = vocal.shape[-1] / CODEC_SAMPLE_RATE_HZ * options.num_samples
     print(
-        f"{duration_s:.1f} s of music in {total_s:.1f} s: {loaded_s - STARTED_S:.1f} s to load, "
+        f"{duration_s:.1f} s of music in {time.monotonic() - STARTED_S:.1f} s: {loaded_s - STARTED_S:.1f} s to load, "
         f"{compiled_s - loaded_s:.1f} s to compile, {generated_s - compiled_s:.1f} s to generate "
         f"(real-time factor {(generated_s - compiled_s) / duration_s:.2f})"
     )

@@ -1,11 +1,10 @@
-"""The token contract: streams, stages and the cell that keeps their clocks together.
+"""The token contract: streams, stages, and the cell that keeps their clocks together.
 
-Rates, codebooks, vocabularies, special ids and sequence lengths are derived from the two tables here
-and written nowhere else. The extractor, the model, the sampler and the tests all read them.
+Rates, codebooks, vocabularies, special ids and sequence lengths are derived from the two tables here and written
+nowhere else. The extractor, the model, the sampler and the tests all read them.
 
-The cell is the shortest time in which every stream has a whole number of frames: 40 ms hold 2 semantic
-frames (50 Hz), 3 acoustic frames (75 Hz), 640 samples at 16 kHz and 960 at 24 kHz. Crops and windows
-are whole cells.
+The cell is the shortest time in which every stream has a whole number of frames: 40 ms hold 2 semantic frames (50 Hz),
+3 acoustic frames (75 Hz), 640 samples at 16 kHz and 960 at 24 kHz. Crops and windows are whole cells.
 
 Axes: N cells, F frames, K codebooks, T tokens (T = F * K).
 """
@@ -19,7 +18,7 @@ import numpy as np
 
 CELLS_PER_S = 25  # 50 Hz and 75 Hz meet every 40 ms
 SEMANTIC_SAMPLE_RATE_HZ = 16_000  # HuBERT's input [paper]
-CODEC_SAMPLE_RATE_HZ = 24_000  # EnCodec 24 kHz [paper]; also the rate of what we write
+CODEC_SAMPLE_RATE_HZ = 24_000  # EnCodec 24 kHz [paper]; also the rate of generated audio
 ACOUSTIC_CODEBOOKS = 8  # EnCodec at 6 kbps: 4 coarse and 4 fine [paper]
 
 
@@ -27,7 +26,7 @@ ACOUSTIC_CODEBOOKS = 8  # EnCodec at 6 kbps: 4 coarse and 4 fine [paper]
 class Stream:
     """One sequence of tokens with its own frame rate.
 
-    `field` and `first_codebook` say where its tokens stand in a record (see `tokens_of`).
+    `field` and `first_codebook` are the place of its tokens in a record (see `tokens_of`).
     """
 
     name: str
@@ -52,13 +51,13 @@ class Stream:
 
     @property
     def tokenizer(self) -> str:
-        """What makes its tokens, as its folder is called: semantic or codec."""
+        """The tokenizer that makes its tokens, by the name of its folder: semantic or codec."""
         return "codec" if self.field == "acoustic" else "semantic"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One Transformer: `conditions` are its prefix, in this order; `target` is what it predicts."""
+    """One Transformer: `conditions` are its prefix, in this order; `target` is the stream that it predicts."""
 
     name: str
     conditions: tuple[Stream, ...]
@@ -105,12 +104,12 @@ def ticks_per_token(stream: Stream) -> int:
 def samples_per_cell(rate_hz: int) -> int:
     """Samples in one cell. Raises ValueError where a cell is not a whole number of samples."""
     if rate_hz % CELLS_PER_S:
-        raise ValueError(f"{rate_hz} Hz has no whole number of samples in a cell of {1000 // CELLS_PER_S} ms")
+        raise ValueError(f"{rate_hz} Hz: a cell of {1000 // CELLS_PER_S} ms is not a whole number of samples")
     return rate_hz // CELLS_PER_S
 
 
 def num_cells(num_samples: int, rate_hz: int) -> int:
-    """Cells that cover `num_samples`: the last one may be part padding."""
+    """Cells that cover `num_samples`; the last one may be partly padding."""
     return -(-num_samples // samples_per_cell(rate_hz))
 
 
@@ -122,7 +121,7 @@ def interleave(frames: np.ndarray) -> np.ndarray:
 def deinterleave(tokens: np.ndarray, codebooks: int) -> np.ndarray:
     """[..., F * K] -> [..., F, K], the inverse of `interleave`. Raises ValueError on a part frame."""
     if tokens.shape[-1] % codebooks:
-        raise ValueError(f"{tokens.shape[-1]} tokens are no whole number of frames of {codebooks} codebooks")
+        raise ValueError(f"{tokens.shape[-1]} tokens are not a whole number of frames of {codebooks} codebooks")
     return tokens.reshape(*tokens.shape[:-1], -1, codebooks)
 
 

@@ -1,4 +1,4 @@
-"""The shipped model on songs that nobody trained on: synthesised here, of the split `test`."""
+"""The shipped model on songs that it was not trained on: synthesised here, of the split `test`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hafm_jax.synthesis.song import song_seed, synthesize_song
 from hafm_jax.tokenizers import codecs
 from hafm_jax.tokenizers.semantic import instrumental_tokens, load_semantic, vocal_tokens
 
-NUM_SONGS = 32  # the coarse stage's margin is small: it takes so many to tell it from chance
+NUM_SONGS = 32  # the coarse stage's margin is small: so many songs are needed to distinguish it from chance
 SECONDS = 10.0  # one window of the semantic stage, five of the coarse stage
 EXAMPLE = ROOT / "examples" / "vocal.wav"
 
@@ -46,7 +46,7 @@ def records(songs, codec):
     ]
 
 
-def test_it_can_be_shipped():
+def test_it_is_small_and_has_a_card():
     assert sum(f.stat().st_size for f in DEMO.rglob("*") if f.is_file()) <= 16e6
     card = (DEMO / "README.md").read_text()
     assert all(word in card for word in ("license: apache-2.0", "Trained on", "seed", "minutes", "validation loss"))
@@ -64,14 +64,14 @@ def test_another_songs_vocal_makes_the_band_less_likely(records, name, chance_sh
 
 def test_the_codec_copies_songs_and_eight_books_beat_four(songs, codec):
     figures, codes_in_use = codecs.measure(codec, [song.instrumental for song in songs[:12]], (4, 8))
-    assert np.mean(figures[8]) < np.mean(figures[4]) < 4  # dB; of another song's copy it is three times as much
+    assert np.mean(figures[8]) < np.mean(figures[4]) < 4  # dB; another song in its place has three times as much
     assert min(codes_in_use) > codec.vocabulary // 4
 
 
-def test_the_example_gets_a_band_that_sounds_and_does_not_clip(tmp_path, monkeypatch):
+def test_the_example_gets_a_band_that_is_audible_and_does_not_clip(tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "use_compilation_cache", lambda: None)
     sample.main(["--vocal", str(EXAMPLE), "--seconds", "3", "--out", str(tmp_path / "mix.wav")])
     mix, instrumental = (soundfile.read(tmp_path / f"mix{part}.wav")[0].T for part in ("", "_instrumental"))
     assert to_mono(mix).shape == to_mono(instrumental).shape == (3 * CODEC_SAMPLE_RATE_HZ,)
-    assert 10 * np.log10(np.mean(np.square(instrumental))) > -40  # dBFS; the songs it learnt from are near -20
+    assert 10 * np.log10(np.mean(np.square(instrumental))) > -40  # dBFS; its training songs are near -20
     assert np.abs(mix).max() < 0.999

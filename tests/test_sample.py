@@ -1,4 +1,4 @@
-"""The command as a user meets it: files in, files out, one line and exit code 2 for what cannot be used."""
+"""The command as a user runs it: files in, files out; bad input ends in one line and exit code 2."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from hafm_jax import sample
-from hafm_jax.accompany import Accompanist
+from hafm_jax.accompany import Accompanist, SamplingOptions
 from hafm_jax.common import cache
 from hafm_jax.common.errors import InputError
 from hafm_jax.model import decode, memory
@@ -29,7 +29,7 @@ def write(path, seconds=1.0, rate_hz=24_000, channels=1):
 
 @pytest.fixture
 def run(tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "use_compilation_cache", lambda: None)  # the user's cache is not ours to fill
+    monkeypatch.setattr(cache, "use_compilation_cache", lambda: None)  # leave the user's cache alone
 
     def command(*arguments, model=tiny_model, out="mix.wav"):
         out = tmp_path / out
@@ -79,8 +79,8 @@ def test_tokens_are_drawn_as_asked_stage_by_stage_else_as_the_model_says(run, ti
     own = Accompanist.load(str(tiny_model)).sampling
     seen = []
 
-    def begin(*_, sampling, **__):
-        seen.append(sampling)
+    def begin(accompanist, cells, options, **_):
+        seen.append(options.sampling)
         raise Begun
 
     monkeypatch.setattr(Accompanist, "compile", begin)
@@ -88,7 +88,7 @@ def test_tokens_are_drawn_as_asked_stage_by_stage_else_as_the_model_says(run, ti
     for asked in (["--temperature", "0.5"], ["--temperature", "semantic=0", "fine=0.7", "--top-k", "9", "coarse=3"]):
         with pytest.raises(Begun):
             run("--vocal", vocal, *asked)
-    unguided = {name: how._replace(guidance_scale=1.0) for name, how in own.items()}  # `run` asks for that
+    unguided = {name: how._replace(guidance_scale=1.0) for name, how in own.items()}  # `run` sets that
     assert seen[0] == {name: how._replace(temperature=0.5) for name, how in unguided.items()}
     assert seen[1] == {
         "semantic": unguided["semantic"]._replace(temperature=0.0, top_k=9),
@@ -98,7 +98,7 @@ def test_tokens_are_drawn_as_asked_stage_by_stage_else_as_the_model_says(run, ti
 
 
 @pytest.mark.parametrize("asked", ["rough=2", "semantic=warm", "=1", "semantic="])
-def test_a_stage_or_number_that_is_none_is_refused(asked, capsys):
+def test_an_unknown_stage_or_a_word_for_a_number_is_refused(asked, capsys):
     with pytest.raises(SystemExit) as exit_:
         sample.parser().parse_args(["--vocal", "in.wav", "--temperature", asked])
     assert exit_.value.code == 2
@@ -111,8 +111,8 @@ def test_memory_is_stated_and_checked_before_the_work(run, tiny_model, tmp_path,
 
     monkeypatch.setattr(Accompanist, "compile", begin)
     vocal = write(tmp_path / "in.wav", 30.0, 44_100, 2)
-    arguments = Sampling(guidance_scale=1.0), False, (2, 30 * 44_100), 44_100
-    one, two = (Accompanist.load(str(tiny_model)).needed_bytes(n, *arguments) for n in (1, 2))
+    accompanist, sampling = Accompanist.load(str(tiny_model)), Sampling(guidance_scale=1.0)
+    one, two = (accompanist.needed_bytes(SamplingOptions(n, sampling), (2, 30 * 44_100), 44_100) for n in (1, 2))
     with pytest.raises(Begun):
         run("--vocal", vocal, "--num-samples", 2)
     stated, audio = map(float, re.search(r"at most (\S+) GB .* (\S+) GB for audio", capsys.readouterr().out).groups())
@@ -124,14 +124,14 @@ def test_memory_is_stated_and_checked_before_the_work(run, tiny_model, tmp_path,
         run("--vocal", vocal)
 
 
-def test_audio_takes_the_memory_that_is_stated_for_it(run, tmp_path, monkeypatch):
-    """By numpy's own account; without the stages, whose part does not depend on the vocal."""
+def test_audio_needs_the_memory_that_is_stated_for_it(run, tmp_path, monkeypatch):
+    """Measured by numpy's own account, without the stages, whose memory does not depend on the vocal."""
     monkeypatch.setattr(Accompanist, "compile", lambda *_, **__: None)
     monkeypatch.setattr(decode, "generate_window", lambda config, weights, conditions, target, *_: target)
-    run("--vocal", write(tmp_path / "in.wav", 10))  # what is imported and compiled the first time is not of the audio
+    run("--vocal", write(tmp_path / "in.wav", 5))  # imports and compilation, which only the first run needs
     for rate_hz, channels in ((24_000, 1), (44_100, 2)):
         found, stated = [], []
-        for seconds in (10, 40):
+        for seconds in (5, 15):
             vocal = write(tmp_path / "in.wav", seconds, rate_hz, channels)
             tracemalloc.start()
             run("--vocal", vocal, "--num-samples", 2)
@@ -207,7 +207,7 @@ def test_absurd_options_are_refused(option, capsys):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_says_how_far_it_got_and_leaves_nothing(tiny_model, tmp_path, number):
-    write(tmp_path / "in.wav", 120.0)
+    write(tmp_path / "in.wav", 60.0)
     command = [sys.executable, "-m", "hafm_jax.sample", "--vocal", "in.wav", "--model", str(tiny_model)]
     environment = os.environ | {"PYTHONPATH": os.getcwd()}
     process = subprocess.Popen(
@@ -215,7 +215,7 @@ def test_an_interrupted_run_says_how_far_it_got_and_leaves_nothing(tiny_model, t
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         env=environment,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in what runs in the background
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     said = b""
     while b"coarse:" not in said:  # the progress bar: the second stage has begun

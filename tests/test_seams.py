@@ -1,4 +1,4 @@
-"""Where a window ends and the next one goes on, nothing may tell: on the shipped model and songs it has never heard."""
+"""No seam is left where one window ends and the next continues: the shipped model on songs it was not trained on."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from helpers import FULL_COMPILATION
 
-from hafm_jax.accompany import generate_stage, plan_windows
 from hafm_jax.audio.stft import log_mel_db
 from hafm_jax.model import decode, transformer
 from hafm_jax.model.pretrained import DEMO, load_model
 from hafm_jax.model.sampling import Sampling, combine
+from hafm_jax.model.weights import Weights
+from hafm_jax.model.windows import generate_stage, plan_windows
 from hafm_jax.streams import CELLS_PER_S, CODEC_SAMPLE_RATE_HZ, STAGES
 from hafm_jax.synthesis.song import song_seed, synthesize_song
 from hafm_jax.tokenizers.codecs import load_codec
@@ -20,11 +21,11 @@ from hafm_jax.tokenizers.semantic import load_semantic, vocal_tokens
 SECONDS, SONGS = 16, 3
 CELLS = SECONDS * CELLS_PER_S
 KEYS = jax.random.split(jax.random.key(0), SONGS)
-pytestmark = pytest.mark.slow  # whole songs, drawn and looked at several times
+pytestmark = pytest.mark.slow  # whole songs, sampled and examined several times
 
 UNGUIDED, DEFAULT = Sampling(guidance_scale=1.0), Sampling()
 CASES = [(UNGUIDED, "semantic"), (UNGUIDED, "coarse"), *((DEFAULT, name) for name in STAGES)]
-FLUX_FRAMES = 3  # of the codec, 40 ms, before and after: one frame alone changes much anywhere
+FLUX_FRAMES = 3  # of the codec, 40 ms, before and after: between single frames the spectrum changes much anywhere
 forward = jax.jit(transformer.forward, static_argnums=0, compiler_options=FULL_COMPILATION)
 
 
@@ -50,13 +51,13 @@ def vocals():
 
 
 def generate(stage, streams, sampling, cells=CELLS):
-    weights = decode.prepare(stage.config, stage.params)
+    weights = Weights.prepare(stage.config, stage.params)
     return generate_stage(stage.config, weights, streams, cells, KEYS, sampling, lambda frames: None)
 
 
 @pytest.fixture(scope="module")
 def songs(stages, vocals):
-    """For each sampling the vocals and what the stages make of them, by stream."""
+    """For each sampling: the vocals and the tokens that the stages draw for them, by stream."""
     made = {UNGUIDED: {"vocal_semantic": vocals}, DEFAULT: {"vocal_semantic": vocals}}
     for sampling, name in CASES:
         made[sampling][STAGES[name].target.name] = generate(stages[name], made[sampling], sampling)
@@ -64,13 +65,13 @@ def songs(stages, vocals):
 
 
 def seams(config):
-    """Cells where what one window generated ends."""
+    """Cells where one window's new tokens end."""
     return [window.known for window in plan_windows(CELLS, config.window_cells)[1:]]
 
 
 def surprise(stage, streams, sampling):
-    """Nats a token, by the logits that are drawn from: (of the two frames after each seam, of those a way off), in
-    windows with the seam in the middle."""
+    """Nats a token under the logits that tokens are drawn from: (of the two frames after each seam, of frames further
+    off), in windows with the seam in the middle."""
     config, cells = stage.config, stage.config.window_cells
     target = config.stage.target
     at, away = [], []
@@ -98,12 +99,12 @@ def standard_errors(at, away):
 
 @pytest.mark.parametrize(("sampling", "name"), CASES)
 def test_tokens_after_a_seam_are_no_more_surprising_than_others(sampling, name, stages, songs):
-    """Of the fine stage, whose tokens the shipped model draws almost independently, this asks little."""
+    """A weak test of the fine stage, whose tokens the shipped model draws almost independently."""
     assert standard_errors(*surprise(stages[name], songs[sampling], sampling)) < 4
 
 
-def test_windows_that_do_not_know_each_other_would_be_found(stages, vocals, monkeypatch):
-    """What the test above measures does see a seam: here what is given to a window is noise."""
+def test_windows_without_each_others_tokens_would_be_found(stages, vocals, monkeypatch):
+    """The measure of the test above does find a seam: here each window is given noise."""
     real = decode.generate_window
 
     def forgetful(config, weights, conditions, target, start, *rest):
@@ -118,8 +119,8 @@ def test_windows_that_do_not_know_each_other_would_be_found(stages, vocals, monk
 
 
 def share_of_places_with_as_much_flux(audio, seam_frames):
-    """How far the spectrum of audio [B, S] changes at the seams, among the same pattern of places moved to everywhere
-    else in the song: the share of those that change as far on average."""
+    """The spectrum of audio [B, S] at the seams, against the same pattern of places shifted through the song: the share
+    of shifts at which the spectrum changes as much on average."""
     frame_samples = CODEC_SAMPLE_RATE_HZ // STAGES["coarse"].target.rate_hz
     mel = log_mel_db(audio, 2 * frame_samples, 64, CODEC_SAMPLE_RATE_HZ)  # [B, F, M], a frame a codec frame
     assert mel.shape[1] == CELLS * STAGES["coarse"].target.frames_per_cell
@@ -139,7 +140,7 @@ def test_the_spectrum_changes_at_seams_as_it_does_elsewhere(sampling, streams, s
     target = STAGES[streams[-1]].target
     seam_frames = np.array(seams(stages[streams[-1]].config)) * target.frames_per_cell
     assert 0.005 < share_of_places_with_as_much_flux(audio, seam_frames) < 0.995
-    # It would be found if another song's band went on at each seam.
+    # A change to another song's band at each seam would be found.
     seam_samples = seam_frames * (CODEC_SAMPLE_RATE_HZ // target.rate_hz)
     pieces = np.split(audio, seam_samples, axis=1)
     spliced = np.concatenate([np.roll(piece, i, axis=0) for i, piece in enumerate(pieces)], axis=1)
@@ -151,7 +152,7 @@ def test_a_song_of_one_window_or_less_is_the_same_by_either_path(name, stages, s
     config, target = stages[name].config, STAGES[name].target
     streams = songs[DEFAULT]
     cells = config.window_cells
-    weights = decode.prepare(config, stages[name].params)
+    weights = Weights.prepare(config, stages[name].params)
     conditions = [streams[s.name][:, : cells * s.frames_per_cell] for s in STAGES[name].conditions]
     empty = np.zeros((SONGS, cells * target.frames_per_cell, target.codebooks), np.int32)
     whole = decode.generate_window(config, weights, conditions, empty, 0, empty.shape[1], KEYS, 0, DEFAULT)

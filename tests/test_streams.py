@@ -24,7 +24,7 @@ def test_rates_of_the_paper():
 def test_a_cell_is_a_whole_number_of_samples_at_common_rates():
     assert streams.samples_per_cell(16_000) == 640
     assert streams.samples_per_cell(24_000) == 960
-    with pytest.raises(ValueError, match="no whole number"):
+    with pytest.raises(ValueError, match="not a whole number"):
         streams.samples_per_cell(24_001)
 
 

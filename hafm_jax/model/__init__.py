@@ -1,1 +1,1 @@
-"""The stage model: sizes, network, decoding, and the directory that a trained model is kept in."""
+"""The stage model: sizes, network, decoding, and the directory of a trained model."""

@@ -1,15 +1,26 @@
 """Causal attention over a whole sequence with a learned bias, in memory that grows linearly with its length.
 
-Queries go block by block against the keys before their end, so no array has the size of the sequence squared; the
-backward pass forms each block's scores again. Blocks run one after another in loops (side by side, the compiler would
-keep all their scores at once), a loop over a few neighbouring blocks that read the same keys, so that little is
-computed that the mask hides.
+Queries attend in blocks to the keys before their end, so no array has the size of the sequence squared; the backward
+pass computes each block's scores again. Blocks run one after another in loops (side by side, the compiler would keep
+all their scores at once). A loop covers a few neighbouring blocks that read the same keys, so that little is computed
+that the mask hides. The scores of a stage with one condition, two blocks a loop (# read, - computed and masked):
 
-Nor has the bias the size of the square: it depends on the difference of two tokens' times (or places) alone, and blocks
-are whole cells apart, so all blocks of a segment read the same rows, shifted.
+         keys:  condition        target
+              |################|##--            |  loop 2, block 0   Its Keys are two: all of the condition,
+    queries   |################|####            |          block 1   and the target up to the loop's end.
+    of the    |################|######--        |  loop 3, block 0
+    target    |################|########        |          block 1   Loops 0 and 1 are the condition's own.
 
-There is no fused kernel: `jax.nn.dot_product_attention` and cuDNN behind it take a bias, and give its gradient, as an
-array of the square. One of our own that does without has not been written, and on GPUs nothing has been measured.
+The bias does not have the size of the square either: it depends on the difference of two tokens' times (or places)
+alone, and blocks are whole cells apart, so all blocks of a segment read the same rows [Q, W], shifted. Where block n of
+a loop reads them:
+
+      condition, twice its length       target, twice its length
+    |......[################].........|......[######]............|
+           ^ column - n * step               ^ column - n * step
+
+There is no fused kernel: `jax.nn.dot_product_attention`, and cuDNN behind it, take a bias, and give its gradient, as an
+array of the square. We have not written one that needs no such array.
 
 Axes: B batch, H heads, Q queries of a block, T keys, E head width, W columns of the shared bias rows, N buckets,
 S shards of the batch.
@@ -30,12 +41,12 @@ from hafm_jax.streams import TICKS_PER_CELL, Stage
 
 BLOCK_TOKENS = 256  # ours: queries of a block, at most
 LOOP_BLOCKS = 2  # ours: blocks of a loop, at most
-SAVED = ("attended", "log_normaliser")  # names for remat policies: what the backward pass needs beside q, k, v
+SAVED = ("attended", "log_normaliser")  # names for remat policies: what the backward pass needs besides q, k, v
 
 
 class Keys(NamedTuple):
-    """Keys start..stop of the sequence, of one segment. A loop's block n has their biases in the columns
-    column - n * step and following of its segment's shared rows."""
+    """Keys start..stop of the sequence, all of one segment. For block n of the loop their biases start in column
+    `column - n * step` of the rows that the blocks of the queries' segment share."""
 
     start: int
     stop: int
@@ -44,9 +55,9 @@ class Keys(NamedTuple):
 
 
 class Loop(NamedTuple):
-    """`num_blocks` blocks of `block_tokens` queries from token `start` of the sequence on, and what they read.
+    """`num_blocks` blocks of `block_tokens` queries, from token `start` of the sequence, and the keys that they read.
 
-    Their biases are the first rows of `BlockedBias.rows[rows]`.
+    Their biases are the first `block_tokens` rows of `BlockedBias.rows[rows]`.
     """
 
     start: int
@@ -57,8 +68,8 @@ class Loop(NamedTuple):
 
 
 class BlockedBias(NamedTuple):
-    """The bias of a sequence: its loops, and for each query segment the rows that its blocks share, [S, H, Q, W]: a
-    copy for each shard of the batch, so that their gradients are summed over the shards once, in the tables."""
+    """The bias of a sequence: its loops, and for each query segment the rows that its blocks share, [S, H, Q, W]. There
+    is a copy for each shard of the batch, so that gradients are summed over the shards once, in the tables."""
 
     loops: tuple[Loop, ...]
     rows: tuple[jax.Array, ...]
@@ -79,7 +90,7 @@ def einsum_float32(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
     return jax.lax.platform_dependent(a, b, cpu=widened, default=product)
 
 
-def plain(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array) -> jax.Array:
+def dense_attention(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array) -> jax.Array:
     """Attention by its definition: scaled q [B, H, Q, E], k and v [B, H, T, E], bias [H, Q, T] -> [B, H, Q, E]."""
     scores = einsum_float32("bhqe,bhte->bhqt", q, k) + bias
     return jnp.einsum("bhqt,bhte->bhqe", jax.nn.softmax(scores, axis=-1).astype(v.dtype), v)
@@ -88,11 +99,11 @@ def plain(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array) -> jax.Arra
 def _loops(
     stage: Stage, num_cells: int, position: str, num_tokens: int | None = None
 ) -> tuple[tuple[Loop, ...], list[tuple[int, int, int]]]:
-    """The loops over the first `num_tokens` (None: all) of a sequence of `num_cells`, and of each segment which rows
-    its blocks share: arguments of PositionBias.rows.
+    """The loops over the first `num_tokens` (None: all) of a sequence of `num_cells`, and for each segment the rows
+    that its blocks share, as arguments of PositionBias.rows.
 
-    These rows are those of its last block in a sequence of twice the length: earlier blocks read them further right,
-    past the end of the earlier segments.
+    They are the rows of the segment's last block in a sequence of twice the length. Earlier blocks read them further
+    right, past the end of the earlier segments.
     """
     parts, twice = (segments(stage, n, position) for n in (num_cells, 2 * num_cells))
     loops, spans, offset = [], [], 0
@@ -120,7 +131,7 @@ def _loops(
 
 
 def num_computed_pairs(stage: Stage, num_cells: int, position: str) -> int:
-    """Pairs of a query and a key whose scores are computed: some are hidden by the mask."""
+    """Pairs of a query and a key whose scores are computed, those that the mask hides included."""
     return sum(
         loop.num_blocks * loop.block_tokens * sum(keys.stop - keys.start for keys in loop.keys)
         for loop in _loops(stage, num_cells, position)[0]
@@ -130,7 +141,7 @@ def num_computed_pairs(stage: Stage, num_cells: int, position: str) -> int:
 def blocked_bias(
     tables: dict[str, jax.Array], stage: Stage, num_cells: int, position: str, num_tokens: int | None = None
 ) -> BlockedBias:
-    """Of the first `num_tokens` (None: all) of a sequence of `num_cells`; tables: name -> float32 [S, N, H]."""
+    """The bias of the first `num_tokens` (None: all) of a sequence of `num_cells`; tables: [S, N, H]."""
     loops, spans = _loops(stage, num_cells, position, num_tokens)
 
     def shared_rows(tables: dict[str, jax.Array]) -> tuple[jax.Array, ...]:
@@ -141,9 +152,9 @@ def blocked_bias(
 
 
 def causal_attention(q: jax.Array, k: jax.Array, v: jax.Array, bias: BlockedBias) -> jax.Array:
-    """Scaled q, k, v [B, H, T, E] -> [B, H, T, E], each token reading itself and what stands before it.
+    """Scaled q, k, v [B, H, T, E] -> [B, H, T, E], each token reading itself and those before it.
 
-    Under a mesh each device attends for its own examples and heads, and no device waits for another.
+    Under a mesh each device computes its own examples and heads; no device waits for another.
     """
 
     def attend(q, k, v, *rows):
@@ -158,14 +169,14 @@ def _attention(loops, q, k, v, bias_rows):
 
 
 def _scores(loop, number, keys, queries, k, bias_rows) -> jax.Array:
-    """Of a loop's block towards one segment's keys: float32 [B, H, Q, T]."""
+    """The scores of block `number` of a loop for one segment's keys: float32 [B, H, Q, T]."""
     rows = bias_rows[loop.rows][:, : loop.block_tokens]
     bias = jax.lax.dynamic_slice_in_dim(rows, keys.column - number * keys.step, keys.stop - keys.start, axis=2)
     return einsum_float32("bhqe,bhte->bhqt", queries, k[:, :, keys.start : keys.stop]) + bias
 
 
 def _block(loop: Loop, number: jax.Array, x: jax.Array) -> jax.Array:
-    """The queries of a loop's block, or what belongs to them, of x [B, H, T, ...]."""
+    """The part of x [B, H, T, ...] that belongs to the queries of block `number` of a loop."""
     return jax.lax.dynamic_slice_in_dim(x, loop.start + number * loop.block_tokens, loop.block_tokens, axis=2)
 
 
@@ -175,13 +186,14 @@ def _with_block(loop: Loop, number: jax.Array, x: jax.Array, block: jax.Array) -
 
 
 def _add(x: jax.Array, part: jax.Array, *start: jax.Array | int) -> jax.Array:
-    """x with `part` added from `start` on: an update in place, where indexing would make a scatter of it."""
+    """x with `part` added at `start`: an update in place, which XLA does not make of indexing (that is a scatter)."""
     before = jax.lax.dynamic_slice(x, start, part.shape)
     return jax.lax.dynamic_update_slice(x, before + part, start)
 
 
 def _held_in_loop(*arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """The arrays for use in a loop: what is made of them is made in it, one block's at a time, not before for all."""
+    """The arrays for use inside a loop. Without this barrier XLA moves what is computed from them out of the loop, and
+    then holds it for all blocks at once."""
     return jax.lax.optimization_barrier(arrays)
 
 
@@ -194,7 +206,7 @@ def _forward(loops, q, all_keys, all_values, bias_rows):
             k, v, number = _held_in_loop(all_keys, all_values, number)
             attended, log_normaliser = carry
             queries = _block(loop, number, q)
-            # A segment's keys at a time: side by side, XLA would add the biases one by one.
+            # One segment's keys at a time: over concatenated keys XLA would add the biases one by one.
             scores = [_scores(loop, number, keys, queries, k, bias_rows) for keys in loop.keys]
             highest = jnp.max(jnp.stack([jnp.max(s, axis=-1) for s in scores]), axis=0)[..., None]
             normaliser, read = 0.0, 0.0
@@ -213,9 +225,10 @@ def _forward(loops, q, all_keys, all_values, bias_rows):
 
 def _backward(loops, residuals, gradient):
     q, all_keys, all_values, bias_rows, attended, log_normaliser = residuals
-    # What the normaliser takes from each score's gradient: the softmax's own derivative, [B, H, T, 1].
+    # What the normaliser subtracts from each score's gradient: the softmax's own derivative, [B, H, T, 1].
     share = jnp.sum(gradient.astype(jnp.float32) * attended, axis=-1, keepdims=True)
-    # Keys and values get theirs transposed, [B, H, E, T]: the product then turns the narrow operand, not the scores.
+    # Gradients of keys and values are transposed, [B, H, E, T]: the product then transposes the narrow operand, not the
+    # scores.
     narrow = jnp.zeros_like(all_keys.mT, jnp.float32)
     carry = jnp.zeros_like(q), narrow, narrow, tuple(jnp.zeros_like(rows) for rows in bias_rows)
     for loop in loops:

@@ -1,4 +1,4 @@
-"""Stage configurations, the table of sizes, and what each costs: parameters and FLOPs, analytically.
+"""Stage configurations, the table of sizes, and the cost of each: parameters and FLOPs, analytically.
 
 Symbols: D model width, H heads, L layers, F feed-forward width, V vocabulary, K codebooks, T sequence tokens.
 """
@@ -29,7 +29,7 @@ SIZES = {
 
 
 def find_size(name: str) -> Size:
-    """A row of SIZES, or any other as WIDTHxLAYERSxHEADS: 96x3x6. Raises ValueError where it is neither."""
+    """A row of SIZES, or any other size as WIDTHxLAYERSxHEADS, for example 96x3x6. Raises ValueError for all else."""
     if name in SIZES:
         return SIZES[name]
     if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){2}", name):
@@ -39,11 +39,11 @@ def find_size(name: str) -> Size:
 
 @dataclass(frozen=True)
 class StageConfig:
-    """All that fixes a stage model's arrays and arithmetic. Hashable: a static argument of compiled functions.
+    """Everything that determines a stage model's arrays and arithmetic. Hashable, for use as a static argument.
 
-    `window_cells` is the length trained on (cells of 40 ms); the sampler's windows have it too.
+    `window_cells` is the length trained on, in cells of 40 ms; the sampler's windows have the same length.
     `position` is "clock" (time differences, ours) or "index" (sequence distances, the paper's).
-    `compute_dtype` holds for matrix products; parameters, softmax, norms, logits and loss are float32.
+    `compute_dtype` applies to matrix products; parameters, softmax, norms, logits and loss are float32.
     """
 
     stage_name: str
@@ -62,7 +62,7 @@ class StageConfig:
         if self.compute_dtype not in ("float32", "bfloat16"):
             raise ValueError(f"compute_dtype is {self.compute_dtype!r}; expected 'float32' or 'bfloat16'")
         if self.d_model % self.num_heads:
-            raise ValueError(f"d_model {self.d_model} is no multiple of num_heads {self.num_heads}")
+            raise ValueError(f"d_model {self.d_model} is not a multiple of num_heads {self.num_heads}")
         if self.window_cells < 1:
             raise ValueError(f"window_cells is {self.window_cells}; expected at least 1")
 
@@ -106,13 +106,11 @@ def forward_flops(config: StageConfig, num_cells: int) -> int:
     tokens = config.stage.num_tokens(num_cells)
     target = config.stage.target
     layers = 2 * tokens * num_layer_parameters(config)
-    attention = (
-        2 * config.num_layers * tokens * (tokens + 1) * config.d_model
-    )  # scores and values, half the square each
+    attention = 2 * config.num_layers * tokens * (tokens + 1) * config.d_model  # scores, values: half the square each
     heads = 2 * num_cells * target.tokens_per_cell * config.d_model * target.vocabulary
     return layers + attention + heads
 
 
 def train_flops(config: StageConfig, num_cells: int) -> int:
-    """FLOPs of one training step on one crop: the backward pass costs twice the forward one. Remat is not counted."""
+    """FLOPs of one training step on one crop: the backward pass costs twice the forward pass. Remat is not counted."""
     return 3 * forward_flops(config, num_cells)

@@ -1,12 +1,12 @@
 """One stage's sampler: prefill, then one compiled loop over tokens. Arrays in, arrays out.
 
 A window has one static shape: its conditions and its target [B, F, K], of which the first `start` frames are given
-and the frames up to `stop` are generated. `start` and `stop` are traced, so a stage compiles once whatever the song's
-length. The window is filled chunk by chunk, which is where progress is reported and where the KV cache grows: a step
-reads the filled part of the cache, not the window's whole length.
+and the frames up to `stop` are generated. `start` and `stop` are traced, so a stage compiles once for songs of any
+length. The window is filled chunk by chunk. After each chunk progress is reported and the KV cache may grow, so that a
+step reads the filled part of the cache, not the window's whole length.
 
-Guidance runs the batch once more with NULL conditions, no-history guidance once more with no past; disabled terms cost
-nothing.
+Guidance adds the batch once more with NULL conditions, no-history guidance once more without a past; disabled terms
+cost nothing.
 
 Axes: B batch, R rows (B times `Rows.num`), F frames, K codebooks, T cached tokens, D model, H heads, E head
 width, V vocabulary.
@@ -15,76 +15,27 @@ width, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 
 from hafm_jax.model import transformer
-from hafm_jax.model.attention import causal_attention, plain
+from hafm_jax.model.attention import causal_attention
 from hafm_jax.model.config import StageConfig
-from hafm_jax.model.cpu import kernels
 from hafm_jax.model.sampling import Sampling, choose, combine
-from hafm_jax.model.transformer import Params
+from hafm_jax.model.weights import Weights
 
-CACHE_GROWTH_TOKENS = 1024  # ours: the cache's length is a multiple of it; smaller reads less, compiles more programs
 CHUNK_CELLS = 25  # ours: a second of music between two reports of progress
 
 
 Cache = list[tuple[jax.Array, jax.Array]]  # keys and values [R, H, T, E] of each layer, as `Weights.stored`
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["embedder", "blocks"], meta_fields=["packed"])
-@dataclass(frozen=True)
-class Weights:
-    """Parameters as the functions here want them: in the compute dtype, a list of layers.
-
-    `packed` weights lie as hafm_jax.model.cpu.kernels reads them.
-    """
-
-    embedder: Params
-    blocks: list[Params]
-    packed: bool
-
-    @property
-    def product(self) -> transformer.Product:
-        return kernels.product if self.packed else transformer.product
-
-    @property
-    def head_logits(self) -> transformer.HeadLogits:
-        return kernels.head_logits if self.packed else transformer.head_logits
-
-    def stored(self, x: jax.Array) -> jax.Array:
-        """Keys or values as the cache holds them."""
-        return kernels.stored(x) if self.packed else x
-
-    def attend(self, q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array, filled: jax.Array) -> jax.Array:
-        """q [R, H, 1, E] to the first `filled` of the cache, the only ones that `bias` [H, 1, T] does not mask."""
-        return kernels.attend(q, k, v, bias, filled) if self.packed else plain(q, k, v, bias)
-
-
-def prepare(config: StageConfig, params: Params, packed: bool | None = None) -> Weights:
-    """Weights for the functions here, made once. packed: None for the machine's choice, the kernels where there are."""
-    return _prepare(config, params, kernels.load() is None if packed is None else packed)
-
-
-@partial(jax.jit, static_argnames=("config", "packed"))
-def _prepare(config: StageConfig, params: Params, packed: bool) -> Weights:
-    params = transformer.compute_params(config, params)
-    embedder, blocks = params["embedder"], params["blocks"]
-    layers = [jax.tree.map(lambda x: x[i], blocks) for i in range(config.num_layers)]  # noqa: B023
-    if packed:
-        embedder = embedder | {"heads": jax.vmap(kernels.pack)(embedder["heads"])}
-        contracted = {"query_key_value": 1, "attention_out": 2, "ffn_in": 1, "ffn_out": 1}
-        layers = [layer | {n: kernels.pack(layer[n], c) for n, c in contracted.items()} for layer in layers]
-    return Weights(embedder, layers, packed)
-
-
 @partial(jax.jit, static_argnames=("config", "rows", "capacity"))
 def _prefill(config, weights, conditions, given, rows, capacity):
     """Keys and values [R, H, capacity, E] of each layer, filled for the conditions and the first frames of the target,
-    `given` [B, F, K]. Row by row: a row has work enough, and then it cannot depend on the others."""
+    `given` [B, F, K]. Row by row: one row is enough work for the device, and cannot depend on the others this way."""
     batch = given.shape[0]
     nulls = transformer.null_conditions(config, conditions, jnp.ones(batch, bool))
     groups = [conditions] + [nulls] * rows.guided + [conditions] * rows.no_history
@@ -105,9 +56,9 @@ def _prefill(config, weights, conditions, given, rows, capacity):
         cache = []
         for layer in weights.blocks:
             block = transformer.block(config, layer)
-            q, k, v = block.qkv(x, weights.product)
+            q, k, v = block.qkv(x)
             cache.append(tuple(jnp.pad(weights.stored(x[0]), room) for x in (k, v)))
-            x = block.attention_out_and_ffn(x, causal_attention(q, k, v, bias), weights.product)
+            x = block.attention_out_and_ffn(x, causal_attention(q, k, v, bias))
         return cache
 
     return jax.lax.map(row, (conditions, given, lacks_history))
@@ -128,15 +79,15 @@ def stepper(config: StageConfig, weights: Weights, capacity: int) -> Callable:
         row = bias.row(own, own_prefix + position, own_length)[:, None]
         x, updated = x[:, None], []
         for block, (keys_cache, values_cache) in zip(blocks, cache, strict=True):
-            q, k, v = block.qkv(x, weights.product)
+            q, k, v = block.qkv(x)
             at = (0, 0, prefix + position, 0)
             keys_cache = jax.lax.dynamic_update_slice(keys_cache, weights.stored(k), at)
             values_cache = jax.lax.dynamic_update_slice(values_cache, weights.stored(v), at)
             updated.append((keys_cache, values_cache))
             attended = weights.attend(q, keys_cache, values_cache, row, prefix + position + 1)
-            x = block.attention_out_and_ffn(x, attended, weights.product)
+            x = block.attention_out_and_ffn(x, attended)
         codebook = position % config.stage.target.codebooks
-        return embedder.token_logits(x[:, 0], codebook, weights.head_logits), updated
+        return embedder.token_logits(x[:, 0], codebook), updated
 
     return step
 
@@ -153,7 +104,7 @@ def _extend(config, weights, cache, target, start, stop, keys, first_token, samp
         past = [x] * (rows.num - rows.no_history)
         return jnp.concatenate(past + [jnp.broadcast_to(embedder.embed_bos(), x.shape)] * rows.no_history)
 
-    # One loop over tokens with the codebook traced: unrolling a frame's codebooks compiles each of them anew.
+    # One loop over tokens with the codebook traced: an unrolled frame would compile each codebook by itself.
     def token(position, carry):
         x, cache, target = carry
         frame, codebook = position // codebooks, position % codebooks
@@ -180,32 +131,29 @@ def _chunks(config: StageConfig, start: int, stop: int) -> list[tuple[int, int]]
 
 
 def _given_frames(config: StageConfig, start: int) -> int:
-    """How many of a window's frames are prefilled where `start` are given: so many, rounded up to a third of it."""
+    """The frames of a window that are prefilled where `start` are given: as many, rounded up to thirds of the window,
+    so that few shapes are compiled."""
     cells = config.window_cells
     third = -(-cells // 3) * config.stage.target.frames_per_cell
     return min(-(-start // third) * third, cells * config.stage.target.frames_per_cell)
 
 
 def _capacity(config: StageConfig, weights: Weights, stop: int) -> int:
-    """Tokens of the cache while frames before `stop` are generated: the filled part, rounded up to what is compiled.
-    The kernels read the filled part alone, so theirs is whole from the start."""
-    total = config.stage.num_tokens(config.window_cells)
-    if weights.packed:
-        return total
+    """Tokens of the cache while frames before `stop` are generated."""
     filled = _prefix_tokens(config) + stop * config.stage.target.codebooks
-    return min(total, -(-filled // CACHE_GROWTH_TOKENS) * CACHE_GROWTH_TOKENS)
+    return weights.capacity(filled, config.stage.num_tokens(config.window_cells))
 
 
 def compile_window(
     config: StageConfig, weights: Weights, batch_size: int, sampling: Sampling, given_cells: set[int]
 ) -> None:
-    """Compile what `generate_window` runs for windows of `batch_size` examples in which any of `given_cells` are given.
-    Generates nothing."""
+    """Compile everything that `generate_window` runs for windows of `batch_size` examples with any number of cells in
+    `given_cells` given. Generates nothing."""
     shapes = [(batch_size, config.window_cells * s.frames_per_cell, s.codebooks) for s in config.stage.streams]
     *conditions, target = (jnp.zeros(shape, jnp.int32) for shape in shapes)
     keys = jax.random.split(jax.random.key(0), batch_size)
     capacities = set()
-    for cells in sorted(given_cells, reverse=True):  # so that the shortest cache is left at the end
+    for cells in sorted(given_cells, reverse=True):  # the shortest cache comes last and is then grown
         start = cells * config.stage.target.frames_per_cell
         given, cache = target[:, : _given_frames(config, start)], None
         chunks = _chunks(config, start, target.shape[1])
@@ -240,14 +188,14 @@ def generate_window(
 ) -> jax.Array:
     """Fill frames start..stop of one window.
 
-    weights: from `prepare`; conditions: int32 [B, F_s, K_s] a stream; target: int32 [B, F, K], known before `start`;
-    keys: [B], one an example; first_frame: the window's first frame in the song (a token's randomness depends on its
-    place in the song, not on the windows); progress is called with the number of frames just done.
-    -> int32 [B, F, K], the frames from `stop` on as they were.
+    conditions: int32 [B, F_s, K_s] a stream; target: int32 [B, F, K], known before `start`; keys: [B], one an example;
+    first_frame: the window's first frame in the song (a token's randomness depends on its place in the song, not on the
+    windows); progress is called with the number of frames just done.
+    -> int32 [B, F, K], unchanged from frame `stop` on.
     """
     given = target[:, : _given_frames(config, start)]
     chunks = _chunks(config, start, stop)
-    # What is prefilled past `start` is overwritten step by step, but must fit.
+    # Frames prefilled past `start` are overwritten step by step, but must fit.
     first = max(chunks[0][1], given.shape[1])
     cache = _prefill(config, weights, conditions, given, sampling.rows, _capacity(config, weights, first))
     target = jnp.array(target)  # a copy: `_extend` overwrites its argument

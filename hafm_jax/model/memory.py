@@ -1,7 +1,4 @@
-"""What generation takes of the device's memory, and what the device has left.
-
-Arithmetic, so that it is known before.
-"""
+"""The memory that generation needs, by arithmetic, so that it can be checked before the work; and the memory left."""
 
 from __future__ import annotations
 
@@ -21,12 +18,13 @@ def weights_bytes(config: StageConfig) -> int:
 
 
 def window_bytes(config: StageConfig, rows: int, packed: bool) -> int:
-    """What a window of a stage takes at most, beside the weights (`packed` as in `decode.Weights`): the KV cache of so
-    many rows, and the activations of its prefill."""
+    """The most memory that a window of a stage needs besides the weights (`packed` as in `Weights`): the KV cache of
+    `rows`, and the activations of its prefill."""
     tokens = config.stage.num_tokens(config.window_cells)
     cache = 2 * config.num_layers * rows * tokens * config.d_model * jnp.dtype(config.compute_dtype).itemsize
-    # The prefill goes row by row, float32 at most: the row's cache before it goes to its place, the widest activations,
-    # and of a block of queries the scores, what XLA keeps beside them, and each segment's biases in twice the length.
+    # The prefill computes row by row, in float32 at most: the row's cache before it is copied to its place, the widest
+    # activations, and for a block of queries the scores, XLA's copies of them, and each segment's biases in twice the
+    # length.
     row = cache // rows + 4 * tokens * (2 * config.d_model + max(3 * config.d_model, 2 * config.ffn_dim))
     block = 4 * config.num_heads * BLOCK_TOKENS * tokens * (3 + 2 * len(config.stage.streams))
     copies = 0 if packed else cache + weights_bytes(config)  # the cache grows by copies; XLA may turn the weights
@@ -34,18 +32,19 @@ def window_bytes(config: StageConfig, rows: int, packed: bool) -> int:
 
 
 def audio_bytes(vocal_shape: tuple[int, int], sample_rate_hz: int, num_samples: int) -> int:
-    """What audio takes of the host's memory at most: the vocal [C, S], the instrumentals, and what mixes them."""
+    """The most host memory that audio needs: the vocal [C, S], the instrumentals, and the arrays of mixing them."""
     channels, samples = vocal_shape
     mixed = resampled_length(samples, sample_rate_hz, CODEC_SAMPLE_RATE_HZ)
-    # In float32 numbers. Resampling holds the vocal and its result twice each; tokenizing, earlier, holds less. Mixing
-    # holds the vocal, the two results of the sample before, and float64 for loudness or four arrays of the mix's size.
+    # In float32 numbers. Resampling holds the vocal and its result twice each; tokenizing, before it, holds less.
+    # Mixing holds the vocal, both results of the sample before, and float64 for loudness or four arrays of the mix's
+    # size.
     resampling = 2 * channels * (samples + mixed)
     mixing = (3 * channels + max(6, 4 * channels)) * mixed
     return 4 * (max(resampling, mixing) + num_samples * mixed)
 
 
 def available_bytes() -> int | None:
-    """Free memory of the device; None where it cannot be told."""
+    """Free memory of the device; None where it is unknown."""
     stats = jax.devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats["bytes_in_use"]

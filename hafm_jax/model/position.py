@@ -1,14 +1,14 @@
-"""Relative position: what tells a token how far another one is, by `index` or by `clock`.
+"""Relative position: a bias on attention scores that depends on how far apart two tokens are, by `index` or `clock`.
 
 `index` is the paper's: T5 buckets over the distance in the sequence, saturating at 128 tokens.
-`clock` is ours: buckets over the difference of the two tokens' *times*, signed, with a table for each pair of
-streams, so that a target token finds the vocal frame that sounds with it directly, whatever the window's length.
+`clock` is ours, a time-relative bias: buckets over the signed difference of the two tokens' *times*, with a table for
+each pair of streams, so that a target token finds the vocal frame that sounds with it at any window length.
 
-Both are the same mechanism. The sequence is cut into segments of evenly spaced tokens (`clock`: one a stream;
-`index`: a single one), and the bias of a query towards a segment's keys is a slice of a vector over differences:
-row i of a query segment with spacing a towards a key segment with spacing b needs the differences a*i - b*j,
-which for growing j walk down the differences of one phase (a*i mod b) by steps of b. So training gathers rows,
-cached decoding takes one, and nothing is ever of the size of the sequence squared.
+Both are the same mechanism. The sequence is cut into segments of evenly spaced tokens (`clock`: one for each stream;
+`index`: a single one), and the bias of a query for a segment's keys is a slice of a vector over differences: row i of a
+query segment with spacing a needs for a key segment with spacing b the differences a*i - b*j, which for growing j walk
+down the differences of one phase (a*i mod b) in steps of b. So training gathers rows, cached decoding takes one row,
+and no array has the size of the sequence squared.
 
 Axes: H heads, T keys, N buckets.
 """
@@ -26,12 +26,12 @@ from hafm_jax.streams import CELLS_PER_S, STREAMS, TICKS_PER_CELL, Stage, ticks_
 
 INDEX_BUCKETS = 32  # T5
 INDEX_MAX_DISTANCE = 128  # T5
-CLOCK_BUCKETS = 128  # ours: 64 a side, 32 of them exact, so that neighbouring frames stay apart
+CLOCK_BUCKETS = 128  # ours: 64 a side, 32 of them exact, so that neighbouring frames differ
 CLOCK_REACH_S = 30.0  # ours: time differences saturate here; longer than any window trained on
 
-# Ours: heads of `clock` start as kernels (1 + difference / frame) ** -strength, with strengths from 0 (a mean over all
-# times) to this. Starting equal, the token that sounds with the query is one in a thousand. After 400 steps of the
-# demo's coarse stage the first codebook's validation loss was 6.13 with this and optim.POSITION_RATE, 6.41 without.
+# Ours; see docs/notebook.md. Heads of `clock` start as kernels (1 + difference / frame) ** -strength, with strengths
+# from 0 (a mean over all times) to this. If all heads started at 0, the token that sounds with the query would be one
+# of a thousand equal ones.
 CLOCK_STRENGTH = 3.0
 CLOCK_FRAME_S = 1 / max(stream.rate_hz for stream in STREAMS.values())  # the shortest frame
 
@@ -40,7 +40,7 @@ MASKED = -1e30  # finite, so that a softmax over masked keys never meets inf - i
 
 @dataclass(frozen=True)
 class Segment:
-    """A run of evenly spaced tokens: `spacing` in ticks of the common clock, or 1 in `index` mode."""
+    """A run of evenly spaced tokens; `spacing` is in ticks of the common clock, or 1 in `index` mode."""
 
     name: str
     length: int
@@ -73,7 +73,7 @@ def table_buckets(position: str) -> int:
 
 
 def initial_tables(stage: Stage, position: str, num_heads: int) -> dict[str, np.ndarray]:
-    """Where the bias tables start, float32 [N, H]: `index` at 0, `clock` falling with the time difference."""
+    """The initial bias tables, float32 [N, H]: 0 for `index`, falling with the time difference for `clock`."""
     if position == "index":
         return {name: np.zeros((INDEX_BUCKETS, num_heads), np.float32) for name in table_names(stage, position)}
     half = CLOCK_BUCKETS // 2
@@ -111,7 +111,7 @@ def clock_bucket(difference: np.ndarray, max_difference: float) -> np.ndarray:
 
 
 def _bias_by_phase(table: jax.Array, query: Segment, key: Segment) -> tuple[jax.Array, int, int]:
-    """([phases, H, Q + T] biases by falling difference, query step, Q): see `bias_row` for how a row is cut out."""
+    """([phases, H, Q + T] biases by falling difference, query step, Q); `PositionBias.row` cuts rows out of them."""
     unit = math.gcd(query.spacing, key.spacing)
     query_step, phases = query.spacing // unit, key.spacing // unit
     last = query_step * (query.length - 1) // phases  # Q: how far row slices start from the end
@@ -124,7 +124,7 @@ def _bias_by_phase(table: jax.Array, query: Segment, key: Segment) -> tuple[jax.
 
 
 class PositionBias:
-    """The biases of one sequence layout, ready to be read row by row.
+    """The biases of one sequence layout, row by row.
 
     tables: name -> float32 [N, H], as `table_names` lists them.
     """
@@ -137,7 +137,7 @@ class PositionBias:
         }
 
     def row(self, query: Segment, i: jax.Array, own_length: int) -> jax.Array:
-        """Bias of token `i` (a traced scalar) of segment `query` towards all earlier segments and the first
+        """Bias of token `i` (a traced scalar) of segment `query` for all earlier segments and the first
         `own_length` tokens of its own, future tokens masked -> float32 [H, T]."""
         parts = []
         for key in self.segments:
@@ -150,7 +150,7 @@ class PositionBias:
                 parts.append(jnp.where(jnp.arange(length) <= i, part, MASKED))
                 return jnp.concatenate(parts, axis=-1)
             parts.append(part)
-        raise ValueError(f"{query.name} is no segment of this layout")
+        raise ValueError(f"{query.name} is not a segment of this layout")
 
     def rows(self, query: Segment, start: int, stop: int, own_length: int) -> jax.Array:
         """`row` of tokens start..stop of segment `query` -> [H, stop - start, T]."""

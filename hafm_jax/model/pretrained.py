@@ -33,8 +33,8 @@ DEMO = Path(__file__).parents[1] / "demo"
 
 @dataclass(frozen=True)
 class StageWeights:
-    """One trained stage. `facts`: what its training reported (steps, losses, minutes, ...), JSON-able; `sampling`: how
-    its tokens are drawn unless told otherwise."""
+    """One trained stage. `facts`: figures of its training (steps, losses, minutes, ...), JSON-able; `sampling`: its
+    default for drawing tokens."""
 
     config: StageConfig
     params: Params
@@ -51,14 +51,14 @@ class Pretrained:
 
 
 def check_tokenizers(directory: Path) -> None:
-    """Raises InputError where `directory` is no folder of tokenizers."""
+    """Raises InputError where `directory` is not a folder of tokenizers."""
     for part in ("semantic", "codec"):
         if not (directory / part / "config.json").is_file():
             raise InputError(f"{directory} has no {part}/config.json; expected a folder of tokenizers: see tokenize/")
 
 
 def save_model(directory: Path, stages: dict[str, StageWeights], tokenizers: Path, card: str, dtype: str) -> None:
-    """Write a model directory; weights are stored in `dtype`. Raises InputError where it cannot be."""
+    """Write a model directory; weights are stored in `dtype`. Raises InputError where it cannot be written."""
     check_tokenizers(tokenizers)
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -92,19 +92,19 @@ def find_model(source: str) -> Path:
         import huggingface_hub
     except ImportError as error:
         raise InputError(
-            f"{source} is no local folder, and a download needs huggingface_hub: pip install 'hafm_jax[hub]'"
+            f"{source} is not a local folder, and a download needs huggingface_hub: pip install 'hafm_jax[hub]'"
         ) from error
     try:
         patterns = ["*.json", "*.safetensors", "*.npy", "README.md"]
         return Path(huggingface_hub.snapshot_download(source, allow_patterns=patterns))
     except Exception as error:  # the hub's client raises a dozen kinds: offline, not found, gated, ...
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{source} is no local folder and cannot be downloaded: {reason}") from error
+        raise InputError(f"{source} is not a local folder and cannot be downloaded: {reason}") from error
 
 
 def load_model(source: str, names: Collection[str] = tuple(STAGES)) -> Pretrained:
-    """Read a model directory (or Hub id), of its stages those of `names`. Raises InputError where a part is missing,
-    damaged or does not fit."""
+    """Read a model directory (or Hub id) with the stages `names`. Raises InputError where a part is missing, damaged or
+    does not fit."""
     directory = find_model(source)
     path = directory / "config.json"
     try:
@@ -113,13 +113,13 @@ def load_model(source: str, names: Collection[str] = tuple(STAGES)) -> Pretraine
         if version != FORMAT_VERSION:
             raise InputError(f"{path} has format version {version}; this hafm_jax reads {FORMAT_VERSION}: export again")
         stages = {
-            name: (StageConfig(**entry["config"]), entry["training"], Sampling(**entry.get("sampling", {})))
+            name: (StageConfig(**entry["config"]), entry["training"], Sampling(**entry["sampling"]))
             for name, entry in config["stages"].items()
         }
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing; expected a model directory: see `python -m hafm_jax.export`") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is no model configuration ({error}); copy the directory again, whole") from error
+        raise InputError(f"{path} is not a model configuration ({error}); copy the directory again, whole") from error
     if missing := STAGES.keys() - stages.keys():
         raise InputError(f"{path} has no {' and no '.join(sorted(missing))} stage; expected {', '.join(STAGES)}")
     loaded = {}

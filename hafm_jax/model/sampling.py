@@ -1,6 +1,6 @@
-"""How a token is drawn from logits: guidance, no-history guidance, temperature, top-k, top-p.
+"""Drawing a token from logits: guidance, no-history guidance, temperature, top-k, top-p.
 
-No sort, and one random number a draw.
+Nothing is sorted, and a draw uses one random number.
 
 Axes: B batch, R rows (B times `Rows.num`), V vocabulary.
 """
@@ -12,12 +12,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-DIGIT_BITS = 4  # ours: of the search for the least likely token to keep; 8 rounds of 16 sums
+DIGIT_BITS = 4  # ours: per round of the search for the least likely token to keep; 8 rounds of 16 sums
 
 
 class Rows(NamedTuple):
-    """What a batch is run as, side by side and in this order: as it is; where `guided` again, without its condition;
-    where `no_history` again, as if nothing had been played yet: BOS stands in all of the target's past."""
+    """The groups of rows that a batch is run as, in this order: the batch itself; if `guided`, again without its
+    condition; if `no_history`, again without a past, with BOS in all of the target's past."""
 
     guided: bool
     no_history: bool
@@ -29,12 +29,12 @@ class Rows(NamedTuple):
 
 
 class Sampling(NamedTuple):
-    """How a token is drawn. Defaults: the authors' published sampler, except top-p, which is off there.
+    """How a token is drawn. Defaults: the authors' published sampler, except top-p, which is off here.
 
-    temperature 0 is greedy; top_k 0 and top_p 1 are off; guidance_scale 1 is off. no_history_scale (ours), 0 is off:
-    weight of the logits that the condition alone gives, without a past. It holds a stage to its condition where its
-    own past has gone astray, and is for stages that were trained with false histories (`step.history_corruption`). Of a
-    frame it is for the first codebook: the later ones refine that one, and say nothing without it.
+    temperature 0 is greedy; top_k 0, top_p 1 and guidance_scale 1 are off. no_history_scale (ours; 0 is off) is the
+    weight of the logits of the condition alone, without a past. It keeps a stage to its condition where its own past
+    has gone astray, and is for stages trained with history corruption. It applies to the first codebook of a frame: the
+    later ones refine the first and mean nothing without it.
     """
 
     guidance_scale: float = 3.0
@@ -45,12 +45,12 @@ class Sampling(NamedTuple):
 
     @property
     def rows(self) -> Rows:
-        """What drawing so takes."""
+        """The rows that these settings need."""
         return Rows(guided=self.guidance_scale != 1.0, no_history=self.no_history_scale != 0.0)
 
 
 def _cumulate(x: jax.Array) -> jax.Array:
-    """Cumulated sum of float32 [B, V] along V, in blocks: XLA's own takes seconds to compile on a CPU."""
+    """Cumulative sum of float32 [B, V] along V, in blocks: XLA's own takes seconds to compile on a CPU."""
     width = 32
     blocks = jnp.pad(x, ((0, 0), (0, -x.shape[1] % width))).reshape(x.shape[0], -1, width)
     within = blocks @ jnp.triu(jnp.ones((width, width)))
@@ -68,7 +68,7 @@ def _ordered_bits(x: jax.Array) -> jax.Array:
 
 def _likeliest(order: jax.Array, weight: jax.Array, wanted: jax.Array) -> jax.Array:
     """The fewest likeliest tokens that together weigh `wanted`: order uint32 [B, V], weight float32 [B, V], wanted [B]
-    -> bool [B, V]. The lowest order among them is found digit by digit, from the highest: no sort.
+    -> bool [B, V]. Their lowest order is found digit by digit, the highest digit first, without a sort.
     """
     digits = jnp.arange(1 << DIGIT_BITS, dtype=jnp.uint32)
 
@@ -90,8 +90,8 @@ def _likeliest(order: jax.Array, weight: jax.Array, wanted: jax.Array) -> jax.Ar
 def choose(logits: jax.Array, keys: jax.Array, sampling: Sampling) -> jax.Array:
     """Draw one token a row: logits float32 [B, V], keys [B] -> int32 [B].
 
-    Temperature first, then top-k, then top-p over what top-k left. Of equal logits the lower id counts as likelier.
-    The draw inverts the cumulated probabilities: one random number a row.
+    Temperature first, then top-k, then top-p over the tokens that top-k left. Of equal logits the lower id counts as
+    likelier. The draw inverts the cumulative probabilities, with one random number a row.
     """
     batch, vocabulary = logits.shape
     scaled = logits / jnp.where(sampling.temperature > 0, sampling.temperature, 1.0)

@@ -1,10 +1,10 @@
 """The stage Transformer: one class for the semantic, the coarse and the fine stage.
 
 Sequence: [condition streams | BOS, target shifted right], one causal Transformer over all of it. Position p of the
-target part predicts token p of the target, so its time is that of token p.
+target part predicts token p of the target, so it has the time of token p.
 
-Modules only hold parameters (Flax NNX) and the arithmetic of one layer; the rest of the package sees `params`, a
-nested dict of arrays, and the functions at the end of this file.
+Modules hold the parameters (Flax NNX) and the arithmetic of one layer; the rest of the package uses `params`, a nested
+dict of arrays, and the functions at the end of this file.
 
 Axes: B batch, T sequence tokens, F frames, K codebooks, D model, H heads, E head width, G feed-forward, V vocabulary,
 L layers.
@@ -12,7 +12,7 @@ L layers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 
 import jax
@@ -27,19 +27,17 @@ from hafm_jax.model.position import PositionBias, initial_tables, table_names
 from hafm_jax.streams import Stream, interleave
 
 Params = dict  # nested: name -> dict or jax.Array
-Product = Callable[..., jax.Array]  # (x, w, contracted = 1), as `product`
-TokenVectors = Mapping[str, np.ndarray]  # tokenizer -> [K, V, D'], what its ids stand for (tokenizers.token_vectors)
-HeadLogits = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # as `head_logits`
+TokenVectors = Mapping[str, np.ndarray]  # tokenizer -> [K, V, D'], the sound of its ids (tokenizers.token_vectors)
 
 EMBEDDING_STD = 0.02  # GPT-2's
 RMS_EPSILON = 1e-6  # T5
-# Ours, of embeddings and heads that start as their tokens' vectors: so large that Adam's first steps, each of about the
-# learning rate, do not wash them out. Not tuned.
+# Ours, for embeddings and heads that start as their tokens' vectors: large enough that Adam's first steps, each of
+# about the learning rate, do not erase them. Not tuned; see docs/notebook.md.
 VECTOR_EMBEDDING_STD = 0.5
 VECTOR_HEAD_STD = 0.05
 
-# What the backward pass does not find kept of a layer it computes again: nothing, all but what attention read, or all
-# but the layer's input. Downwards less memory and more work.
+# What the backward pass computes again of a layer: nothing, everything but the attention's result, or everything from
+# the layer's input. Each needs less memory than the one above it and more work.
 REMAT = {
     "none": lambda layer: layer,
     "attention": partial(jax.checkpoint, policy=jax.checkpoint_policies.save_only_these_names(*attention.SAVED)),
@@ -54,14 +52,33 @@ def rms_norm(x: jax.Array, scale: jax.Array) -> jax.Array:
     return (y * scale).astype(x.dtype)
 
 
-def product(x: jax.Array, w: jax.Array, contracted: int = 1) -> jax.Array:
-    """x [..., C] times w [C, ...], over the `contracted` axes where they meet, in x's dtype."""
-    return jnp.tensordot(x, w, contracted)
+class BackendWeight:
+    """The one seam for a backend that keeps a weight in a form of its own: the weight brings its products.
+
+    What multiplies by a parameter here asks it; `hafm_jax.model.weights` has the only kind there is.
+    """
+
+    def product(self, x: jax.Array) -> jax.Array:
+        """As `product` below, over the axes that the weight was made for."""
+        raise NotImplementedError
+
+    def head_logits(self, x: jax.Array, codebook: jax.Array) -> jax.Array:
+        """As `head_logits` below."""
+        raise NotImplementedError
 
 
-def head_logits(x: jax.Array, heads: jax.Array, codebook: jax.Array) -> jax.Array:
+def product(x: jax.Array, weight: nnx.Param, contracted: int = 1) -> jax.Array:
+    """x [..., C] times a weight [C, ...], over the `contracted` axes where they meet, in x's dtype."""
+    w = weight.get_value()
+    return w.product(x) if isinstance(w, BackendWeight) else jnp.tensordot(x, w, contracted)
+
+
+def head_logits(x: jax.Array, heads: nnx.Param, codebook: jax.Array) -> jax.Array:
     """x [B, D] by the head of `codebook` (a scalar) of heads [K, D, V] -> float32 [B, V]."""
-    return einsum_float32("bd,dv->bv", x, heads[codebook])
+    w = heads.get_value()
+    if isinstance(w, BackendWeight):
+        return w.head_logits(x, codebook)
+    return einsum_float32("bd,dv->bv", x, w[codebook])
 
 
 def _normal(rngs: nnx.Rngs, shape: tuple[int, ...], std: float) -> nnx.Param:
@@ -69,10 +86,7 @@ def _normal(rngs: nnx.Rngs, shape: tuple[int, ...], std: float) -> nnx.Param:
 
 
 class Block(nnx.Module):
-    """One pre-norm layer: attention with QK-norm, then GEGLU; no biases.
-
-    `product` multiplies by a weight: `model.product`, or one that knows how the sampler keeps its weights.
-    """
+    """One pre-norm layer: attention with QK-norm, then GEGLU; no biases."""
 
     def __init__(self, config: StageConfig, rngs: nnx.Rngs):
         d, h, e, g = config.d_model, config.num_heads, config.head_dim, config.ffn_dim
@@ -86,23 +100,23 @@ class Block(nnx.Module):
         self.ffn_in = _normal(rngs, (d, 2, g), d**-0.5)
         self.ffn_out = _normal(rngs, (g, d), residual * g**-0.5)
 
-    def qkv(self, x: jax.Array, product: Product = product) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def qkv(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """x [B, T, D] -> normed and scaled queries, normed keys, values, each [B, H, T, E]."""
         y = rms_norm(x, self.attention_norm[...])
-        q, k, v = product(y, self.query_key_value[...]).transpose(2, 0, 3, 1, 4)
+        q, k, v = product(y, self.query_key_value).transpose(2, 0, 3, 1, 4)
         q = rms_norm(q, self.query_norm[...]) * q.shape[-1] ** -0.5
         return q, rms_norm(k, self.key_norm[...]), v
 
-    def attention_out_and_ffn(self, x: jax.Array, attended: jax.Array, product: Product = product) -> jax.Array:
+    def attention_out_and_ffn(self, x: jax.Array, attended: jax.Array) -> jax.Array:
         """The residual stream x [B, T, D] and what the heads read [B, H, T, E] -> the next layer's x."""
-        x = x + product(attended.swapaxes(1, 2), self.attention_out[...], 2)
+        x = x + product(attended.swapaxes(1, 2), self.attention_out, 2)
         y = rms_norm(x, self.ffn_norm[...])
-        gate, value = jnp.moveaxis(product(y, self.ffn_in[...]), 2, 0)
-        return x + product(jax.nn.gelu(gate) * value, self.ffn_out[...])
+        gate, value = jnp.moveaxis(product(y, self.ffn_in), 2, 0)
+        return x + product(jax.nn.gelu(gate) * value, self.ffn_out)
 
 
 class Embedder(nnx.Module):
-    """What stands before and after the layers: embeddings, bias tables, final norm, heads."""
+    """Everything before and after the layers: embeddings, bias tables, final norm, heads."""
 
     def __init__(self, config: StageConfig, rngs: nnx.Rngs):
         stage, d = config.stage, config.d_model
@@ -136,7 +150,7 @@ class Embedder(nnx.Module):
         return sharding.constrain(self.target[...])[codebook, tokens] + self.segments[-1]
 
     def embed(self, config: StageConfig, conditions: Sequence[jax.Array], target: jax.Array) -> jax.Array:
-        """The whole input: conditions, BOS, and the target [B, F, K] but for its last token -> [B, T, D]."""
+        """The whole input: conditions, BOS, and the target [B, F, K] without its last token -> [B, T, D]."""
         codebooks = jnp.broadcast_to(jnp.arange(target.shape[-1]), target.shape)
         shifted = self.embed_target(interleave(target)[:, :-1], interleave(codebooks)[:, :-1])
         bos = jnp.broadcast_to(self.embed_bos(), (target.shape[0], 1, config.d_model))
@@ -146,11 +160,11 @@ class Embedder(nnx.Module):
         return {name: self.position[name][...] for name in table_names(config.stage, config.position)}
 
     def bias(self, config: StageConfig, num_cells: int) -> PositionBias:
-        """The relative position biases of a window of `num_cells`, row by row."""
+        """The relative position bias of a window of `num_cells`, row by row."""
         return PositionBias(self._tables(config), config.stage, num_cells, config.position)
 
     def blocked_bias(self, config: StageConfig, num_cells: int, num_tokens: int | None = None) -> BlockedBias:
-        """The same for attention over all of a window, or over its first `num_tokens`."""
+        """The same in blocks, for attention over a whole window or its first `num_tokens`."""
         tables = {
             name: sharding.constrain(jnp.broadcast_to(table, (sharding.batch_shards(), *table.shape)), "batch")
             for name, table in self._tables(config).items()
@@ -158,13 +172,13 @@ class Embedder(nnx.Module):
         return blocked_bias(tables, config.stage, num_cells, config.position, num_tokens)
 
     def logits(self, x: jax.Array) -> jax.Array:
-        """The last layer's x [B, F, K, D], each codebook in its place -> float32 [B, F, K, V]."""
+        """The last layer's x [B, F, K, D] -> float32 [B, F, K, V], by each codebook's own head."""
         x = rms_norm(x, self.final_norm[...])
         return einsum_float32("bfkd,kdv->bfkv", x, self.heads[...])
 
-    def token_logits(self, x: jax.Array, codebook: jax.Array, head_logits: HeadLogits = head_logits) -> jax.Array:
-        """The last layer's x [B, D] where a token of `codebook` (a scalar) comes next -> float32 [B, V]."""
-        return head_logits(rms_norm(x, self.final_norm[...]), self.heads[...], codebook)
+    def token_logits(self, x: jax.Array, codebook: jax.Array) -> jax.Array:
+        """The last layer's x [B, D], which predicts a token of `codebook` (a scalar) -> float32 [B, V]."""
+        return head_logits(rms_norm(x, self.final_norm[...]), self.heads, codebook)
 
 
 @cache
@@ -178,10 +192,10 @@ def _graphs(config: StageConfig) -> tuple[nnx.GraphDef, nnx.GraphDef]:
 
 
 def _start_as_vectors(config: StageConfig, embedder_params: Params, vectors: TokenVectors, key: jax.Array) -> Params:
-    """Embeddings and heads as random projections of what their tokens stand for: near sounds start near.
+    """Embeddings and heads as random projections of their tokens' vectors, so that similar sounds start close together.
 
-    Streams of one tokenizer share the projection, so that equal sounds start equal in each, and the codebooks of a
-    frame add up as in the codec.
+    Streams of one tokenizer share the projection: equal sounds start equal in each, and the codebooks of a frame add up
+    as they do in the codec.
     """
 
     def projected(stream: Stream, use: int, std: float) -> jax.Array:
@@ -194,7 +208,7 @@ def _start_as_vectors(config: StageConfig, embedder_params: Params, vectors: Tok
 
     embedded = {s.name: projected(s, 0, VECTOR_EMBEDDING_STD) for s in config.stage.streams}
     target = config.stage.target
-    # The last row of a condition's table is the NULL id's, which stands for no sound.
+    # The last row of a condition's table is the NULL id's, which has no sound.
     conditions = {name: table.at[:, :-1].set(embedded[name]) for name, table in embedder_params["conditions"].items()}
     heads = projected(target, 1, VECTOR_HEAD_STD).swapaxes(1, 2)  # [K, D, V]
     return embedder_params | {"conditions": conditions, "target": embedded[target.name], "heads": heads}
@@ -203,7 +217,7 @@ def _start_as_vectors(config: StageConfig, embedder_params: Params, vectors: Tok
 def init(config: StageConfig, key: jax.Array, vectors: TokenVectors | None = None) -> Params:
     """Fresh float32 parameters {"embedder": ..., "blocks": ... with a leading L}. Under `jax.eval_shape`, their shapes.
 
-    With `vectors` embeddings and heads start from these instead of at random.
+    With `vectors`, embeddings and heads start from these instead of at random.
     """
 
     def arrays(kind: type[nnx.Module], key: jax.Array) -> Params:
@@ -218,7 +232,7 @@ def init(config: StageConfig, key: jax.Array, vectors: TokenVectors | None = Non
 
 
 def compute_params(config: StageConfig, params: Params) -> Params:
-    """Parameters in the dtype they are computed with: all but norms and bias tables in `compute_dtype`."""
+    """Parameters in the dtype of the computation: `compute_dtype`, but float32 for norms and bias tables."""
 
     def cast(path, x):
         names = [getattr(p, "key", None) for p in path]
@@ -248,7 +262,7 @@ def forward(
     """Logits of every target token given the conditions and the target before it (teacher forcing).
 
     conditions: int [B, F_s, K_s] a stream, in the stage's order; target: int [B, F, K], whole cells of the same
-    time; -> float32 [B, F, K, V]. `remat`, one of REMAT, says what of a layer the backward pass finds kept.
+    time; -> float32 [B, F, K, V]. `remat`, one of REMAT, is what the backward pass computes again.
     """
     params = compute_params(config, params)
     model_embedder = embedder(config, params["embedder"])

@@ -21,6 +21,7 @@ from hafm_jax.dataset.records import TokenRecords
 from hafm_jax.model import decode, transformer
 from hafm_jax.model.config import StageConfig
 from hafm_jax.model.sampling import Sampling
+from hafm_jax.model.weights import Weights
 from hafm_jax.tokenizers.codecs import load_codec
 from hafm_jax.training import hosts
 
@@ -57,7 +58,7 @@ class Audition:
         if not hosts.is_first():
             return {}
         params = jax.device_get(params)
-        weights = decode.prepare(self._config, params)
+        weights = Weights.prepare(self._config, params)
         frames = self._target.shape[1]
         keys = jax.random.split(self._key, len(self._target))
         generated = decode.generate_window(

@@ -1,6 +1,6 @@
 """Steps of a tiny stage on eight simulated devices, for test_sharding.py: JSON on stdout.
 
-python tests/sharded_steps.py STAGE POSITION PARTS WORKDIR
+python tests/helpers/sharded_steps.py STAGE POSITION PARTS WORKDIR
 
 On the meshes a batch goes through in PARTS (accumulate_steps); on one device it goes whole.
 """

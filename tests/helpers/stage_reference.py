@@ -1,7 +1,7 @@
-"""The stage model once more, in PyTorch float64: written to be read, from the definitions and not from hafm_jax's code.
+"""A second stage model, in PyTorch float64: written to be read, from the definitions and not from hafm_jax's code.
 
-Of hafm_jax it takes the tables of streams and the sizes, the names and shapes of the parameters, and the numbers that
-`clock` is defined with. One example at a time, every token by itself, every pair of tokens by itself.
+It shares with hafm_jax the tables of streams and sizes, the names and shapes of the parameters, and the constants that
+define `clock`. One example at a time, every token by itself, every pair of tokens by itself.
 
 Axes: F frames, K codebooks, V vocabulary, T sequence tokens, D model, H heads, E head width, G feed-forward, N buckets.
 """
@@ -30,7 +30,7 @@ INDEX_BUCKETS, INDEX_MAX_DISTANCE = 32, 128  # T5
 
 @dataclass(frozen=True)
 class Token:
-    """A place in the sequence. A place of the target is where the token with this frame and codebook is predicted."""
+    """A place in the sequence. A place of the target predicts the token of this frame and codebook."""
 
     stream: Stream
     frame: int
@@ -38,7 +38,7 @@ class Token:
 
     @cached_property
     def time_s(self) -> Fraction:
-        """When it sounds: its frame's time, and the codebooks of a frame spread evenly over the frame."""
+        """The time of its frame; the codebooks of a frame are spread evenly over the frame."""
         return (self.frame + Fraction(self.codebook, self.stream.codebooks)) / self.stream.rate_hz
 
 
@@ -53,13 +53,13 @@ def sequence(stage: Stage, num_cells: int) -> list[Token]:
 
 @cache
 def edges(num_buckets: int, reach: Fraction) -> list[float]:
-    """Where the logarithmic buckets begin: evenly in the logarithm, from num_buckets / 2 until before `reach`."""
+    """The first distances of the logarithmic buckets: evenly spaced in the logarithm, from num_buckets / 2 on."""
     exact = num_buckets // 2
     return [exact * float(reach / exact) ** (i / (num_buckets - exact)) for i in range(num_buckets - exact)]
 
 
 def bucket(distance: int, num_buckets: int, reach: Fraction) -> int:
-    """T5: small distances have a bucket each, larger ones share logarithmic ones, the last has no end."""
+    """T5: small distances have a bucket each, larger ones share logarithmic buckets, and the last bucket has no end."""
     exact = num_buckets // 2
     return distance if distance < exact else exact - 1 + bisect_right(edges(num_buckets, reach), distance)
 
@@ -70,7 +70,7 @@ def spacing_s(stream: Stream) -> Fraction:
 
 @cache
 def unit_s(a: Stream, b: Stream) -> Fraction:
-    """The time difference that all differences between two streams' tokens are whole multiples of."""
+    """The greatest time of which all time differences between two streams' tokens are whole multiples."""
     x, y = spacing_s(a), spacing_s(b)
     return Fraction(math.gcd(x.numerator * y.denominator, y.numerator * x.denominator), x.denominator * y.denominator)
 
@@ -87,7 +87,7 @@ def clock_bucket(query: Token, key: Token, reach_s: float) -> int:
 
 @cache
 def pairs(mode: str, stage: Stage, num_cells: int, reach_s: float) -> list[tuple[int, int, str, int]]:
-    """(place of the query, place of the key, table, bucket) of all pairs that the causal mask leaves."""
+    """(place of the query, place of the key, table, bucket) of all pairs that the causal mask allows."""
     tokens, found = sequence(stage, num_cells), []
     for q, query in enumerate(tokens):
         for k, key in enumerate(tokens[: q + 1]):
@@ -99,7 +99,7 @@ def pairs(mode: str, stage: Stage, num_cells: int, reach_s: float) -> list[tuple
 
 
 def bias(config: StageConfig, tables: dict[str, torch.Tensor], num_cells: int) -> torch.Tensor:
-    """What is added to the scores, [H, T, T]: from the tables [N, H], and minus infinity where a key is to come."""
+    """The bias on the scores, [H, T, T]: from the tables [N, H], and minus infinity for keys after the query."""
     num_tokens = len(sequence(config.stage, num_cells))
     square = torch.full((num_tokens, num_tokens, config.num_heads), -torch.inf, dtype=torch.float64)
     for q, k, table, row in pairs(config.position, config.stage, num_cells, position.CLOCK_REACH_S):
@@ -112,7 +112,7 @@ def rms_norm(x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
 
 
 def embed(stage: Stage, ends: dict, conditions: Sequence[np.ndarray], target: np.ndarray) -> torch.Tensor:
-    """The input, [T, D]: in the target's part BOS comes first and every token moves one place on."""
+    """The input, [T, D]: the target's part starts with BOS, and every token is one place later."""
     rows = []
     *segments, own_segment = ends["segments"]
     for stream, segment, tokens in zip(stage.conditions, segments, conditions, strict=True):
@@ -123,7 +123,7 @@ def embed(stage: Stage, ends: dict, conditions: Sequence[np.ndarray], target: np
 
 
 def attention(x: torch.Tensor, p: dict, square: torch.Tensor) -> torch.Tensor:
-    """x, normed [T, D] -> what it adds to the residual stream."""
+    """x, normed [T, D] -> its addition to the residual stream."""
     q, k, v = (torch.stack([x @ weight for weight in part.unbind(1)]) for part in p["query_key_value"].unbind(1))
     q, k = rms_norm(q, p["query_norm"]), rms_norm(k, p["key_norm"])  # [H, T, E]
     read = functional.scaled_dot_product_attention(q, k, v, attn_mask=square)
@@ -131,7 +131,7 @@ def attention(x: torch.Tensor, p: dict, square: torch.Tensor) -> torch.Tensor:
 
 
 def feed_forward(x: torch.Tensor, p: dict) -> torch.Tensor:
-    """x, normed [T, D] -> what it adds to the residual stream."""
+    """x, normed [T, D] -> its addition to the residual stream."""
     gate, value = (x @ weight for weight in p["ffn_in"].unbind(1))  # [T, G]
     return (functional.gelu(gate, approximate="tanh") * value) @ p["ffn_out"]
 

@@ -1,4 +1,4 @@
-"""Attention in blocks against its definition: values and every gradient. test_train.py has the memory of a step."""
+"""Attention in blocks against its definition: values and every gradient."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def by_definition(stage, mode, num_cells, q, k, v, tables):
     square = jnp.concatenate(
         [jnp.pad(r, p, constant_values=position.MASKED) for r, p in zip(rows, room, strict=True)], 1
     )
-    return attention.plain(q, k, v, square)
+    return attention.dense_attention(q, k, v, square)
 
 
 def value_and_gradients(form, *case):
-    """The attended, and the gradients of a random sum of it by q, k, v and tables."""
+    """The result, and the gradients of a random sum of it by q, k, v and tables."""
     weights = np.random.default_rng(1).standard_normal(case[0].shape)
 
     def objective(*case):
@@ -59,7 +59,7 @@ def value_and_gradients(form, *case):
 @pytest.mark.parametrize("stage", STAGES.values(), ids=lambda s: s.name)
 def test_values_and_gradients_are_those_of_the_definition(stage, mode, block_tokens, monkeypatch):
     monkeypatch.setattr(attention, "BLOCK_TOKENS", block_tokens)
-    num_cells = 7  # no multiple of the blocks
+    num_cells = 7  # not a multiple of the blocks
     case = random_case(stage, mode, num_cells)
     found, expected = (
         value_and_gradients(partial(form, stage, mode, num_cells), *case) for form in (in_blocks, by_definition)

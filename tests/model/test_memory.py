@@ -4,14 +4,15 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from hafm_jax.accompany import Accompanist
+from hafm_jax.accompany import Accompanist, SamplingOptions
 from hafm_jax.common.errors import InputError
 from hafm_jax.model import decode, memory, transformer
 from hafm_jax.model.config import StageConfig
 from hafm_jax.model.cpu import kernels
 from hafm_jax.model.sampling import Rows, Sampling
+from hafm_jax.model.weights import CACHE_GROWTH_TOKENS, Weights
 
-# Against conftest's flags: less effort of the compiler costs memory.
+# Not conftest's flags: with less effort the compiler plans more memory.
 AS_USERS_COMPILE = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
 
 
@@ -29,12 +30,12 @@ KERNELS = pytest.mark.skipif(kernels.load() is not None, reason=str(kernels.load
         ("fine", "base", 1, Rows(False, False), False),
     ],
 )
-def test_what_is_stated_is_what_the_compiler_plans_or_a_little_more(stage, size, batch, rows, packed):
+def test_the_stated_memory_is_the_compilers_plan_or_a_little_more(stage, size, batch, rows, packed):
     config = StageConfig.of_size(stage, size, num_layers=2, window_cells=250, compute_dtype="float32")
     shapes = [(batch, config.window_cells * s.frames_per_cell, s.codebooks) for s in config.stage.streams]
     *conditions, target = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in shapes)
     weights = jax.eval_shape(
-        lambda: decode.prepare(
+        lambda: Weights.prepare(
             config, jax.tree.map(jnp.zeros_like, transformer.init(config, jax.random.key(0))), packed
         )
     )
@@ -45,19 +46,19 @@ def test_what_is_stated_is_what_the_compiler_plans_or_a_little_more(stage, size,
     plans = [lowered.compile(compiler_options=AS_USERS_COMPILE).memory_analysis() for lowered in (prefill, extend)]
     planned = max(plan.output_size_in_bytes + plan.temp_size_in_bytes for plan in plans)
     if not packed:  # the cache grows: the whole of the old one is there until the whole of the new one is
-        before = whole - whole % decode.CACHE_GROWTH_TOKENS
+        before = whole - whole % CACHE_GROWTH_TOKENS
         planned = max(planned, plans[0].output_size_in_bytes * (before + whole) // whole)
     assert planned < memory.window_bytes(config, batch * rows.num, packed) < (2 if packed else 2.5) * planned
 
 
-def test_too_many_samples_are_told_how_many_would_fit(tiny_model, monkeypatch):
+def test_the_error_for_too_many_samples_has_the_number_that_fits(tiny_model, monkeypatch):
     accompanist = Accompanist.load(str(tiny_model))
 
     def check(num_samples, guidance_scale=3.0, seconds=1):
-        request = {"sampling": Sampling(guidance_scale), "skip_fine": False, "vocal_shape": (1, 24_000 * seconds)}
-        accompanist.check_memory(num_samples, **request, sample_rate_hz=24_000)
+        options = SamplingOptions(num_samples, Sampling(guidance_scale))
+        accompanist.check_memory(options, (1, 24_000 * seconds), 24_000)
 
-    three = accompanist.needed_bytes(3, Sampling(), False, (1, 24_000), 24_000)
+    three = accompanist.needed_bytes(SamplingOptions(3, Sampling()), (1, 24_000), 24_000)
     monkeypatch.setattr(memory, "available_bytes", lambda: three)
     check(3)
     with pytest.raises(InputError, match=r"4 samples at once need .* 3 would fit"):
@@ -68,7 +69,7 @@ def test_too_many_samples_are_told_how_many_would_fit(tiny_model, monkeypatch):
     monkeypatch.setattr(memory, "available_bytes", lambda: 1)
     with pytest.raises(InputError, match="not even one fits"):
         check(4)
-    monkeypatch.setattr(memory, "available_bytes", lambda: None)  # cannot be told
+    monkeypatch.setattr(memory, "available_bytes", lambda: None)  # unknown
     check(4)
 
 

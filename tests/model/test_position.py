@@ -24,7 +24,7 @@ def test_t5_buckets_agree_with_the_definition(distance):
     assert position.t5_bucket(np.array(distance), 32, 128) == slow_bucket(distance, 32, 128)
 
 
-# T5's own, and what `clock` makes of them for 50 and for 300 differences a second.
+# T5's own, and those of `clock` for 50 and for 300 differences a second.
 @pytest.mark.parametrize("num_buckets, max_distance", [(32, 128), (64, 1500), (64, 9000)])
 def test_t5_buckets_agree_with_transformers_at_every_distance(num_buckets, max_distance):
     torch = pytest.importorskip("torch", reason="needs the extra hafm_jax[torch]")
@@ -38,7 +38,7 @@ def test_t5_buckets_agree_with_transformers_at_every_distance(num_buckets, max_d
     np.testing.assert_array_equal(position.t5_bucket(distance, num_buckets, max_distance), expected.numpy())
 
 
-def test_clock_tells_neighbouring_frames_apart_and_future_from_past():
+def test_clock_distinguishes_neighbouring_frames_and_future_from_past():
     near = position.clock_bucket(np.arange(-31, 32), 1500)
     assert len(set(near.tolist())) == 63
     far = position.clock_bucket(np.array([-1400, -700, 700, 1400]), 1500)

@@ -56,7 +56,7 @@ def test_the_token_is_the_one_that_plain_numpy_draws(seed, how, ties):
         logits = np.round(logits)
     draws = keys(200, seed)
     drawn = np.asarray(choose(jnp.tile(logits, (200, 1)), draws, how))
-    # Temperatures are traced float32 numbers; what they make of the logits decides which of them are equal.
+    # Temperatures are traced float32 numbers; equal logits are those that are equal after the division.
     scaled = logits / np.float32(how.temperature)
     probabilities, margin = numpy_probabilities(scaled, how._replace(temperature=1.0))
     cumulated = np.cumsum(probabilities)
@@ -89,7 +89,7 @@ def test_only_ids_of_the_vocabulary_that_are_possible_come_out(seed, vocabulary,
     assert np.isfinite(logits[np.arange(64), drawn]).all()
 
 
-def test_temperature_0_is_greedy_whatever_the_rest():
+def test_temperature_0_is_greedy_with_any_other_settings():
     logits = np.random.default_rng(0).normal(size=(50, 30)).astype(np.float32)
     drawn = choose(jnp.asarray(logits), keys(50), Sampling(1.0, 0.0, 7, 0.5))
     np.testing.assert_array_equal(drawn, logits.argmax(-1))
@@ -116,7 +116,7 @@ def test_guidance_extrapolates_and_one_is_off(seed, scale):
 @settings(max_examples=30)
 @given(st.integers(0, 2**31), st.floats(1, 10), st.floats(0.01, 2))
 def test_no_history_guidance_multiplies_the_probabilities_of_first_codebooks(seed, scale, weight):
-    """The product of experts: p_guided times p_blank ** weight, normalized."""
+    """The product of experts: p_guided times p_without_history ** weight, normalized."""
     logits = np.random.default_rng(seed).normal(0, 3, (6, 30)).astype(np.float32)
     how = Sampling(guidance_scale=scale, no_history_scale=weight)
     guided = combine(logits[:4], Rows(guided=True, no_history=False), how, 0)

@@ -10,7 +10,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from helpers import CACHE
+from helpers import CACHE, ROOT, TESTS
 from jax.sharding import AbstractMesh, PartitionSpec
 
 from configs.base import get_config
@@ -26,11 +26,12 @@ from hafm_jax.training.step import init_state
 @pytest.mark.slow
 @pytest.mark.parametrize("stage, position, parts, left", [("semantic", "index", 1, 0.25), ("coarse", "clock", 2, 0.4)])
 def test_any_mesh_computes_the_same(stage, position, parts, left, tmp_path):
-    command = [sys.executable, "tests/sharded_steps.py", stage, position, str(parts), str(tmp_path)]
-    environment = os.environ | {"PYTHONPATH": os.getcwd(), "JAX_COMPILATION_CACHE_DIR": str(CACHE / "jax")}
+    command = [sys.executable, TESTS / "helpers" / "sharded_steps.py", stage, position, str(parts), str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{TESTS}"}
+    environment |= {"JAX_COMPILATION_CACHE_DIR": str(CACHE / "jax")}
     run = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert run.returncode == 0, run.stderr
-    assert "rematerialization" not in run.stderr  # XLA's word for a layout that it can only reach by copying everything
+    assert "rematerialization" not in run.stderr  # XLA's word for a layout that needs a copy of everything
     found = json.loads(run.stdout.splitlines()[-1])
     restored = found.pop("restored")
     assert restored == {"step": 4, "same": True, "placed": True}
@@ -41,7 +42,7 @@ def test_any_mesh_computes_the_same(stage, position, parts, left, tmp_path):
         np.testing.assert_allclose(of_mesh["validation"], alone["validation"], atol=1e-5)
     share = {mesh: of_mesh["share_of_state"] for mesh, of_mesh in found.items()}
     assert share["(8, 1, 1)"] == 1  # `data` copies the state
-    assert share["(1, 8, 1)"] < 0.16  # `fsdp` deals it out, but for norms and tables
+    assert share["(1, 8, 1)"] < 0.16  # `fsdp` splits all of it but norms and tables
     assert share["(2, 2, 2)"] < 0.4  # matrices by four, embeddings by two
     assert found["(1, 8, 1)"]["init_bytes"] < 0.16 * alone["init_bytes"]
     assert found["(1, 8, 1)"]["step_bytes"] < left * alone["step_bytes"]
@@ -53,11 +54,11 @@ SPLIT = {
     "blocks/attention_out": PartitionSpec(None, "tensor", None, "fsdp"),
     "blocks/ffn_in": PartitionSpec(None, "fsdp", None, "tensor"),
     "blocks/ffn_out": PartitionSpec(None, "tensor", "fsdp"),
-    "ends/conditions/vocal_semantic": PartitionSpec(None, None, "fsdp"),
-    "ends/conditions/instrumental_semantic": PartitionSpec(None, None, "fsdp"),
-    "ends/conditions/coarse": PartitionSpec(None, None, "fsdp"),
-    "ends/target": PartitionSpec(None, None, "fsdp"),
-    "ends/heads": PartitionSpec(None, "fsdp", "tensor"),
+    "embedder/conditions/vocal_semantic": PartitionSpec(None, None, "fsdp"),
+    "embedder/conditions/instrumental_semantic": PartitionSpec(None, None, "fsdp"),
+    "embedder/conditions/coarse": PartitionSpec(None, None, "fsdp"),
+    "embedder/target": PartitionSpec(None, None, "fsdp"),
+    "embedder/heads": PartitionSpec(None, "fsdp", "tensor"),
 }
 
 

@@ -18,8 +18,8 @@ except ImportError:
 
 torch.set_num_threads(1)
 
-# Float32 rounds by 6e-8 of a number's size, which is 5 for logits, and a logit is behind some dozens of roundings: 4e-6
-# at most was measured. One bucket that ends a token too late moves logits by 0.6, RMSNorm with 1e-5 for 1e-6 by 1e-4.
+# Float32 rounds by 6e-8 of a number's size, which is 5 for logits, some dozens of times before a logit. A bucket that
+# ends one token too late moves logits by 0.6, RMSNorm with 1e-5 for 1e-6 by 1e-4.
 TOLERANCE = 3e-5
 
 
@@ -27,9 +27,9 @@ def assert_forward_agrees(config, num_cells, batch):
     params = random_params(config)
     params["embedder"]["heads"] *= 0.5  # logits of size 5, see TOLERANCE
     for path, x in jax.tree_util.tree_leaves_with_path(params):
-        assert x.std() > 0.1, path  # a norm of ones or a table of zeros would hide itself
+        assert x.std() > 0.1, path  # a norm of ones or a table of zeros would hide an error
     conditions, target = random_tokens(config.stage_name, batch, num_cells)
-    # A new function: what jax.jit has traced of model.forward itself, with other constants, would be used again.
+    # A new function: jax.jit would reuse its trace of transformer.forward itself, made with other constants.
     forward = jax.jit(lambda *inputs: transformer.forward(config, *inputs))
     with jax.default_matmul_precision("float32"):  # as a CPU does anyway; a GPU would use fewer bits
         found = forward(params, conditions, target)
@@ -61,7 +61,7 @@ def test_forward_agrees_with_the_reference_where_differences_are_large(mode, rea
     used = {}
     for _, _, table, bucket in stage_reference.pairs(mode, STAGES["coarse"], CELLS, position.CLOCK_REACH_S):
         used.setdefault(table, set()).add(bucket)
-    # The window does reach the buckets that the test is about.
+    # The window does reach the buckets that this test is about.
     if mode == "index":
         assert used == {"sequence_to_sequence": set(range(LAST_INDEX + 1))}
     else:

@@ -29,7 +29,7 @@ def test_base_has_the_size_of_the_authors_checkpoints():
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_embeddings_and_heads_can_start_as_what_their_tokens_stand_for(stage):
+def test_embeddings_and_heads_can_start_as_their_tokens_vectors(stage):
     config, key = tiny_config(stage, window_cells=10), jax.random.key(0)
     rng = np.random.default_rng(0)
     vectors = {"semantic": rng.random((1, 500, 20), np.float32), "codec": rng.random((8, 1024, 48), np.float32)}
@@ -55,7 +55,7 @@ def test_embeddings_and_heads_can_start_as_what_their_tokens_stand_for(stage):
             assert np.abs(cosines(table) - asked).mean() < 1.5 * config.d_model**-0.5
             assert np.corrcoef(cosines(table).ravel(), asked.ravel())[0, 1] > 0.5
     for name, table in ends["conditions"].items():
-        null = random["embedder"]["conditions"][name][:, -1]  # stands for nothing
+        null = random["embedder"]["conditions"][name][:, -1]  # has no sound
         np.testing.assert_array_equal(table[:, -1], null)
     if stage == "coarse":
         np.testing.assert_array_equal(tables["vocal_semantic"], tables["instrumental_semantic"])
@@ -74,10 +74,10 @@ def test_remat_changes_no_gradient_and_keeps_less():
     for remat in ("attention", "layer"):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), gradients["none"], gradients[remat])
     taken = {remat: program.memory_analysis().temp_size_in_bytes for remat, program in compiled.items()}
-    # What attention read, [T, D], and its normalisers, [T, H]: in float32, for every layer.
+    # Attention's result, [T, D], and its normalisers, [T, H]: in float32, for every layer.
     kept = 4 * config.num_layers * STAGES["semantic"].num_tokens(20) * (config.d_model + config.num_heads)
     assert taken["attention"] - taken["layer"] > 0.8 * kept
-    assert taken["none"] - taken["attention"] > 8 * kept  # q, k, v, norms, what the feed-forward computes
+    assert taken["none"] - taken["attention"] > 8 * kept  # q, k, v, norms, the feed-forward's activations
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -92,7 +92,7 @@ def test_a_condition_enters_at_its_own_place_and_a_target_one_later(stage):
 
     @jax.jit
     def moved(params):
-        """[T tokens, T places]: which inputs are others when the token is."""
+        """[T tokens, T places]: which inputs change with the token."""
         others = jnp.where(jnp.eye(flat.size) == 1, flat ^ 1, flat)  # in their vocabularies, which are even
         return jnp.any(jax.vmap(inputs, (None, 0))(params, others) != inputs(params, flat), axis=-1)
 
@@ -104,18 +104,18 @@ def test_a_condition_enters_at_its_own_place_and_a_target_one_later(stage):
 @pytest.mark.parametrize("position", ["clock", "index"])
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_place_sees_every_input_up_to_its_own_and_none_after_it(stage, position):
-    """So a target sees all of the condition (with what sounds later), BOS and all targets before it, by gradient."""
-    config = tiny_config(stage, position, num_layers=1)  # one: what is seen is seen directly, not through another place
+    """By gradient. So a target sees the whole condition, later frames included, BOS and all targets before it."""
+    config = tiny_config(stage, position, num_layers=1)  # one: a place sees others directly, not through third ones
     params = random_params(config)
     conditions, target = random_tokens(stage, 1, 2)
     bos = sum(x.size for x in conditions)
     rng = np.random.default_rng(0)
-    from_hidden = rng.standard_normal((bos, config.d_model))  # what is read of each place: one random sum
+    from_hidden = rng.standard_normal((bos, config.d_model))  # one random sum of each place
     from_logits = rng.standard_normal((*target.shape, config.stage.target.vocabulary))
 
     @jax.jit
     def run(params):
-        """(Norms of the gradients [T outputs, T inputs], logits). Conditions have no logits: what leaves the layer."""
+        """(Norms of the gradients [T outputs, T inputs], logits). A condition's output is the layer's."""
         model_ends = transformer.embedder(config, params["embedder"])
         bias = model_ends.blocked_bias(config, num_cells=2)
         layer = transformer.block(config, jax.tree.map(lambda p: p[0], params["blocks"]))

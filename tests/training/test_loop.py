@@ -20,6 +20,7 @@ from hafm_jax.dataset import loader, records
 from hafm_jax.model import decode, transformer
 from hafm_jax.model.config import SIZES, Size, num_parameters
 from hafm_jax.model.sharding import make_mesh
+from hafm_jax.model.weights import Weights
 from hafm_jax.streams import STAGES
 from hafm_jax.training import loop
 from hafm_jax.training.checkpoint import Checkpoints
@@ -56,7 +57,7 @@ def test_a_few_crops_are_learnt_by_heart_and_generated_back(stage, tiny):
     np.testing.assert_allclose(np.mean(eval_step(config, state["params"], batches[0])), losses[-1], atol=0.05)
     generated = decode.generate_window(
         config,
-        decode.prepare(config, state["params"]),
+        Weights.prepare(config, state["params"]),
         conditions,
         jnp.zeros_like(target),
         0,
@@ -194,7 +195,7 @@ def test_the_full_size_makes_one_training_step_and_a_short_decode():
     conditions, target = split_batch(stage, batch)
     out = decode.generate_window(
         stage,
-        decode.prepare(stage, state["params"]),
+        Weights.prepare(stage, state["params"]),
         conditions,
         jnp.zeros_like(target),
         0,

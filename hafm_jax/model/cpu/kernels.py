@@ -1,8 +1,8 @@
 """Products for decoding on a CPU, where a step reads every weight and the whole KV cache for a handful of rows.
 
-XLA's own product of two rows reads memory at half the speed the machine has; kernels.cc reads it at nearly all of it.
-It is compiled for this very processor the first time, by the machine's C++ compiler, and kept with the compiled
-programs. Where there is no compiler `load` says why, and decoding uses XLA's products.
+XLA's own product of two rows reads memory at half the machine's bandwidth, kernels.cc at nearly all of it. The
+machine's C++ compiler compiles it for this processor at first use, into the folder of compiled programs. Where that
+fails, `load` returns the reason, and decoding uses XLA's products.
 
 Axes: R rows, T cached tokens, H heads, E head width, K codebooks, V vocabulary.
 """
@@ -28,8 +28,8 @@ from hafm_jax.common.cache import cache_directory
 
 SOURCE = Path(__file__).with_name("kernels.cc")
 TARGETS = ("hafm_jax_product", "hafm_jax_attend")
-# Ours: up to here a row's result is bit for bit that of the row alone, whatever the batch. XLA's product is the faster
-# one from about 48 rows in float32 (a quarter at 128, a half beyond) and 150 in bfloat16.
+# Ours; see docs/notebook.md. Up to so many rows a row's result is bit for bit that of the row alone, in any batch;
+# beyond, XLA's product is used, which is then the faster one.
 FEW_ROWS = 128
 THIS_PROCESSOR = "-march=native" if platform.machine() in ("x86_64", "AMD64") else "-mcpu=native"
 FLAGS = ("-std=c++17", "-O3", THIS_PROCESSOR, "-fPIC", "-shared", "-Wno-psabi")
@@ -41,14 +41,14 @@ def _compiler() -> str | None:
 
 
 def _processor() -> str:
-    """What THIS_PROCESSOR depends on: a home folder may be shared by different machines."""
+    """The processor that THIS_PROCESSOR means: machines of different kinds may share a home folder."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
 
 
 def library(compiler: str) -> Path:
-    """The compiled kernels, built if they are not there yet, whole or not at all. Raises OSError and
+    """The compiled kernels; they are built where they are missing, whole or not at all. Raises OSError and
     CalledProcessError."""
     parts = (SOURCE.read_text(), compiler, *FLAGS, jaxlib.__version__, platform.machine(), _processor())
     name = f"kernels-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}.so"
@@ -65,7 +65,7 @@ def library(compiler: str) -> Path:
 
 @cache
 def load() -> str | None:
-    """Build (seconds, once a machine) and register the kernels; None, or the reason why there are none."""
+    """Build (seconds, once a machine) and register the kernels. Returns None, or the reason why there are none."""
     if jax.default_backend() != "cpu":
         return f"they are for CPUs, the device is {jax.default_backend()}"
     compiler = _compiler()
@@ -107,7 +107,7 @@ def head_logits(x: jax.Array, heads: jax.Array, codebook: jax.Array) -> jax.Arra
 
 
 def stored(x: jax.Array) -> jax.Array:
-    """Keys or values as the cache holds them: bfloat16 as bits, since XLA on CPUs makes of an update of bfloat16 a
+    """Keys or values as the cache holds them: bfloat16 as bits, since XLA on CPUs turns an update of bfloat16 into a
     conversion of the whole cache to float32 and back."""
     return jax.lax.bitcast_convert_type(x, jnp.uint16) if x.dtype == jnp.bfloat16 else x
 

@@ -22,8 +22,8 @@ from hafm_jax.corpus import extraction
 from hafm_jax.dataset import loader, records
 from hafm_jax.streams import STAGES
 from hafm_jax.tokenizers.folder import TORCH_THREADS, load_tokenizers
+from hafm_jax.tokenizers.hubert import HubertFeatures
 from hafm_jax.tokenizers.semantic import save_semantic
-from hafm_jax.tokenizers.torch_models import HubertFeatures
 
 torch = pytest.importorskip("torch")
 RATE_HZ = 44_100
@@ -96,7 +96,7 @@ def test_a_folder_of_mixtures_becomes_a_batch(
     arguments = ["--songs", songs, "--tokenizers", tokenizers, "--dtype", "bfloat16", "--workers", 1]
     run_here(monkeypatch, "extract_tokens", *arguments, "--out", tmp_path / "alone")
     assert torch.get_num_threads() == TORCH_THREADS
-    torch.set_num_threads(1)  # as test_torch_models has it
+    torch.set_num_threads(1)  # as helpers.torch_models has it
     for path in tokens.iterdir():
         assert path.read_bytes() == (tmp_path / "alone" / path.name).read_bytes()
 

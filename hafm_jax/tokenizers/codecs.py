@@ -58,6 +58,16 @@ class Codec(Protocol):
         """Codes int [B, F, K] of the first K books, K in 1..num_codebooks (fewer = coarser) -> float32 [B, S]."""
 
 
+def check_codes(codec: Codec, codes: np.ndarray) -> np.ndarray:
+    """Codes as an array. Raises ValueError unless it is int [B, F, K] of valid ids, K in 1..num_codebooks."""
+    codes = np.asarray(codes)
+    if codes.ndim != 3 or not 1 <= codes.shape[2] <= codec.num_codebooks:
+        raise ValueError(f"codes have shape {codes.shape}; expected [B, F, K] with K in 1..{codec.num_codebooks}")
+    if codes.size and not (codes.min() >= 0 and codes.max() < codec.vocabulary):
+        raise ValueError(f"codes range over {codes.min()}..{codes.max()}; valid are 0..{codec.vocabulary - 1}")
+    return codes
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _encode_chunk(config: spectral_codec.SpectralConfig, params: dict, audio: jax.Array, mask: jax.Array) -> Any:
     latents = spectral_codec.encode_latents(config, params, audio, mask)
@@ -104,11 +114,7 @@ class SpectralCodec:
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Codes int [B, F, K] of the first K books -> float32 [B, F * hop]. Raises ValueError on an invalid id."""
-        codes = np.asarray(codes)
-        if codes.ndim != 3 or not 1 <= codes.shape[2] <= self.num_codebooks:
-            raise ValueError(f"codes have shape {codes.shape}; expected [B, F, K] with K in 1..{self.num_codebooks}")
-        if codes.size and not (codes.min() >= 0 and codes.max() < self.vocabulary):
-            raise ValueError(f"codes range over {codes.min()}..{codes.max()}; valid are 0..{self.vocabulary - 1}")
+        codes = check_codes(self, codes)
         return self.decode_latents(spectral_codec.dequantize(self.codebooks, codes))
 
     def decode_latents(self, latents: np.ndarray) -> np.ndarray:
@@ -221,7 +227,7 @@ def load_codec(directory: str | os.PathLike) -> Codec:
                 f'{directory / CONFIG_FILE} has no "source"; expected a local directory or a Hub id such as '
                 "facebook/encodec_24khz: add it"
             )
-        from hafm_jax.tokenizers.torch_models import EncodecCodec  # torch is needed by this codec only
+        from hafm_jax.tokenizers.encodec import EncodecCodec  # torch is needed by this codec only
 
         return EncodecCodec(document["source"])
     raise InputError(

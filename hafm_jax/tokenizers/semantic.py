@@ -1,6 +1,6 @@
 """Semantic tokens: features of the sound at 50 Hz, each frame replaced by the index of its nearest centroid.
 
-Two kinds of features: `hubert`, the paper's, through hafm_jax.tokenizers.torch_models, and `chroma`
+Two kinds of features: `hubert`, the paper's, through hafm_jax.tokenizers.hubert, and `chroma`
 (hafm_jax.tokenizers.chroma), which needs no weights. A tokenizer is a folder with two files:
 
     config.json             {"format_version": 1, "features": "chroma" | "hubert", "clusters": 500, "dimensions": D,
@@ -120,7 +120,7 @@ class FeatureExtractor:
                     "HuBERT features need a source (a folder, or a Hub id such as facebook/hubert-base-ls960) and a "
                     f"layer; found source {source!r} and layer {layer!r}: name both"
                 )
-            from hafm_jax.tokenizers.torch_models import HubertFeatures
+            from hafm_jax.tokenizers.hubert import HubertFeatures
 
             hubert = HubertFeatures(source, layer, device, dtype)
             self.dimensions, self.dtype, self.weights_sha256 = hubert.dimensions, hubert.dtype, hubert.weights_sha256

@@ -131,7 +131,7 @@ def accompany(arguments: argparse.Namespace, progress: Progress, written: list[P
     import numpy as np
 
     from hafm_jax.accompany import Accompanist
-    from hafm_jax.audio import files
+    from hafm_jax.audio import files, mixing
     from hafm_jax.common.cache import use_compilation_cache
     from hafm_jax.common.errors import InputError
     from hafm_jax.model import memory
@@ -180,7 +180,7 @@ def accompany(arguments: argparse.Namespace, progress: Progress, written: list[P
     for instrumental, (mix_path, instrumental_path) in zip(
         instrumentals, output_paths(arguments.out, arguments.num_samples), strict=True
     ):
-        mixed = files.mix(vocal, instrumental, CODEC_SAMPLE_RATE_HZ)
+        mixed = mixing.mix(vocal, instrumental, CODEC_SAMPLE_RATE_HZ)
         for path, audio in ((instrumental_path, mixed.instrumental), (mix_path, mixed.audio)):
             files.write_audio(path, audio, CODEC_SAMPLE_RATE_HZ)
             written.append(path)

@@ -5,7 +5,7 @@ Two kinds of features: `hubert`, the paper's, through hafm_jax.tokenizers.hubert
 
     config.json             {"format_version": 1, "features": "chroma" | "hubert", "clusters": 500, "dimensions": D,
                             "centroids_sha256": ..., and for hubert "source": folder or Hub id, "layer": 9}
-    centroids.safetensors   float32 [clusters, D], called "centroids" (folders with a centroids.npy are read too)
+    centroids.safetensors   float32 [clusters, D], called "centroids"
 
 Axes: C channels, S samples, F frames (2 a cell), D feature dimensions, K clusters.
 """
@@ -28,15 +28,18 @@ from hafm_jax.audio.files import pad_to_cells, resample, to_mono
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import write_bytes
 from hafm_jax.streams import SEMANTIC_SAMPLE_RATE_HZ, STREAMS, samples_per_cell
-from hafm_jax.tokenizers import pickled_centroids
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
 CENTROIDS_FILE = "centroids.safetensors"
-OLD_CENTROIDS_FILE = "centroids.npy"  # what folders had early in hafm_jax 0.1
 VOCAL_NOISE_SIGMA = 0.01  # Gaussian noise on the vocal that hides what a separator left of the band [authors' code]
 FRAMES_AT_ONCE = 4096  # distances of one block: 4096 x 500 float32 are 8 MB, whatever the file's length
 MAKE_IT = "make it with tokenize/fit_kmeans.py"
+PICKLE_SUFFIXES = (".bin", ".joblib", ".pickle", ".pkl")
+CONVERT_PICKLE = (
+    "a scikit-learn KMeans becomes npy in the environment that made the file, by "
+    "numpy.save('centroids.npy', joblib.load('FILE').cluster_centers_)"
+)
 
 
 class SemanticTokenizer:
@@ -246,7 +249,6 @@ def save_semantic(directory: str | os.PathLike, config: dict[str, Any], centroid
     _check(document, centroids, directory)
     write_bytes(directory / CENTROIDS_FILE, safetensors.numpy.save({"centroids": centroids}))
     write_bytes(directory / CONFIG_FILE, (json.dumps(document, indent=2) + "\n").encode())
-    (directory / OLD_CENTROIDS_FILE).unlink(missing_ok=True)
 
 
 def load_semantic(
@@ -268,17 +270,15 @@ def load_semantic(
         raise InputError(f"{path} is no JSON ({error}); expected a tokenizer's config: {MAKE_IT}") from error
     if not isinstance(document, dict):
         raise InputError(f"{path} holds a {type(document).__name__}; expected a JSON object: {MAKE_IT}")
-    old, new = directory / OLD_CENTROIDS_FILE, directory / CENTROIDS_FILE
-    centroids = read_centroids(old if old.is_file() and not new.is_file() else new)
+    centroids = read_centroids(directory / CENTROIDS_FILE)
     _check(document, centroids, directory)
     return SemanticTokenizer(document, centroids, device, dtype)
 
 
 def read_centroids(path: str | os.PathLike) -> np.ndarray:
-    """Centroids [K, D] of a file: float32 of any of three kinds, told apart by their first bytes.
+    """Centroids float32 [K, D] of an npy file, or of safetensors with one array, or one called "centroids".
 
-    npy; safetensors that hold one array, or one called "centroids"; scikit-learn's KMeans or MiniBatchKMeans as pickle
-    or joblib wrote it, which is read without being run (pickled_centroids). Raises InputError on anything else.
+    Raises InputError on anything else. A pickle is never loaded, since that would run whatever code it names.
     """
     try:
         data = Path(path).read_bytes()
@@ -290,14 +290,15 @@ def read_centroids(path: str | os.PathLike) -> np.ndarray:
                 raise ValueError(f"it holds {len(arrays)} arrays, none of them called centroids")
             array = arrays.get("centroids", next(iter(arrays.values())))
         else:
-            array = pickled_centroids.cluster_centers(data)
+            raise ValueError("it is neither npy nor safetensors")
         if array.dtype.kind != "f" or array.ndim != 2:
             raise ValueError(f"it holds {array.dtype} of shape {array.shape}")
     except Exception as error:  # safetensors raises its own error, and bare ones from its header parser
         reason = getattr(error, "strerror", None) or error
+        remedy = CONVERT_PICKLE if Path(path).suffix in PICKLE_SUFFIXES else MAKE_IT
         raise InputError(
-            f"{path} cannot be read as centroids ({reason}); expected numbers [clusters, dimensions] in npy, "
-            f"safetensors or a pickled scikit-learn KMeans: {MAKE_IT}"
+            f"{path} cannot be read as centroids ({reason}); expected floats [clusters, dimensions] in npy or "
+            f"safetensors: {remedy}"
         ) from error
     return np.ascontiguousarray(array, np.float32)
 

@@ -13,8 +13,8 @@ import pytest
 import soundfile
 from corpus.test_separators import checkpoint_file, demucs  # noqa: F401 (fixtures)
 from helpers import CACHE, ROOT
+from helpers.scripts import run as run_here
 from helpers.torch_models import encodec_folder, hubert_folder  # noqa: F401 (fixtures)
-from scripts.test_tokenize_scripts import run as run_here
 
 from hafm_jax.audio.files import write_audio
 from hafm_jax.common.errors import InputError

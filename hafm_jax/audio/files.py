@@ -27,7 +27,7 @@ WRITABLE = {".wav": "WAV", ".flac": "FLAC"}  # suffix -> libsndfile's format; bo
 
 
 def read_audio(path: str | os.PathLike, max_s: float = math.inf) -> tuple[np.ndarray, int]:
-    """Read a file that libsndfile knows (wav, flac, ogg, mp3, aiff, ...): float32 [C, S] and its rate in Hz.
+    """Read a file in a format of libsndfile (wav, flac, ogg, mp3, aiff, ...): float32 [C, S] and its rate in Hz.
 
     No more than its first `max_s` seconds are read. Raises InputError where the file does not exist, is not audio, is
     empty, or holds NaN or infinity.
@@ -80,7 +80,9 @@ def check_writable(path: str | os.PathLike) -> None:
     if path.is_dir():
         raise InputError(f"cannot write {path}: it is a folder; expected the name of a file")
     if not path.parent.is_dir():
-        raise InputError(f"cannot write {path}: there is no folder {path.parent}; make it first, or give another path")
+        raise InputError(
+            f"cannot write {path}: its folder {path.parent} does not exist; make it, or give another path"
+        )
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"cannot write {path}: no permission to write in {path.parent}; give another path")
 

@@ -38,7 +38,7 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_tokenize_is_no_package():
+def test_tokenize_is_not_a_package():
     """With an __init__.py it would shadow the standard library's tokenize; so would a script with such a name."""
     assert not (TOKENIZE / "__init__.py").exists()
     assert not {path.stem for path in TOKENIZE.glob("*.py")} & set(sys.stdlib_module_names)
@@ -47,7 +47,7 @@ def test_tokenize_is_no_package():
 # --------------------------------------------------------------------------------------------------------- fit_kmeans
 
 
-def test_fit_writes_a_tokenizer_that_says_how_it_was_fitted(tokenizers, songs):
+def test_fit_writes_a_tokenizer_with_the_facts_of_the_fit(tokenizers, songs):
     tokenizer = semantic.load_semantic(tokenizers / "semantic")
     assert tokenizer.vocabulary == 30 and tokenizer.features_name == "chroma"
     fit = tokenizer.config["fit"]
@@ -154,7 +154,7 @@ def test_extracted_tokens_are_those_of_the_parts(tokens, songs, tokenizers):
     assert record["acoustic"].shape == (3 * 38, 8)
 
 
-def test_tokens_json_says_what_made_them(tokens, tokenizers):
+def test_tokens_json_names_what_made_them(tokens, tokenizers):
     document = records.read_tokens_json(tokens)
     made_by = document["made_by"]
     assert made_by["semantic"]["features"] == "chroma" and made_by["codec"]["codec"] == "spectral"
@@ -211,8 +211,8 @@ def test_songs_that_do_not_fit_are_left_out_with_the_reason(monkeypatch, songs, 
     reasons = {"stems of two lengths": 1, "damaged": 1, "too long": 1, "too short": 1}
     assert made_by["statistics"]["test"]["rejected_by_reason"] == reasons and made_by["max_s"] == 0.58
     assert made_by["rejected_by_reason"] == {**reasons, "damaged": 1 + 1 + 3, "silent": 1}
-    said = capsys.readouterr().out
-    assert "4 left out" in said and "validation: no song" in said
+    printed = capsys.readouterr().out
+    assert "4 left out" in printed and "validation: no song" in printed
     with pytest.raises(InputError, match=r"no song that can be used, only because: .* cannot be read"):
         run(monkeypatch, "extract_tokens", *arguments, "--splits", "validation", "--out", tmp_path / "none")
 
@@ -232,7 +232,7 @@ def test_bad_input_ends_with_exit_code_two(monkeypatch, songs, tmp_path, capsys)
     assert not (tmp_path / "tokens").exists()
 
 
-def test_fit_teaches_how_a_pickle_becomes_npy(monkeypatch, tmp_path, capsys):
+def test_the_line_for_pickles_makes_npy(monkeypatch, tmp_path, capsys):
     """The line of --help, run by this Python on a file of joblib's."""
     import joblib
     from sklearn.cluster import MiniBatchKMeans
@@ -257,7 +257,7 @@ def test_codec_training_refuses_what_cannot_be(monkeypatch, songs, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["fit_kmeans", "train_codec", "extract_tokens"])
-def test_help_teaches(monkeypatch, capsys, name):
+def test_help_is_complete(monkeypatch, capsys, name):
     with pytest.raises(SystemExit) as ended:
         run(monkeypatch, name, "--help")
     out = capsys.readouterr().out

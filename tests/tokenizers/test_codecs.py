@@ -1,4 +1,4 @@
-"""The codec interface: chunking changes nothing, files survive a round trip, bad parts are told clearly."""
+"""The codec interface: chunking changes nothing, files survive a round trip, errors name bad parts."""
 
 from __future__ import annotations
 
@@ -148,10 +148,10 @@ def edit_config(directory, **changes):
 
 
 @pytest.mark.parametrize(
-    ("damage", "says"),
+    ("damage", "found"),
     [
         (lambda d: (d / "config.json").unlink(), "config.json cannot be read"),
-        (lambda d: (d / "config.json").write_text("{"), "no JSON"),
+        (lambda d: (d / "config.json").write_text("{"), "not JSON"),
         (lambda d: (d / "config.json").write_text("[]"), "expected a JSON object"),
         (lambda d: edit_config(d, codec="mp3"), "'mp3'"),
         (lambda d: edit_config(d, format_version=99), "format version 99"),
@@ -161,17 +161,17 @@ def edit_config(directory, **changes):
         (lambda d: edit_config(d, spectral={"encoder_channels": 17}), "its config.json expects"),
         (lambda d: edit_config(d, codec="encodec"), 'no "source"'),
         (lambda d: (d / "codec.safetensors").unlink(), "codec.safetensors is missing"),
-        (lambda d: (d / "codec.safetensors").write_bytes(b"\x80" * 100), "no safetensors"),
+        (lambda d: (d / "codec.safetensors").write_bytes(b"\x80" * 100), "no(t a)? safetensors"),
         (
             lambda d: (d / "codec.safetensors").write_bytes((d / "codec.safetensors").read_bytes()[:-50]),
-            "no safetensors",
+            "no(t a)? safetensors",
         ),
     ],
 )
-def test_bad_parts_are_input_errors(tmp_path, damage, says):
+def test_bad_parts_are_input_errors(tmp_path, damage, found):
     codecs.save_spectral(tmp_path, SMALL, small_params())
     damage(tmp_path)
-    with pytest.raises(InputError, match=says):
+    with pytest.raises(InputError, match=found):
         codecs.load_codec(tmp_path)
 
 

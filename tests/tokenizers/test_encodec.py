@@ -70,7 +70,7 @@ def test_encodec_in_pieces_is_one_pass(wide_encodec, num_frames, piece, seed):
 
 
 def test_encodec_pieces_need_all_the_past_that_they_are_given(wide_encodec, monkeypatch):
-    """A frame less and the sound differs: the arithmetic of how far back convolutions hear has nothing to spare."""
+    """With a frame less the sound differs: the computed reach of the convolutions has nothing to spare."""
     codec, _ = wide_encodec
     codes = codec.encode(noise(320 * 60)[None])
     whole = codec.decode(codes)

@@ -134,7 +134,7 @@ def test_hubert_in_pieces_is_close_to_one_pass_and_keeps_every_frame(large_huber
 
 
 @given(num_frames=st.integers(1, 10_000))
-def test_pieces_keep_every_frame_once_and_hear_no_more_than_they_may(num_frames):
+def test_pieces_keep_every_frame_once_with_its_context(num_frames):
     pieces = hubert._pieces(0, num_frames)
     kept = [frame for piece in pieces for frame in range(piece.start, piece.stop)]
     assert kept == list(range(num_frames))

@@ -66,7 +66,7 @@ def test_a_hit_is_placed_to_the_frame():
 
 
 @pytest.mark.parametrize("change_frame", [0, 30, 99])
-def test_a_frame_hears_no_further_than_stated(change_frame):
+def test_a_frame_depends_on_no_more_than_stated(change_frame):
     """118 ms of the long window beyond either edge of the frame: at most 6 frames away."""
     audio = noise(320 * 100)
     changed = audio.copy()
@@ -292,5 +292,5 @@ def test_vocal_noise_is_seeded_and_can_be_off(folder):
 
 def test_tokens_tell_notes_apart(folder):
     tokenizer = semantic.load_semantic(folder)
-    heard = [set(tokenizer.encode(sine(60 + k, 0.4))[8:-8]) for k in range(12)]
-    assert all(not heard[a] & heard[b] for a in range(12) for b in range(a))
+    found = [set(tokenizer.encode(sine(60 + k, 0.4))[8:-8]) for k in range(12)]
+    assert all(not found[a] & found[b] for a in range(12) for b in range(a))

@@ -80,9 +80,7 @@ def check_writable(path: str | os.PathLike) -> None:
     if path.is_dir():
         raise InputError(f"cannot write {path}: it is a folder; expected the name of a file")
     if not path.parent.is_dir():
-        raise InputError(
-            f"cannot write {path}: its folder {path.parent} does not exist; make it, or give another path"
-        )
+        raise InputError(f"cannot write {path}: its folder {path.parent} does not exist; make it, or give another path")
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"cannot write {path}: no permission to write in {path.parent}; give another path")
 

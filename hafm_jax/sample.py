@@ -157,7 +157,7 @@ def main(argv: list[str] | None = None) -> None:
 def run(arguments: argparse.Namespace, progress: Progress, written: list[Path]) -> None:
     """Adds each file to `written` once it is complete."""
     from hafm_jax.accompany import Accompanist, SamplingOptions, read_vocal
-    from hafm_jax.audio import files
+    from hafm_jax.audio import files, mixing
     from hafm_jax.common.cache import use_compilation_cache
     from hafm_jax.model import memory
     from hafm_jax.model.pretrained import DEMO
@@ -195,7 +195,7 @@ def run(arguments: argparse.Namespace, progress: Progress, written: list[Path]) 
     vocal = files.resample(vocal, rate_hz, CODEC_SAMPLE_RATE_HZ)
     outputs = output_paths(arguments.out, options.num_samples)
     for instrumental, (mix_path, instrumental_path) in zip(instrumentals, outputs, strict=True):
-        mixed = files.mix(vocal, instrumental, CODEC_SAMPLE_RATE_HZ)
+        mixed = mixing.mix(vocal, instrumental, CODEC_SAMPLE_RATE_HZ)
         for path, audio in ((instrumental_path, mixed.instrumental), (mix_path, mixed.audio)):
             files.write_audio(path, audio, CODEC_SAMPLE_RATE_HZ)
             written.append(path)

@@ -41,7 +41,8 @@ LONG = (
     "test_seams",
     "test_train_command",
     "test_sharding",
-    "test_torch_models",
+    "test_encodec",
+    "test_hubert",
     "test_train",
 )
 

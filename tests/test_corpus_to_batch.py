@@ -23,8 +23,8 @@ from hafm_jax.corpus.shard import ShardTask
 from hafm_jax.dataset import layout, loader, records
 from hafm_jax.streams import STAGES
 from hafm_jax.tokenizers.folder import TORCH_THREADS, load_tokenizers
+from hafm_jax.tokenizers.hubert import HubertFeatures
 from hafm_jax.tokenizers.semantic import save_semantic
-from hafm_jax.tokenizers.torch_models import HubertFeatures
 
 torch = pytest.importorskip("torch")
 RATE_HZ = 44_100

@@ -1,1 +1,1 @@
-"""Audio files, short-time spectra, and what is known of music: keys, chords, song.json."""
+"""Audio files, loudness and mixing, short-time spectra, augmentation, and the names of keys."""

@@ -1,6 +1,6 @@
-"""The same voice through another microphone, in another room, at another level: what a model must not depend on.
+"""The same voice through another microphone, in another room, at another level: a model must not depend on these.
 
-Pitch and time stay as they are: the band that goes with the vocal is not changed with it.
+Pitch and time stay as they are, since the band that goes with the vocal does not change.
 
 Axes: S samples, B frequency bins.
 """
@@ -11,13 +11,13 @@ import numpy as np
 
 # All ours.
 GAIN_DB = (-9.0, 6.0)
-PEAK = 0.99  # a louder gain is taken back to it
+PEAK = 0.99  # a gain that would exceed it is lowered to it
 EQUALISER_HZ = (60, 125, 250, 500, 1000, 2000, 4000, 8000, 16000)  # an octave apart, straight lines between them
 EQUALISER_DB = 4.0  # standard deviation at each of them
-TELEPHONE_SHARE, TELEPHONE_HZ = 0.08, (300.0, 3400.0)  # so many vocals come through a band as narrow as that
+TELEPHONE_SHARE, TELEPHONE_HZ = 0.08, (300.0, 3400.0)  # the share of vocals that pass this narrow band only
 ROOM_SHARE = 0.5
 DECAY_S = (0.03, 0.25)  # time constant of the room's reverberation: 60 dB take 6.9 times as long
-ROOM_DB = (-24.0, -9.0)  # its energy beside the direct sound's
+ROOM_DB = (-24.0, -9.0)  # its energy relative to the direct sound's
 
 
 def augment_vocal(vocal: np.ndarray, rate_hz: int, rng: np.random.Generator) -> np.ndarray:
@@ -35,7 +35,7 @@ def augment_vocal(vocal: np.ndarray, rate_hz: int, rng: np.random.Generator) -> 
         room = rng.standard_normal(reach) * np.exp(-t_s / rng.uniform(*DECAY_S))
         room *= 10 ** (rng.uniform(*ROOM_DB) / 20) / np.sqrt(np.sum(room**2))
         response = response * (1 + np.fft.rfft(room, size))
-    heard = np.fft.irfft(np.fft.rfft(vocal, size) * response, size)[: len(vocal)]
-    level = np.sqrt(np.mean(np.square(vocal)) / (np.mean(np.square(heard)) + 1e-12))
+    filtered = np.fft.irfft(np.fft.rfft(vocal, size) * response, size)[: len(vocal)]
+    level = np.sqrt(np.mean(np.square(vocal)) / (np.mean(np.square(filtered)) + 1e-12))
     gain = level * 10 ** (rng.uniform(*GAIN_DB) / 20)
-    return (heard * min(gain, PEAK / (np.abs(heard).max() + 1e-12))).astype(np.float32)
+    return (filtered * min(gain, PEAK / (np.abs(filtered).max() + 1e-12))).astype(np.float32)

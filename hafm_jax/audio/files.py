@@ -1,4 +1,4 @@
-"""Audio files in and out: read, resample, pad to cells, mix with a vocal, write.
+"""Audio files: read, resample, pad to cells, write; the stems of a songs folder.
 
 Audio is float32 in -1..1 everywhere in hafm_jax, channels first.
 
@@ -12,7 +12,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -23,39 +22,15 @@ from hafm_jax.common.files import replacing
 from hafm_jax.streams import num_cells, samples_per_cell
 
 MAKE_SONGS = "make one with tokenize/synthesize_songs.py or tokenize/separate_stems.py"
-UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's, as of a FLAC that was written to a pipe
+UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's value, as for a FLAC that was written to a pipe
 WRITABLE = {".wav": "WAV", ".flac": "FLAC"}  # suffix -> libsndfile's format; both written as 16-bit PCM
-
-# Loudness constants of `mix`: ours. Two LU is where a lead voice sits clearly in front without losing its band.
-INSTRUMENTAL_BELOW_VOCAL_LU = 2.0  # integrated loudness of the instrumental below the vocal's
-LOUDNESS_WITHOUT_VOCAL_LUFS = -20.0  # of the instrumental where the vocal is silent
-MAX_INSTRUMENTAL_GAIN_DB = 30.0  # a nearly silent instrumental is not blown up into its own noise
-PEAK_LIMIT_DBFS = -1.0  # highest sample of what we write, the usual headroom for lossy encoders
-
-# ITU-R BS.1770-4: 400 ms blocks every 100 ms; gates at -70 LUFS and 10 LU below the mean; offset of its equation 2.
-BLOCK_S = 0.4
-HOP_S = 0.1
-ABSOLUTE_GATE_LUFS = -70.0
-RELATIVE_GATE_LU = -10.0
-LOUDNESS_OFFSET_LUFS = -0.691
-
-
-class Mix(NamedTuple):
-    """`audio` = `vocal_gain` * vocal + `instrumental`, exactly what is to be written.
-
-    audio: float32 [C, S]; instrumental: float32 [C, S], the stem as it is in the mix; vocal_gain: linear, at most 1.
-    """
-
-    audio: np.ndarray
-    instrumental: np.ndarray
-    vocal_gain: float
 
 
 def read_audio(path: str | os.PathLike, max_s: float = math.inf) -> tuple[np.ndarray, int]:
-    """Read a file that libsndfile knows (wav, flac, ogg, mp3, aiff, ...): float32 [C, S] and its rate in Hz.
+    """Read a file in a format of libsndfile (wav, flac, ogg, mp3, aiff, ...): float32 [C, S] and its rate in Hz.
 
-    No more than its first `max_s` seconds are read. Raises InputError where there is no such file, it is no audio, it
-    is empty, or it holds NaN or infinity.
+    No more than its first `max_s` seconds are read. Raises InputError where the file does not exist, is not audio, is
+    empty, or holds NaN or infinity.
     """
     path = Path(path)
     with _opened(path) as file:
@@ -73,7 +48,7 @@ def read_audio(path: str | os.PathLike, max_s: float = math.inf) -> tuple[np.nda
 
 
 def header_s(path: str | os.PathLike) -> float:
-    """Seconds of audio by the file's header: `read_audio` gives no more. Raises InputError as it does."""
+    """Seconds of audio by the file's header; `read_audio` returns no more. Raises InputError as it does."""
     with _opened(Path(path)) as file:
         if file.frames == UNKNOWN_FRAMES:
             raise ValueError("its header does not say how long it is")
@@ -89,7 +64,7 @@ def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
     try:
         with soundfile.SoundFile(os.fsencode(path)) as file:  # as bytes: not every file's name is UTF-8
             yield file
-    # TypeError: .raw, which has no header to read; ValueError: a header of more samples than there can be
+    # TypeError: .raw, which has no header to read; ValueError: a header with an impossible number of samples
     except (soundfile.LibsndfileError, OSError, TypeError, ValueError) as error:
         reason = getattr(error, "error_string", str(error)).strip().rstrip(".")
         raise InputError(
@@ -98,14 +73,14 @@ def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
 
 
 def check_writable(path: str | os.PathLike) -> None:
-    """Raises InputError where `write_audio` would fail for certain: ask before long work, not after it."""
+    """Raises InputError where `write_audio` would certainly fail: to be called before long work, not after it."""
     path = Path(path)
     if path.suffix.lower() not in WRITABLE:
         raise InputError(f"cannot write {path}: found suffix '{path.suffix}', expected one of {', '.join(WRITABLE)}")
     if path.is_dir():
         raise InputError(f"cannot write {path}: it is a folder; expected the name of a file")
     if not path.parent.is_dir():
-        raise InputError(f"cannot write {path}: there is no folder {path.parent}; make it first, or give another path")
+        raise InputError(f"cannot write {path}: its folder {path.parent} does not exist; make it, or give another path")
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"cannot write {path}: no permission to write in {path.parent}; give another path")
 
@@ -113,9 +88,9 @@ def check_writable(path: str | os.PathLike) -> None:
 def write_audio(path: str | os.PathLike, audio: np.ndarray, sample_rate_hz: int) -> None:
     """Write `audio` [S] or [C, S] as 16-bit PCM, in the format that the suffix names (.wav, .flac).
 
-    It is written under a temporary name in the same folder and then renamed: a reader never sees half a file, and
-    an exception leaves nothing behind. Samples beyond -1..1 are clipped.
-    Raises InputError on another suffix or a place that cannot be written, ValueError on NaN or infinity.
+    It is written under a temporary name in the same folder and then renamed: a reader never sees half a file, and an
+    exception leaves nothing behind. Samples beyond -1..1 are clipped. Raises InputError on another suffix or a place
+    that cannot be written, ValueError on NaN or infinity.
     """
     path = Path(path)
     check_writable(path)
@@ -163,7 +138,7 @@ def song_folders(songs: str | os.PathLike, split: str, stem: str = "vocals") -> 
 
 
 def _folders_with(stem: str, root: Path, depth: str) -> set[Path]:
-    """Folders at `depth` with a file of the stem; a dot marks one that is being written."""
+    """Folders at `depth` with a file of the stem, without those that are being written (.ID)."""
     folders = {path.parent for suffix in WRITABLE for path in root.glob(f"{depth}/{stem}{suffix}")}
     return {path for path in folders if not path.name.startswith(".")}
 
@@ -175,7 +150,7 @@ def to_mono(audio: np.ndarray) -> np.ndarray:
 
 
 def resampled_length(num_samples: int, from_hz: int, to_hz: int) -> int:
-    """num_samples * to_hz / from_hz, rounded half up, in integers: no float loses a sample of a long file."""
+    """num_samples * to_hz / from_hz, rounded half up; in integers, since a float could lose a sample of a long file."""
     return (2 * num_samples * to_hz + from_hz) // (2 * from_hz)
 
 
@@ -185,7 +160,7 @@ def resample(audio: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
     if from_hz == to_hz:
         return audio
     length = resampled_length(audio.shape[-1], from_hz, to_hz)
-    # soxr wants [S] or [S, C], and where its own rounding differs by a sample we trim, or pad with a zero.
+    # soxr takes [S] or [S, C]. Where its rounding differs from ours by a sample, we trim, or pad with a zero.
     out = soxr.resample(np.ascontiguousarray(audio.T), from_hz, to_hz, quality="HQ").T[..., :length]
     missing = length - out.shape[-1]
     return np.ascontiguousarray(np.pad(out, [(0, 0)] * (out.ndim - 1) + [(0, missing)]), np.float32)
@@ -196,84 +171,3 @@ def pad_to_cells(audio: np.ndarray, sample_rate_hz: int) -> np.ndarray:
     num_samples = audio.shape[-1]
     padding = num_cells(num_samples, sample_rate_hz) * samples_per_cell(sample_rate_hz) - num_samples
     return np.pad(audio, [(0, 0)] * (audio.ndim - 1) + [(0, padding)])
-
-
-def _k_weighting(sample_rate_hz: int) -> np.ndarray:
-    """BS.1770's two filters as second-order sections [2, 6] at any rate.
-
-    The standard tabulates coefficients at 48 kHz only; these are the analogue prototypes behind that table
-    (bilinear transform, constants as in libebur128), which reproduce it to 1e-6.
-    """
-
-    def section(f0_hz: float, q: float, numerator) -> list[float]:
-        k = np.tan(np.pi * f0_hz / sample_rate_hz)
-        a0 = 1 + k / q + k * k
-        return [*(b / a0 for b in numerator(k, q)), 1.0, 2 * (k * k - 1) / a0, (1 - k / q + k * k) / a0]
-
-    high = 10 ** (3.999843853973347 / 20)
-    band = high**0.4996667741545416
-
-    def shelf(k: float, q: float) -> tuple[float, ...]:
-        return high + band * k / q + k * k, 2 * (k * k - high), high - band * k / q + k * k
-
-    def high_pass(k: float, q: float) -> tuple[float, ...]:
-        a0 = 1 + k / q + k * k  # the standard leaves this numerator at exactly 1, -2, 1
-        return a0, -2 * a0, a0
-
-    return np.array(
-        [
-            section(1681.974450955533, 0.7071752369554196, shelf),
-            section(38.13547087602444, 0.5003270373238773, high_pass),
-        ]
-    )
-
-
-def loudness_lufs(audio: np.ndarray, sample_rate_hz: int) -> float:
-    """Integrated loudness of [S] or [C, S] after ITU-R BS.1770-4 (all channels weighted 1); -inf for silence.
-
-    Audio shorter than a block of 400 ms is measured as one block.
-    """
-    from scipy.signal import sosfilt  # here: 0.3 s of import that only a mix needs
-
-    audio = np.atleast_2d(audio)  # [C, S]
-    power = np.zeros(audio.shape[-1])  # [S]
-    for channel in audio:  # one by one: the float64 of all would be most of what a mix takes of memory
-        power += np.square(sosfilt(_k_weighting(sample_rate_hz), channel))
-    block, hop = round(BLOCK_S * sample_rate_hz), round(HOP_S * sample_rate_hz)
-    if power.size < block:
-        block = max(power.size, 1)
-    total = np.concatenate([[0.0], np.cumsum(power)])
-    starts = np.arange(0, power.size - block + 1, hop)
-    blocks = np.maximum(total[starts + block] - total[starts], 0.0) / block  # mean power of each block
-
-    def gated(gate_lufs: float) -> float:
-        kept = blocks[blocks > 10 ** ((gate_lufs - LOUDNESS_OFFSET_LUFS) / 10)]
-        return LOUDNESS_OFFSET_LUFS + 10 * np.log10(kept.mean()) if kept.size else -np.inf
-
-    ungated = gated(ABSOLUTE_GATE_LUFS)
-    return float(gated(max(ABSOLUTE_GATE_LUFS, ungated + RELATIVE_GATE_LU)))
-
-
-def mix(vocal: np.ndarray, instrumental: np.ndarray, sample_rate_hz: int) -> Mix:
-    """Put the instrumental behind the vocal and sum them; both [S] or [C, S], of one length and rate.
-
-    The instrumental goes INSTRUMENTAL_BELOW_VOCAL_LU below the vocal in integrated loudness (to
-    LOUDNESS_WITHOUT_VOCAL_LUFS where the vocal is silent; a silent instrumental stays as it is). Where the mix or its
-    stem would peak above PEAK_LIMIT_DBFS, one gain over the whole of it brings it there: linear, so no distortion.
-    One channel beside several is heard in all of them. Raises ValueError where lengths or channels do not fit.
-    """
-    vocal, instrumental = (np.atleast_2d(np.asarray(a, np.float32)) for a in (vocal, instrumental))
-    if vocal.shape[-1] != instrumental.shape[-1]:
-        raise ValueError(f"vocal has {vocal.shape[-1]} samples, instrumental {instrumental.shape[-1]}; trim one first")
-    vocal, instrumental = np.broadcast_arrays(vocal, instrumental)  # [C, S]
-
-    vocal_lufs = loudness_lufs(vocal, sample_rate_hz)
-    instrumental_lufs = loudness_lufs(instrumental, sample_rate_hz)
-    target_lufs = vocal_lufs - INSTRUMENTAL_BELOW_VOCAL_LU if np.isfinite(vocal_lufs) else LOUDNESS_WITHOUT_VOCAL_LUFS
-    gain_db = target_lufs - instrumental_lufs if np.isfinite(instrumental_lufs) else 0.0
-    stem = instrumental * np.float32(10 ** (min(gain_db, MAX_INSTRUMENTAL_GAIN_DB) / 20))
-
-    audio = vocal + stem
-    peak = max(np.abs(audio).max(initial=0.0), np.abs(stem).max(initial=0.0))
-    vocal_gain = np.float32(min(1.0, 10 ** (PEAK_LIMIT_DBFS / 20) / peak)) if peak > 0 else np.float32(1.0)
-    return Mix(audio * vocal_gain, stem * vocal_gain, float(vocal_gain))

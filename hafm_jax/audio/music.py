@@ -1,4 +1,4 @@
-"""What is known of a song's music: names of keys, and song.json, the truth that a song's folder may hold."""
+"""Names of keys, and song.json, the facts about a song (key, chords, beats, licence) in its folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Key(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As mir_eval writes it: "Db major"."""
+        """In mir_eval's notation: "Db major"."""
         return f"{TONICS[self.tonic]} {self.mode}"
 
     def distance(self, other: Key) -> float:
@@ -34,7 +34,7 @@ class Key(NamedTuple):
 
 
 def read_song(folder: Path) -> dict[str, Any]:
-    """What the song.json of a song's folder says; {} where there is none. Raises InputError where it cannot be read."""
+    """The song.json of a song's folder; {} where there is none. Raises InputError where it cannot be read."""
     try:
         return dict(json.loads((folder / SONG_FILE).read_text()))
     except FileNotFoundError:

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# The scales of `spectral_distance_db`: window in samples -> mel bands. At 24 kHz these are 21, 43 and 85 ms: the short
-# window sees onsets, the long one separates neighbouring semitones down to about 200 Hz. Bands grow with the window so
-# that the lowest are about one bin wide.
+# The scales of `spectral_distance_db`: window in samples -> mel bands; ours. At 24 kHz these are 21, 43 and 85 ms: the
+# short window resolves onsets, the long one neighbouring semitones down to about 200 Hz. The number of bands grows with
+# the window so that the lowest are about one bin wide.
 DISTANCE_SCALES = {512: 32, 1024: 64, 2048: 128}
 DISTANCE_FLOOR_DB = -80.0  # below full scale; quieter bands count as equally silent
 
@@ -29,7 +29,7 @@ def hann_window(size: int) -> np.ndarray:
 def split_frames(audio: jax.Array, size: int, hop: int) -> jax.Array:
     """Cut [B, F * hop + size - hop] into overlapping frames [B, F, size]. `size` is a multiple of `hop`.
 
-    Written as shifted slices of [B, F, hop] pieces: a gather costs several times as much, more so backward.
+    Written as shifted slices of [B, F, hop] pieces: a gather is several times slower, backward above all.
     """
     overlap = size // hop
     pieces = audio.reshape(audio.shape[0], -1, hop)  # [B, F + overlap - 1, hop]
@@ -49,8 +49,9 @@ def overlap_add(frames: jax.Array, hop: int) -> jax.Array:
 def stft(audio: jax.Array, size: int, hop: int, *, padded: bool = False) -> jax.Array:
     """Complex64 spectra [B, F, W] of audio [B, S], F = ceil(S / hop), scaled so that a sine of amplitude a peaks at a.
 
-    Frame f is centred on the middle of its hop (sample f * hop + hop / 2); silence stands before the start and after
-    the end. With `padded`, the (size - hop) / 2 samples on either side are part of `audio` and no silence is added.
+    Frame f is centred on the middle of its hop (sample f * hop + hop / 2), with silence before the start and after the
+    end. With `padded`, the (size - hop) / 2 samples on either side are part of `audio`, and no silence is added. Raises
+    ValueError unless size is a multiple of hop and their difference even.
     """
     if size % hop or (size - hop) % 2:
         raise ValueError(f"window {size} must be a multiple of hop {hop}, and their difference even")
@@ -62,7 +63,7 @@ def stft(audio: jax.Array, size: int, hop: int, *, padded: bool = False) -> jax.
 
 
 def mel_per_hz(f_hz: np.ndarray) -> np.ndarray:
-    """The slope of the mel scale of `mel_filters`, float32: how much hearing makes of a hertz."""
+    """The slope of the mel scale of `mel_filters` in mel per Hz, float32 in the shape of `f_hz`."""
     return (2595 / math.log(10) / (700 + f_hz)).astype(np.float32)
 
 
@@ -92,9 +93,8 @@ def log_mel_db(audio: jax.Array, size: int, bands: int, rate_hz: int) -> jax.Arr
 def spectral_distance_db(audio: jax.Array, reference: jax.Array, rate_hz: int) -> jax.Array:
     """The multi-scale spectral distance in dB, float32 [B]: 0 for equal sound, blind to phase.
 
-    The mean absolute difference of the log-mel powers of two signals [B, S], over frames and bands, averaged over the
-    windows of DISTANCE_SCALES. Both powers have the floor of DISTANCE_FLOOR_DB added. This is the figure of a codec's
-    evaluation.
+    The mean absolute difference of the log-mel powers of two signals [B, S] over frames and bands, averaged over the
+    windows of DISTANCE_SCALES. DISTANCE_FLOOR_DB is added to both powers. A codec's evaluation reports this distance.
     """
     distances = [
         jnp.abs(log_mel_db(audio, size, bands, rate_hz) - log_mel_db(reference, size, bands, rate_hz)).mean(axis=(1, 2))

@@ -20,7 +20,8 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from hafm_jax.audio.files import mix, to_mono
+from hafm_jax.audio.files import to_mono
+from hafm_jax.audio.mixing import mix
 from hafm_jax.common.files import write_bytes
 from hafm_jax.evaluation.clips import VOCAL, Clip, band_file, left_out, read_band, read_clip
 from hafm_jax.metrics.adherence import adherence, adherence_interval

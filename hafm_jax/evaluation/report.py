@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from hafm_jax.audio.files import mix
+from hafm_jax.audio.mixing import mix
 from hafm_jax.audio.stft import log_mel_db
 from hafm_jax.common.files import write_bytes
 from hafm_jax.common.pages import new_figure, picture, player, svg, table, write_page

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hafm_jax.audio import files
+from hafm_jax.audio import files, mixing
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import write_bytes
 from hafm_jax.evaluation.clips import VOCAL, read_band
@@ -116,7 +116,7 @@ def common_clips(report: Path, systems: Sequence[str]) -> tuple[list[str], dict[
 
 
 def mix_of(report: Path, system: str, clip: str) -> np.ndarray:
-    """float32 [S]: the clip's vocal with the system's band, as `files.mix` balances them.
+    """float32 [S]: the clip's vocal with the system's band, as `mixing.mix` balances them.
 
     Raises InputError where their lengths differ, or where nothing sounds.
     """
@@ -126,8 +126,8 @@ def mix_of(report: Path, system: str, clip: str) -> np.ndarray:
         raise InputError(
             f"clip {clip} has {band.size} samples of {system}; expected {vocal.size}, as its vocal has: {MAKE_REPORT}"
         )
-    mixed = files.mix(vocal, band, CODEC_SAMPLE_RATE_HZ).audio[0]
-    if not np.isfinite(files.loudness_lufs(mixed, CODEC_SAMPLE_RATE_HZ)):
+    mixed = mixing.mix(vocal, band, CODEC_SAMPLE_RATE_HZ).audio[0]
+    if not np.isfinite(mixing.loudness_lufs(mixed, CODEC_SAMPLE_RATE_HZ)):
         raise InputError(f"clip {clip} is silent with the band of {system}; expected a vocal that sounds: remove it")
     return mixed
 
@@ -135,13 +135,13 @@ def mix_of(report: Path, system: str, clip: str) -> np.ndarray:
 def level_pair(mixes: Sequence[np.ndarray], rng: np.random.Generator) -> tuple[list[np.ndarray], float]:
     """Two mixes [S] at one integrated loudness, and that loudness in LUFS.
 
-    It is LEVEL_LUFS, or as much less as keeps the peaks of both below files.PEAK_LIMIT_DBFS. Triangular dither of one
+    It is LEVEL_LUFS, or as much less as keeps the peaks of both below mixing.PEAK_LIMIT_DBFS. Triangular dither of one
     16-bit step is added: right before rounding to 16 bits, and it keeps a mix that comes in several pairs from being
     the same bytes in each, which would tell that they are one system's.
     """
-    lufs = [files.loudness_lufs(mix, CODEC_SAMPLE_RATE_HZ) for mix in mixes]
+    lufs = [mixing.loudness_lufs(mix, CODEC_SAMPLE_RATE_HZ) for mix in mixes]
     peaks_dbfs = [20 * np.log10(np.abs(mix).max()) for mix in mixes]
-    room = [loud + files.PEAK_LIMIT_DBFS - peak for loud, peak in zip(lufs, peaks_dbfs, strict=True)]
+    room = [loud + mixing.PEAK_LIMIT_DBFS - peak for loud, peak in zip(lufs, peaks_dbfs, strict=True)]
     level_lufs = float(min(LEVEL_LUFS, *room))
     levelled = [mix * 10 ** ((level_lufs - loud) / 20) for mix, loud in zip(mixes, lufs, strict=True)]
     return [mix + rng.triangular(-1, 0, 1, mix.size) / 2**15 for mix in levelled], level_lufs

@@ -5,21 +5,15 @@ Axes: S samples, N embeddings, F frames, D dimensions.
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hafm_jax.common.errors import InputError
-from hafm_jax.tokenizers.hub import (
-    choose_device,
-    import_torch,
-    is_local,
-    load_original_encodec,
-    load_pretrained,
-    sha256_of_weights,
-)
+from hafm_jax.tokenizers import hub
+from hafm_jax.tokenizers.encodec import load_encodec
+from hafm_jax.tokenizers.hub import choose_device, import_torch, is_local, load_pretrained, sha256_of_weights
 
 ENCODEC_WINDOW_S = 1.0
 
@@ -72,12 +66,9 @@ class Encodec:
     """
 
     def __init__(self, source: str, sha256: str | None = None) -> None:
-        torch, transformers = import_torch()
+        torch, _ = import_torch()
         self._torch, self._device = torch, choose_device(torch, None)
-        if Path(source).is_file():
-            model = load_original_encodec(torch, transformers, source)
-        else:
-            model = load_pretrained(transformers.EncodecModel, source, "EnCodec")
+        model = load_encodec(source)
         if model.config.audio_channels != 1 or model.config.normalize:
             raise InputError(f"{source} is the stereo EnCodec; expected the mono one: use facebook/encodec_24khz")
         self.sha256 = _check_weights(model, source, sha256)
@@ -100,15 +91,7 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
 
     Raises InputError where it is no such file or holds anything else.
     """
-    torch, _ = import_torch()
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError, OSError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{path} cannot be read ({reason}); expected tensors by name: get it again") from error
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise InputError(f"{path} holds a {type(state).__name__}; expected tensors by name and nothing else")
-    return {name: value.numpy() for name, value in state.items()}
+    return {name: value.numpy() for name, value in hub.read_tensors(path, "get it again").items()}
 
 
 def _check_weights(model: Any, source: str, expected: str | None) -> str:

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from hafm_jax.common.errors import InputError
-from hafm_jax.dataset.loader import crop
 from hafm_jax.dataset.layout import cells_of
+from hafm_jax.dataset.loader import crop
 from hafm_jax.model import transformer
 from hafm_jax.model.config import StageConfig
 from hafm_jax.model.transformer import Params

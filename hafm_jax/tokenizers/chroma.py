@@ -1,18 +1,18 @@
-"""Chroma and timbre features at 50 Hz: what is played (harmony) and how it strikes (rhythm); nothing to download.
+"""Chroma and timbre features at 50 Hz: harmony, level and onsets of each frame; nothing to download.
 
 Every frame of 20 ms is described by
-    12   chroma: energy of the pitch classes C, C#, ..., B, from a long window that tells semitones apart
+    12   chroma: energy of the pitch classes C, C#, ..., B, from a window long enough to separate semitones
     4    level of four bands, from a short window
     4    flux: the rise of these levels since the frame before, where notes and drum hits begin
-They serve the voice (melody, voiced or not, level, onsets) and the band (chord, drums, brightness, level) alike.
+They describe the voice (melody, voiced or not, level, onsets) and the band (chord, drums, brightness, level) alike.
 
-A frame depends on nothing but the sound around it: the long window reaches 118 ms beyond either edge of the frame, the
-short one 6 ms, and flux one frame back. No statistics of the whole clip, no tuning estimate: crops and windows of a
-song have the tokens of the song.
+A frame depends only on the sound around it: the long window reaches 118 ms beyond either edge of the frame, the short
+one 6 ms, and flux one frame back. There are no statistics of the whole clip and no tuning estimate, so that crops and
+windows of a song have the tokens of the song.
 
-The transforms are scipy's, not librosa's: librosa compiles its filter banks and chroma with numba at first use, which
-takes minutes on a busy machine, and a sampler has to start in seconds. The definition is the usual one
-(librosa.filters.chroma: Gaussian bumps a semitone apart, A440, tuning 0); only the bumps' width is fixed here.
+The transforms are scipy's and not librosa's, which compiles its filter banks with numba at first use: that can take
+minutes, and a sampler has to start in seconds. The definition is the usual one (librosa.filters.chroma: Gaussian bumps
+a semitone apart, A440, tuning 0); only the bumps' width is fixed here.
 
 Axes: S samples, F frames, N samples of a window, B frequency bins, D features.
 """
@@ -28,27 +28,26 @@ from hafm_jax.streams import STREAMS
 
 HOP = RATE_HZ // STREAMS["vocal_semantic"].rate_hz  # 320 samples, 20 ms
 
-# All constants below are ours. The weights multiply features before k-means, whose distance they shape; they were
-# compared on synthesised songs by what 500 tokens tell of chord, beat, melody and note onsets, and matter little around
-# these values.
+# All constants below are ours; see docs/notebook.md. The weights multiply features before k-means, whose distance they
+# shape.
 LONG_WINDOW = 4096  # 256 ms: bins of 3.9 Hz, semitones apart from about 100 Hz up
-SHORT_WINDOW = 512  # 32 ms: a drum hit is placed to a frame
+SHORT_WINDOW = 512  # 32 ms: short enough to place a drum hit to a frame
 CHROMA_RANGE_HZ = (80.0, 2000.0)  # below, bins are wider than semitones; above, overtones blur the chord
 BUMP_SEMITONES = 0.5  # standard deviation of a pitch class's bump
-CHROMA_GATE = 2e-3  # amplitude at which chroma is half of its full length: fades out in silence, and under vocal noise
+CHROMA_GATE = 2e-3  # amplitude at which chroma has half of its full length: it fades out in silence and vocal noise
 BAND_EDGES_HZ = (0.0, 200.0, 800.0, 3000.0, 8000.0)  # kick and bass; chords; voice and snare; cymbals and consonants
 LEVEL_FLOOR_DB = -60.0  # silence, digital or not, is level 0
 LEVEL_RANGE_DB = 50.0  # level 1 is -10 dB of full scale
 LEVEL_WEIGHT = 0.7
 FLUX_WEIGHT = 1.5
-FRAMES_AT_ONCE = 256  # 4 MB of windows: bounds memory, and stays in a cache
+FRAMES_AT_ONCE = 256  # 4 MB of windows: bounds memory, and fits a cache
 
 DIMENSIONS = 12 + 2 * (len(BAND_EDGES_HZ) - 1)
 
 
 @functools.cache
 def _chroma_bank() -> np.ndarray:
-    """float32 [12, B]: how much a bin of the long window belongs to a pitch class, C first. B ends with the range."""
+    """float32 [12, B]: share of a bin of the long window in a pitch class, C first. B ends at the range's top."""
     frequency_hz = np.fft.rfftfreq(LONG_WINDOW, 1 / RATE_HZ)
     frequency_hz = frequency_hz[frequency_hz <= CHROMA_RANGE_HZ[1]]
     midi = 69 + 12 * np.log2(np.maximum(frequency_hz, 1.0) / 440.0)  # [B]
@@ -67,8 +66,10 @@ def _band_bank() -> np.ndarray:
 
 
 def _sum_bins(spectra: np.ndarray, bank: np.ndarray) -> np.ndarray:
-    """[F, B] by bank [D, B] -> [F, D]. Not by BLAS, whose last bits, and with them a token in ten million, depend on
-    how many cores there are."""
+    """[F, B] by bank [D, B] -> [F, D].
+
+    Not by BLAS, whose last bits depend on the number of cores, and with them a token now and then.
+    """
     return np.einsum("fb,db->fd", spectra, bank)
 
 
@@ -83,12 +84,15 @@ def _spectra(padded: np.ndarray, first_sample: int, num_frames: int, window: int
 
 
 def chroma_features(audio: np.ndarray) -> np.ndarray:
-    """Audio float32 [S] at 16 kHz, S a multiple of 320 -> float32 [F, 20], one row per 20 ms, weighted for k-means."""
+    """Audio float32 [S] at 16 kHz -> float32 [F, 20], one row per 20 ms, weighted for k-means.
+
+    Raises ValueError unless S is a multiple of 320.
+    """
     if audio.ndim != 1 or audio.size % HOP:
         raise ValueError(f"audio has shape {audio.shape}; expected [S] with S a multiple of {HOP}")
     num_frames = audio.size // HOP
     half = LONG_WINDOW // 2
-    # One more frame in front: flux looks one frame back, and the first frame's past is the silence before the file.
+    # One more frame in front, since flux looks one frame back; before the file there is silence.
     padded = np.pad(np.asarray(audio, np.float32), half + HOP)  # frame f is centred at half + HOP + (f + 0.5) * HOP
     centre = half + HOP + HOP // 2
     out = np.empty((num_frames, DIMENSIONS), np.float32)

@@ -23,17 +23,17 @@ import numpy as np
 from hafm_jax.audio.stft import spectral_distance_db
 from hafm_jax.common import safetensors_io
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import write_bytes
+from hafm_jax.common.files import write_json
 from hafm_jax.streams import ACOUSTIC_CODEBOOKS, CODEC_SAMPLE_RATE_HZ, STREAMS
 from hafm_jax.tokenizers import phases, spectral_codec
 
-FORMAT_VERSION = 2  # 1 was of codes that held phases
+FORMAT_VERSION = 2
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "codec.safetensors"
-# Frames of one call of the networks, halo not counted: 2.1 s. Every path uses this one length, since programs of other
-# shapes round differently, and the search for phases grows that until it can be heard.
+# Frames of one call of the networks without the halo: 2.1 s. Every path uses this one length, since programs of other
+# shapes round differently, and the search for phases amplifies that until it is audible.
 CHUNK_FRAMES = 160
-CONTRACT = {  # what the token streams expect of any codec
+CONTRACT = {  # the token streams expect this of any codec
     "sample_rate_hz": CODEC_SAMPLE_RATE_HZ,
     "frame_rate_hz": STREAMS["coarse"].rate_hz,
     "num_codebooks": ACOUSTIC_CODEBOOKS,
@@ -58,6 +58,16 @@ class Codec(Protocol):
         """Codes int [B, F, K] of the first K books, K in 1..num_codebooks (fewer = coarser) -> float32 [B, S]."""
 
 
+def check_codes(codec: Codec, codes: np.ndarray) -> np.ndarray:
+    """Codes as an array. Raises ValueError unless it is int [B, F, K] of valid ids, K in 1..num_codebooks."""
+    codes = np.asarray(codes)
+    if codes.ndim != 3 or not 1 <= codes.shape[2] <= codec.num_codebooks:
+        raise ValueError(f"codes have shape {codes.shape}; expected [B, F, K] with K in 1..{codec.num_codebooks}")
+    if codes.size and not (codes.min() >= 0 and codes.max() < codec.vocabulary):
+        raise ValueError(f"codes range over {codes.min()}..{codes.max()}; valid are 0..{codec.vocabulary - 1}")
+    return codes
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _encode_chunk(config: spectral_codec.SpectralConfig, params: dict, audio: jax.Array, mask: jax.Array) -> Any:
     latents = spectral_codec.encode_latents(config, params, audio, mask)
@@ -68,7 +78,7 @@ def _encode_chunk(config: spectral_codec.SpectralConfig, params: dict, audio: ja
 def _decode_chunk(
     config: spectral_codec.SpectralConfig, params: dict, latents: jax.Array, mask: jax.Array
 ) -> jax.Array:
-    """Magnitudes [F, W] of the frames inside the halo; 0 where they do not exist."""
+    """Latents [F, D] and mask [F], halo included -> magnitudes [F, W] without it; 0 where a frame does not exist."""
     logs = spectral_codec.decode_log_magnitudes(config, params, latents[None], mask[None])[0]
     frames = slice(config.decoder_halo, len(mask) - config.decoder_halo)
     return spectral_codec.magnitudes_of(logs[frames]) * mask[frames, None]
@@ -81,7 +91,7 @@ class SpectralCodec:
     """The `spectral` codec with its weights.
 
     It works in chunks of `chunk_frames`, counted from the first frame, so that a frame's result depends on its place
-    and its neighbours and not on how long the file is or in what pieces it came.
+    and its neighbours, and not on the length of the file or on the pieces in which it came.
     """
 
     def __init__(self, config: spectral_codec.SpectralConfig, params: dict, chunk_frames: int = CHUNK_FRAMES) -> None:
@@ -95,7 +105,7 @@ class SpectralCodec:
         self.chunk_frames = chunk_frames
 
     def encode(self, audio: np.ndarray) -> np.ndarray:
-        """Audio float32 [B, S] -> codes int32 [B, F, K]. Raises ValueError where S is no whole number of frames."""
+        """Audio float32 [B, S] -> codes int32 [B, F, K]. Raises ValueError unless S is a whole number of frames."""
         return self._encode(audio)[1]
 
     def encode_latents(self, audio: np.ndarray) -> np.ndarray:
@@ -104,11 +114,7 @@ class SpectralCodec:
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Codes int [B, F, K] of the first K books -> float32 [B, F * hop]. Raises ValueError on an invalid id."""
-        codes = np.asarray(codes)
-        if codes.ndim != 3 or not 1 <= codes.shape[2] <= self.num_codebooks:
-            raise ValueError(f"codes have shape {codes.shape}; expected [B, F, K] with K in 1..{self.num_codebooks}")
-        if codes.size and not (codes.min() >= 0 and codes.max() < self.vocabulary):
-            raise ValueError(f"codes range over {codes.min()}..{codes.max()}; valid are 0..{self.vocabulary - 1}")
+        codes = check_codes(self, codes)
         return self.decode_latents(spectral_codec.dequantize(self.codebooks, codes))
 
     def decode_latents(self, latents: np.ndarray) -> np.ndarray:
@@ -144,19 +150,19 @@ class SpectralCodec:
 
 
 class SpectralDecoder:
-    """One song's latents, fed in pieces of any length, become its samples: the same bits however they are cut."""
+    """One song's latents, fed in pieces of any length -> its samples: the same bits for any cuts."""
 
     def __init__(self, codec: SpectralCodec) -> None:
         c = codec.config
         self._codec = codec
         self._state = phases.start(c.window, c.hop)
-        self._latents = np.zeros((c.decoder_halo, c.latent), np.float32)  # not decoded yet, with the halo before them
+        self._latents = np.zeros((c.decoder_halo, c.latent), np.float32)  # those to decode, with the halo before them
         self._mask = np.zeros(c.decoder_halo, np.float32)
         self._frames = 0
         self._first_sample = -phases.delay_samples(c.window, c.hop)  # of the next chunk; samples below 0 are dropped
 
     def feed(self, latents: np.ndarray) -> np.ndarray:
-        """The next latents, float32 [F, D] -> float32 [S]: the samples that are settled by now."""
+        """The next latents, float32 [F, D] -> float32 [S]: the samples that later latents cannot change."""
         self._frames += len(latents)
         return self._push(latents, 1.0)
 
@@ -190,9 +196,10 @@ class SpectralDecoder:
 def save_spectral(
     directory: str | os.PathLike, config: spectral_codec.SpectralConfig, params: dict, **facts: Any
 ) -> None:
-    """Write `params` rounded to float16, and `config` with `facts` (what is known of the weights), to `directory`.
+    """Write `params` rounded to float16, and `config` with `facts` about the weights, to `directory`.
 
-    Both files are written under a temporary name and renamed, the weights first.
+    Both files are written under a temporary name and renamed, the weights first. Raises InputError where a weight is
+    not finite or the place cannot be written.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -204,11 +211,11 @@ def save_spectral(
         **facts,
     }
     safetensors_io.save(directory / WEIGHTS_FILE, params, "float16")
-    write_bytes(directory / CONFIG_FILE, (json.dumps(document, indent=2) + "\n").encode())
+    write_json(directory / CONFIG_FILE, document)
 
 
 def load_codec(directory: str | os.PathLike) -> Codec:
-    """The codec of a directory. Raises InputError where a part is missing, damaged or not what the config says."""
+    """The codec of a directory. Raises InputError where a part is missing, damaged or does not fit the config."""
     directory = Path(directory)
     document = read_config(directory)
     kind = document.get("codec")
@@ -221,7 +228,7 @@ def load_codec(directory: str | os.PathLike) -> Codec:
                 f'{directory / CONFIG_FILE} has no "source"; expected a local directory or a Hub id such as '
                 "facebook/encodec_24khz: add it"
             )
-        from hafm_jax.tokenizers.torch_models import EncodecCodec  # torch is needed by this codec only
+        from hafm_jax.tokenizers.encodec import EncodecCodec  # torch is needed by this codec only
 
         return EncodecCodec(document["source"])
     raise InputError(
@@ -231,7 +238,7 @@ def load_codec(directory: str | os.PathLike) -> Codec:
 
 
 def codec_sha256(directory: str | os.PathLike, codec: Codec) -> str:
-    """Hash of the codec's weights: of the file where they lie in its folder, of the loaded model's otherwise."""
+    """Hash of the codec's weights: of the file where its folder holds them, of the loaded model's weights otherwise."""
     if hasattr(codec, "weights_sha256"):
         return codec.weights_sha256()
     digest = hashlib.sha256()
@@ -241,7 +248,7 @@ def codec_sha256(directory: str | os.PathLike, codec: Codec) -> str:
 
 
 def read_config(directory: str | os.PathLike) -> dict[str, Any]:
-    """The codec directory's config.json as it is. Raises InputError where there is none or it is no JSON object."""
+    """The codec directory's config.json as it is. Raises InputError where it is missing or not a JSON object."""
     path = Path(directory) / CONFIG_FILE
     try:
         document = json.loads(path.read_text())
@@ -251,7 +258,7 @@ def read_config(directory: str | os.PathLike) -> dict[str, Any]:
             "make one with tokenize/train_codec.py"
         ) from error
     except ValueError as error:
-        raise InputError(f"{path} is no JSON ({error}); expected a codec's config: make it again") from error
+        raise InputError(f"{path} is not JSON ({error}); expected a codec's config: make it again") from error
     if not isinstance(document, dict):
         raise InputError(f"{path} holds a {type(document).__name__}; expected a JSON object: make the codec again")
     return document
@@ -260,11 +267,11 @@ def read_config(directory: str | os.PathLike) -> dict[str, Any]:
 def measure(
     codec: Codec, clips: Iterable[np.ndarray], books: Sequence[int | None]
 ) -> tuple[dict[int | None, list[float]], list[int]]:
-    """Quality of a codec on clips, each float32 [S]; the last part of a frame is left out.
+    """Quality of a codec on clips, each float32 [S]; a part of a frame at the end is left out.
 
-    Each of `books` is how many books are decoded (None, for SpectralCodec only: the latents without quantisation).
-    Gives for each number the `spectral_distance_db` (hafm_jax.audio.stft) of every clip, and how many ids each book
-    used at all [K].
+    Each of `books` is the number of books to decode (None, for SpectralCodec only: the latents without quantisation).
+    Returns for each of them the `spectral_distance_db` (hafm_jax.audio.stft) of every clip, and the number of ids that
+    each book used [K].
     """
     hop = codec.sample_rate_hz // codec.frame_rate_hz
     figures = {number: [] for number in books}

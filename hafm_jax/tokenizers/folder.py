@@ -1,4 +1,4 @@
-"""The two tokenizers of a folder, as many workers use them: the same tokens from each, or an error that says why.
+"""The two tokenizers of a folder. Of many workers, all make the same tokens, or fail with the difference named.
 
 Axes: K codebooks, V ids of a codebook, D dimensions of a vector.
 """
@@ -17,13 +17,13 @@ from hafm_jax.common.errors import InputError
 from hafm_jax.tokenizers.codecs import Codec, codec_sha256, load_codec, read_config
 from hafm_jax.tokenizers.semantic import SemanticTokenizer, load_semantic
 
-# Of torch, whatever number of workers shares the cores: in what order its threads add decides the last bits of a sum,
-# and these a token now and then. Two, since a worker has two cores if nobody says otherwise.
+# The same for any number of workers: the order in which torch's threads add decides the last bits of a sum, and these
+# a token now and then. Two, since a worker has two cores by default.
 TORCH_THREADS = 2
 
 
 class Tokenizers(NamedTuple):
-    """`facts` are what decides about their tokens, by kind (semantic, codec) and name, for tokens.json."""
+    """`facts` for tokens.json decide which tokens are made, by kind (semantic, codec) and name."""
 
     semantic: SemanticTokenizer
     codec: Codec
@@ -32,7 +32,7 @@ class Tokenizers(NamedTuple):
 
 @functools.lru_cache(maxsize=1)
 def load_tokenizers(folder: Path, dtype: str | None) -> Tokenizers:
-    """Of a tokenizers folder, HuBERT in `dtype`; once in each process."""
+    """The tokenizers of a folder, HuBERT in `dtype`; loaded once in each process. Raises InputError as the loaders."""
     use_compilation_cache()
     semantic, codec = load_semantic(folder / "semantic", dtype=dtype), load_codec(folder / "codec")
     names = ("features", "source", "layer", "clusters", "centroids_sha256")
@@ -48,15 +48,15 @@ def load_tokenizers(folder: Path, dtype: str | None) -> Tokenizers:
 
 
 def token_vectors(folder: Path) -> dict[str, np.ndarray]:
-    """What the ids of a tokenizers folder stand for, by tokenizer (Stream.tokenizer), each float32 [K, V, D]: the
+    """The vector of each id of a tokenizers folder, by tokenizer (Stream.tokenizer), each float32 [K, V, D]: the
     centroids, and the vectors of the codebooks."""
     semantic, codec = load_semantic(folder / "semantic"), load_codec(folder / "codec")
     return {"semantic": semantic.centroids[None], "codec": codec.codebooks}
 
 
 def check_planned(found: dict[str, dict[str, Any]], planned: dict[str, dict[str, Any]]) -> None:
-    """Raises InputError where a worker's tokenizers would not make the plan's tokens: a GPU has another dtype than a
-    CPU by default, and a path or Hub id may lead to other weights."""
+    """Raises InputError where a worker's tokenizers would make other tokens than planned: a GPU has another dtype than
+    a CPU by default, and a path or Hub id may lead to other weights."""
     for kind, facts in planned.items():
         for name, expected in facts.items():
             if found[kind].get(name) != expected:

@@ -1,7 +1,8 @@
-"""A torch model from a local folder, the Hugging Face Hub or EnCodec's original checkpoint; devices and number types.
+"""A transformers model from a local folder or the Hugging Face Hub; torch devices, number types and tensors.
 
-A folder (as `save_pretrained` writes it) and what looks like a path touch no network. Only safetensors are read, and
-EnCodec's original checkpoint, of whose pickle torch makes tensors and nothing else (weights_only=True).
+What looks like a path (`is_local`) never touches the network. Only safetensors are read, and files of `torch.save`,
+from whose pickle torch makes tensors and nothing else (weights_only=True). A Hub id goes to transformers and not to
+hafm_jax.common.download: transformers also finds the safetensors that the Hub keeps beside a repository of .bin files.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
-import re
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ def choose_device(torch: Any, name: str | None) -> Any:
             "a GPU: name another device"
         ) from error
     if device.type == "cuda":
-        # float32 is to stay float32: convolutions in TF32 would move codes. For the process, since threads share it.
+        # In TF32, convolutions would change codes. The setting is the process's, since threads share it.
         torch.backends.cudnn.allow_tf32 = False
     return device
 
@@ -55,7 +55,7 @@ def choose_device(torch: Any, name: str | None) -> Any:
 def choose_dtype(torch: Any, name: str | None, device: Any) -> Any:
     """The torch.dtype called `name`; without a name float16 on CUDA (HuBERT was trained in it), else float32.
 
-    Raises InputError on another name than float32, float16 and bfloat16.
+    Raises InputError on another name than those of DTYPES.
     """
     if name is None:
         name = "float16" if device.type == "cuda" else "float32"
@@ -64,8 +64,14 @@ def choose_dtype(torch: Any, name: str | None, device: Any) -> Any:
     return getattr(torch, name)
 
 
+def is_local(source: str | os.PathLike) -> bool:
+    """A folder, or what looks like a path: a Hub id is NAME or OWNER/NAME and never starts with a dot or a slash."""
+    text = str(source)
+    return Path(text).exists() or text.startswith((".", "/", "~")) or text.count("/") > 1
+
+
 def load_pretrained(kind: Any, source: str | os.PathLike, name: str) -> Any:
-    """The model of class `kind` in a folder or behind a Hub id, float32, in eval mode; `name` it has in errors.
+    """The model of class `kind` in a folder or under a Hub id, float32, in eval mode; errors call it `name`.
 
     Raises InputError where it cannot be loaded or lacks weights.
     """
@@ -84,9 +90,8 @@ def load_pretrained(kind: Any, source: str | os.PathLike, name: str) -> Any:
             f"{source} cannot be loaded as a {name} model ({_first_line(error)}); expected config.json and "
             f"model.safetensors: check {where}"
         ) from error
-    missing = sorted(report["missing_keys"])
-    # `masked_spec_embed` serves HuBERT's training only, and some published checkpoints leave it out
-    missing = [key for key in missing if key != "masked_spec_embed"]
+    # `masked_spec_embed` serves only HuBERT's training, and some published checkpoints leave it out.
+    missing = sorted(set(report["missing_keys"]) - {"masked_spec_embed"})
     if missing:
         raise InputError(
             f"{source} lacks {len(missing)} weights of a {name} model, {missing[0]} first; expected all of them: "
@@ -95,39 +100,19 @@ def load_pretrained(kind: Any, source: str | os.PathLike, name: str) -> Any:
     return model.float().eval()
 
 
-def load_original_encodec(torch: Any, transformers: Any, path: str | os.PathLike) -> Any:
-    """The 24 kHz model of the `encodec` package (encodec_24khz-d7cc33bc.th) as a transformers EncodecModel.
+def read_tensors(path: str | os.PathLike, remedy: str) -> dict[str, Any]:
+    """The tensors of a file of `torch.save`, by name. No code in the file is run (weights_only).
 
-    Raises InputError where the file is no such checkpoint.
+    Raises InputError, which ends on the `remedy`, where the file cannot be read or holds anything else.
     """
-    use = "use encodec_24khz-*.th of the encodec package, or facebook/encodec_24khz"
+    torch, _ = import_torch()
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError, OSError) as error:
-        raise InputError(f"{path} cannot be read ({_first_line(error)}); expected tensors by name: {use}") from error
+        raise InputError(f"{path} cannot be read ({_first_line(error)}); expected tensors by name: {remedy}") from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise InputError(f"{path} holds a {type(state).__name__}; expected tensors by name and nothing else: {use}")
-    model = transformers.EncodecModel(transformers.EncodecConfig())  # its defaults are the 24 kHz model
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    tensors = {transformers_name(name): value for name, value in state.items()}
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            raise InputError(
-                f"{path} holds {name} {found.get(name, 'not at all')}; expected {expected.get(name, 'no such tensor')} "
-                f"of the 24 kHz model: {use}"
-            )
-    model.load_state_dict(tensors)
-    return model.float().eval()
-
-
-def transformers_name(original: str) -> str:
-    """What transformers calls a tensor of the `encodec` package's model. Both number the layers alike."""
-    name = original.replace(".model.", ".layers.").replace("vq.layers.", "layers.").replace("._codebook.", ".codebook.")
-    name = re.sub(r"\.(conv|convtr)\.\1\.", ".conv.", name)
-    return name.replace(".weight_g", ".parametrizations.weight.original0").replace(
-        ".weight_v", ".parametrizations.weight.original1"
-    )
+        raise InputError(f"{path} holds a {type(state).__name__}; expected tensors by name and nothing else: {remedy}")
+    return state
 
 
 def fold_weight_norm(torch: Any, model: Any) -> None:
@@ -138,19 +123,13 @@ def fold_weight_norm(torch: Any, model: Any) -> None:
             parametrize.remove_parametrizations(module, "weight")
 
 
-def is_local(source: str | os.PathLike) -> bool:
-    """A folder, or what looks like a path: a Hub id is NAME or OWNER/NAME and never starts with a dot or a slash."""
-    text = str(source)
-    return Path(text).exists() or text.startswith((".", "/", "~")) or text.count("/") > 1
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
-
-
 def sha256_of_weights(model: Any) -> str:
-    """SHA-256 over the names and values of all weights, whichever file they came from."""
+    """SHA-256 of the names and values of all weights, whichever file they came from."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode() + np.ascontiguousarray(tensor.numpy()).tobytes())
     return digest.hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__

@@ -1,13 +1,10 @@
-"""Sound from magnitudes alone: finds phases on which overlapping STFT frames agree.
+"""Sound from magnitudes alone, by finding phases on which overlapping STFT frames agree.
 
-Frames come one after the other. Of each, when LOOK_AHEAD more have come, the phases are settled for good: all frames
-under work are turned into samples and back, with the magnitudes that they should have, some times over (real-time
-iterative spectrogram inversion with look-ahead, Zhu, Beauregard & Wyse 2007; the extrapolation is that of the fast
-Griffin-Lim algorithm, Perraudin et al. 2013). So the work is linear in the length, the memory constant, and a file
-that comes in pieces gives what it gives at once.
-
-Of true magnitudes it makes sound whose magnitudes are off by -30 dB (all songs of the synthesiser alike); a hundred
-rounds of Griffin-Lim over the whole file leave -28 dB.
+Frames come one after the other, and the phases of each are final when LOOK_AHEAD more have come. Until then all frames
+under work are turned into samples and back several times, each time with the wanted magnitudes (real-time iterative
+spectrogram inversion with look-ahead, Zhu, Beauregard & Wyse 2007; the extrapolation is that of the fast Griffin-Lim
+algorithm, Perraudin et al. 2013). The work is linear in the length, the memory constant, and a file in pieces gives
+the sound of one pass. For its error see docs/notebook.md.
 
 Axes: F frames, L frames under work (LOOK_AHEAD + 1, the last the newest), N samples of a window, W bins.
 """
@@ -23,13 +20,13 @@ import numpy as np
 from hafm_jax.audio.stft import hann_window, overlap_add, split_frames
 
 LOOK_AHEAD = 3  # frames: as many as begin before a frame of four hops ends
-ROUNDS = 8  # ours: half of them leave 7 dB more error, twice as many 4 dB less
+ROUNDS = 8  # ours; see docs/notebook.md
 EXTRAPOLATION = 0.99  # the authors' choice for the fast Griffin-Lim algorithm
-LEAST_POWER = 1e-2  # of summed squared windows, 1.5 inside a file: where less sounds, nothing is divided by it
+LEAST_POWER = 1e-2  # of summed squared windows, which is 1.5 inside a file: no smaller power is divided by
 
 
 class State(NamedTuple):
-    """What is between two frames. `done` and `power` begin where the oldest frame under work does."""
+    """The state between two frames. `done` and `power` begin where the oldest frame under work does."""
 
     done: jax.Array  # [N - hop]: sum of the finished frames, windowed
     power: jax.Array  # [N - hop]: the sum of their squared windows
@@ -45,12 +42,12 @@ def start(size: int, hop: int) -> State:
 
 
 def delay_samples(size: int, hop: int) -> int:
-    """By how much the samples that `invert` gives are late."""
+    """By how many samples the output of `invert` is late."""
     return LOOK_AHEAD * hop + (size - hop) // 2
 
 
 def invert(state: State, magnitudes: jax.Array, exists: jax.Array, size: int, hop: int) -> tuple[State, jax.Array]:
-    """The next frames' magnitudes [F, W] as `spectra.stft` has them, and which of them exist, [F] of 1 and 0
+    """The next frames' magnitudes [F, W], scaled as by `stft.stft`, and which of them exist, [F] of 1 and 0
     -> the new state, and float32 [F * hop]: the next samples, late by `delay_samples`."""
     window = hann_window(size)
     to_samples = window * (window.sum() / 2)  # the inverse of stft's scale, and the window once more
@@ -62,7 +59,7 @@ def invert(state: State, magnitudes: jax.Array, exists: jax.Array, size: int, ho
         squares = exists[:, None] * (window * window)
 
         def spectra_of(frames: jax.Array, squares: jax.Array) -> jax.Array:
-            """[L, W], of the samples that the finished frames and these make together."""
+            """Spectra [L, W] of the samples that the finished frames and these frames make together."""
             sound, power = (overlap_add(x[None], hop)[0] for x in (frames, squares))  # [N + (L - 1) hop]
             sound = sound.at[: size - hop].add(state.done)
             power = power.at[: size - hop].add(state.power)
@@ -74,7 +71,7 @@ def invert(state: State, magnitudes: jax.Array, exists: jax.Array, size: int, ho
             phases = jnp.where(length > 1e-9, spectra / jnp.maximum(length, 1e-9), centred)
             return jnp.fft.irfft(wanted * phases, n=size) * to_samples
 
-        # The newest frame begins with the phases that what is already there leaves in it.
+        # The newest frame begins with the phases of the samples that older frames leave in its place.
         known = spectra_of(*(x.at[-1].set(0.0) for x in (jnp.pad(state.frames, ((0, 1), (0, 0))), squares)))
         frames = jnp.concatenate([state.frames, with_phases(known)[-1:]])
 

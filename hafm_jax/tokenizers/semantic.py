@@ -1,11 +1,11 @@
 """Semantic tokens: features of the sound at 50 Hz, each frame replaced by the index of its nearest centroid.
 
-Two kinds of features: `hubert`, the paper's, through hafm_jax.tokenizers.torch_models, and `chroma`
-(hafm_jax.tokenizers.chroma), which needs no weights. A tokenizer is a folder with two files:
+There are two kinds of features: `hubert`, the paper's (hafm_jax.tokenizers.hubert), and `chroma`, which needs no
+weights (hafm_jax.tokenizers.chroma). A tokenizer is a folder with two files:
 
     config.json             {"format_version": 1, "features": "chroma" | "hubert", "clusters": 500, "dimensions": D,
                             "centroids_sha256": ..., and for hubert "source": folder or Hub id, "layer": 9}
-    centroids.safetensors   float32 [clusters, D], called "centroids" (folders with a centroids.npy are read too)
+    centroids.safetensors   float32 [clusters, D], called "centroids"
 
 Axes: C channels, S samples, F frames (2 a cell), D feature dimensions, K clusters.
 """
@@ -26,23 +26,26 @@ import safetensors.numpy
 
 from hafm_jax.audio.files import pad_to_cells, resample, to_mono
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import write_bytes
+from hafm_jax.common.files import write_bytes, write_json
 from hafm_jax.streams import SEMANTIC_SAMPLE_RATE_HZ, STREAMS, samples_per_cell
-from hafm_jax.tokenizers import pickled_centroids
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
 CENTROIDS_FILE = "centroids.safetensors"
-OLD_CENTROIDS_FILE = "centroids.npy"  # what folders had early in hafm_jax 0.1
-VOCAL_NOISE_SIGMA = 0.01  # Gaussian noise on the vocal that hides what a separator left of the band [authors' code]
-FRAMES_AT_ONCE = 4096  # distances of one block: 4096 x 500 float32 are 8 MB, whatever the file's length
+VOCAL_NOISE_SIGMA = 0.01  # Gaussian noise on the vocal, which masks a separator's residue of the band [authors' code]
+FRAMES_AT_ONCE = 4096  # distances of one block: 4096 x 500 float32 are 8 MB, for any length of a file
 MAKE_IT = "make it with tokenize/fit_kmeans.py"
+PICKLE_SUFFIXES = (".bin", ".joblib", ".pickle", ".pkl")
+CONVERT_PICKLE = (
+    "a scikit-learn KMeans becomes npy in the environment that made the file, by "
+    "numpy.save('centroids.npy', joblib.load('FILE').cluster_centers_)"
+)
 
 
 class SemanticTokenizer:
-    """Audio -> semantic tokens. `features_name`, `vocabulary` and `centroids_sha256` say which; `config` is the file's.
+    """Audio -> semantic tokens. `features_name`, `vocabulary`, `centroids_sha256` identify it; `config` is config.json.
 
-    A HuBERT model is loaded when audio is first encoded, not before, with `device` and `dtype` (HubertFeatures).
+    A HuBERT model is loaded only when audio is first encoded, with `device` and `dtype` (HubertFeatures).
     """
 
     def __init__(
@@ -77,10 +80,10 @@ class SemanticTokenizer:
 
     def encode_all(self, clips: Sequence[np.ndarray]) -> list[np.ndarray | None]:
         """Clips float32 [S], each at 16 kHz and whole cells -> int32 [2 * cells] each, the tokens of `encode`; None for
-        a clip with features that are NaN or infinite, as float16 has where it has no range for them.
+        a clip with features that are NaN or infinite, as where they exceed the range of float16.
 
-        Clips of one length go through HuBERT together where the device is faster so. Features are turned into tokens as
-        they come, so only the tokens grow with the clips.
+        Clips of one length go through HuBERT together where that is faster on the device. Features become tokens at
+        once, so that only the tokens grow with the clips.
         """
         tokens: list[np.ndarray | None] = [np.empty(num_frames(clip), np.int32) for clip in clips]
         for number, first, features in self.extractor.blocks(clips):
@@ -94,8 +97,8 @@ class SemanticTokenizer:
 class FeatureExtractor:
     """Features by name, `dimensions` of them a frame; `device` and `dtype` are those of HubertFeatures.
 
-    `self.dtype` says what they are computed in: another one may turn a frame into another token. `weights_sha256` is
-    that of HubertFeatures, None for chroma.
+    They are computed in `self.dtype`; in another one a frame may become another token. `weights_sha256` is that of
+    HubertFeatures, None for chroma.
     """
 
     def __init__(
@@ -110,7 +113,7 @@ class FeatureExtractor:
             from hafm_jax.tokenizers import chroma
 
             if dtype not in (None, "float32"):
-                raise InputError(f"chroma features in {dtype}; expected float32, the only dtype they have: choose none")
+                raise InputError(f"chroma features in {dtype}; expected float32, their only dtype: leave out --dtype")
             self.weights_sha256 = None
             self.dimensions, self.description, self.dtype = chroma.DIMENSIONS, "chroma", "float32"
             self._blocks = lambda clips: ((n, 0, chroma.chroma_features(clip)) for n, clip in enumerate(clips))
@@ -120,14 +123,14 @@ class FeatureExtractor:
                     "HuBERT features need a source (a folder, or a Hub id such as facebook/hubert-base-ls960) and a "
                     f"layer; found source {source!r} and layer {layer!r}: name both"
                 )
-            from hafm_jax.tokenizers.torch_models import HubertFeatures
+            from hafm_jax.tokenizers.hubert import HubertFeatures
 
             hubert = HubertFeatures(source, layer, device, dtype)
             self.dimensions, self.dtype, self.weights_sha256 = hubert.dimensions, hubert.dtype, hubert.weights_sha256
             self.description = f"layer {layer} of {source}"
             self._blocks = hubert.blocks
         else:
-            raise InputError(f"no features are called {features_name!r}; expected chroma or hubert")
+            raise InputError(f"features are {features_name!r}; expected chroma or hubert: name one of them")
 
     def __call__(self, audio: np.ndarray) -> np.ndarray:
         """Audio float32 [S] at 16 kHz, whole cells -> float32 [2 * cells, dimensions]. InputError where not finite."""
@@ -141,8 +144,8 @@ class FeatureExtractor:
     def blocks(self, clips: Sequence[np.ndarray]) -> Iterator[tuple[int, int, np.ndarray]]:
         """Features of clips, float32 [S] at 16 kHz and whole cells each, in parts that come in any order.
 
-        A part is (number of the clip, number of its first frame, float32 [F, dimensions]); it covers half a minute or
-        less of HuBERT's, so memory does not grow with a clip. Raises ValueError where a clip is not whole cells.
+        A part is (number of the clip, number of its first frame, float32 [F, dimensions]). Parts of HuBERT's cover at
+        most half a minute, so that memory does not grow with a clip. Raises ValueError unless clips are whole cells.
         """
         cell = samples_per_cell(SEMANTIC_SAMPLE_RATE_HZ)
         for clip in clips:
@@ -153,7 +156,7 @@ class FeatureExtractor:
         return self._blocks([np.asarray(clip, np.float32) for clip in clips])
 
     def not_finite(self) -> InputError:
-        """What to say of features that are NaN or infinite."""
+        """The error for features that are NaN or infinite."""
         return InputError(
             f"{self.description} gives NaN or infinity in {self.dtype}; expected numbers: bfloat16 and float32 have "
             "the range for any sane level (--dtype)"
@@ -176,8 +179,8 @@ def num_frames(audio: np.ndarray) -> int:
 def nearest_centroids(features: np.ndarray, centroids: np.ndarray) -> np.ndarray:
     """Features [F, D], centroids [K, D] -> int32 [F]: the nearest by squared distance, ties to the lowest index.
 
-    The centroids' mean is taken off both sides first: it changes no distance, and without it float32 would lose the
-    differences between frames that all lie far from the origin.
+    The centroids' mean is subtracted from both first. This changes no distance, and without it float32 would lose the
+    differences between frames that are all far from the origin.
     """
     origin = centroids.mean(axis=0, dtype=np.float64)
     centred = (centroids - origin).astype(np.float32)  # [K, D]
@@ -193,7 +196,7 @@ def nearest_centroids(features: np.ndarray, centroids: np.ndarray) -> np.ndarray
 def semantic_audio(audio: np.ndarray, rate_hz: int, noise_sigma: float, seed: int) -> np.ndarray:
     """float32 [S] or [C, S] at any rate -> mono at 16 kHz, whole cells, with Gaussian noise of `noise_sigma` (0: none).
 
-    The noise covers the padding too: the end of a song must not be the only place where silence is digital.
+    The noise covers the padding too: the end of a song must not be the only place of digital silence.
     """
     mono = pad_to_cells(resample(to_mono(audio), rate_hz, SEMANTIC_SAMPLE_RATE_HZ), SEMANTIC_SAMPLE_RATE_HZ)
     if noise_sigma == 0:
@@ -210,7 +213,7 @@ def vocal_tokens(
 ) -> np.ndarray:
     """A vocal, float32 [S] or [C, S] at any rate -> vocal_semantic int32 [2 * cells], noise as in `semantic_audio`.
 
-    Training and sampling both call this: what the model hears when it accompanies is made as what it learnt from.
+    Training and sampling both call this, so that the model's input is made in the same way in both.
     """
     return tokenizer.encode(semantic_audio(vocal, rate_hz, noise_sigma, seed))
 
@@ -221,7 +224,7 @@ def instrumental_tokens(tokenizer: SemanticTokenizer, instrumental: np.ndarray, 
 
 
 def sha256_of_centroids(centroids: np.ndarray) -> str:
-    """Hash of shape and values (little-endian float32): the same on every machine, whatever the file's header."""
+    """Hash of shape and values (little-endian float32), the same on every machine and for every file format."""
     array = np.ascontiguousarray(centroids, "<f4")
     return hashlib.sha256(f"{array.shape}".encode() + array.tobytes()).hexdigest()
 
@@ -229,7 +232,8 @@ def sha256_of_centroids(centroids: np.ndarray) -> str:
 def save_semantic(directory: str | os.PathLike, config: dict[str, Any], centroids: np.ndarray) -> None:
     """Write a tokenizer's folder; `config` needs "features" (and "source", "layer" for hubert), the rest is added.
 
-    Each file is renamed into place, the config last; it holds the centroids' hash, so a mixture of two runs is noticed.
+    Each file is renamed into place, the config last; it holds the centroids' hash, which reveals a mixture of two runs.
+    Raises InputError where the parts do not fit the token streams.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -245,8 +249,7 @@ def save_semantic(directory: str | os.PathLike, config: dict[str, Any], centroid
     }
     _check(document, centroids, directory)
     write_bytes(directory / CENTROIDS_FILE, safetensors.numpy.save({"centroids": centroids}))
-    write_bytes(directory / CONFIG_FILE, (json.dumps(document, indent=2) + "\n").encode())
-    (directory / OLD_CENTROIDS_FILE).unlink(missing_ok=True)
+    write_json(directory / CONFIG_FILE, document)
 
 
 def load_semantic(
@@ -254,7 +257,7 @@ def load_semantic(
 ) -> SemanticTokenizer:
     """The tokenizer of a folder, HuBERT on `device` with `dtype` (HubertFeatures).
 
-    Raises InputError where a part is missing, damaged, or not what the config says.
+    Raises InputError where a part is missing, damaged, or does not fit the config.
     """
     directory = Path(directory)
     path = directory / CONFIG_FILE
@@ -265,20 +268,18 @@ def load_semantic(
             f"{path} cannot be read ({error.strerror}); expected a semantic tokenizer: {MAKE_IT}"
         ) from error
     except ValueError as error:
-        raise InputError(f"{path} is no JSON ({error}); expected a tokenizer's config: {MAKE_IT}") from error
+        raise InputError(f"{path} is not JSON ({error}); expected a tokenizer's config: {MAKE_IT}") from error
     if not isinstance(document, dict):
         raise InputError(f"{path} holds a {type(document).__name__}; expected a JSON object: {MAKE_IT}")
-    old, new = directory / OLD_CENTROIDS_FILE, directory / CENTROIDS_FILE
-    centroids = read_centroids(old if old.is_file() and not new.is_file() else new)
+    centroids = read_centroids(directory / CENTROIDS_FILE)
     _check(document, centroids, directory)
     return SemanticTokenizer(document, centroids, device, dtype)
 
 
 def read_centroids(path: str | os.PathLike) -> np.ndarray:
-    """Centroids [K, D] of a file: float32 of any of three kinds, told apart by their first bytes.
+    """Centroids float32 [K, D] of an npy file, or of safetensors with one array, or one called "centroids".
 
-    npy; safetensors that hold one array, or one called "centroids"; scikit-learn's KMeans or MiniBatchKMeans as pickle
-    or joblib wrote it, which is read without being run (pickled_centroids). Raises InputError on anything else.
+    Raises InputError on anything else. A pickle is never loaded, since that would run whatever code it names.
     """
     try:
         data = Path(path).read_bytes()
@@ -290,14 +291,15 @@ def read_centroids(path: str | os.PathLike) -> np.ndarray:
                 raise ValueError(f"it holds {len(arrays)} arrays, none of them called centroids")
             array = arrays.get("centroids", next(iter(arrays.values())))
         else:
-            array = pickled_centroids.cluster_centers(data)
+            raise ValueError("it is neither npy nor safetensors")
         if array.dtype.kind != "f" or array.ndim != 2:
             raise ValueError(f"it holds {array.dtype} of shape {array.shape}")
     except Exception as error:  # safetensors raises its own error, and bare ones from its header parser
         reason = getattr(error, "strerror", None) or error
+        remedy = CONVERT_PICKLE if Path(path).suffix in PICKLE_SUFFIXES else MAKE_IT
         raise InputError(
-            f"{path} cannot be read as centroids ({reason}); expected numbers [clusters, dimensions] in npy, "
-            f"safetensors or a pickled scikit-learn KMeans: {MAKE_IT}"
+            f"{path} cannot be read as centroids ({reason}); expected floats [clusters, dimensions] in npy or "
+            f"safetensors: {remedy}"
         ) from error
     return np.ascontiguousarray(array, np.float32)
 

@@ -1,15 +1,15 @@
 """Our neural codec `spectral`: 24 kHz mono audio <-> 8 residual codebooks of 1024 at 75 frames a second.
 
-It never convolves samples, and its codes say nothing of phases. The encoder reads the magnitudes of STFT frames,
-ConvNeXt blocks work at the frame rate, the decoder predicts magnitudes, and `phases` makes sound of them.
-That makes it cheap enough to train on a CPU; and a held chord, whose phases turn from frame to frame, keeps its codes,
-so that there is something to predict for the model that generates them.
+It never convolves samples, and its codes hold no phases. The encoder reads the magnitudes of STFT frames, ConvNeXt
+blocks work at the frame rate, the decoder predicts magnitudes, and hafm_jax.tokenizers.phases turns them into sound.
+This is cheap enough to train on a CPU. And a held chord, whose phases turn from frame to frame, keeps its codes, which
+makes them predictable for the model that generates them.
 
-Everything is local in time: no statistic is taken over time, and every layer that looks at neighbouring frames sees
-zeros for frames that a `mask` says do not exist. So a chunk with `encoder_halo` or `decoder_halo` frames around it
-gives what the whole file gives. hafm_jax.tokenizers.codecs does the chunking.
+Everything is local in time: no statistic is taken over time, and every layer that reads neighbouring frames reads zeros
+for frames that do not exist according to `mask`. So a chunk with `encoder_halo` or `decoder_halo` frames around it
+gives the result of the whole file. hafm_jax.tokenizers.codecs does the chunking.
 
-Flax NNX holds the parameters only. All functions are pure and take them as a nested dict of arrays.
+Flax NNX only holds the parameters. All functions are pure and take them as a nested dict of arrays.
 
 Axes: B batch, S samples, F frames, W frequency bins, C channels, D latent, K codebooks, V codes of a codebook.
 """
@@ -38,15 +38,15 @@ class SpectralConfig:
     sample_rate_hz: int = CODEC_SAMPLE_RATE_HZ
     hop: int = CODEC_SAMPLE_RATE_HZ // STREAMS["coarse"].rate_hz  # 320 samples, 75 frames a second
     window: int = 1280  # samples, 53 ms: four hops, 19 Hz between bins
-    # Channels between spectra and blocks, on either side: as many as there are bins, or sharp peaks at any pitch would
-    # have to lie in a space of fewer dimensions.
+    # Channels between spectra and blocks, on either side: as many as there are bins, since sharp peaks at any pitch do
+    # not fit into fewer dimensions.
     wide_channels: int = 640
     encoder_channels: int = 192
     encoder_blocks: int = 3
     decoder_channels: int = 224
     decoder_blocks: int = 4
-    kernel: int = 7  # frames; with the blocks this sets how far the codec sees
-    expansion: int = 3  # hidden channels of a block over its channels
+    kernel: int = 7  # frames; with the number of blocks it sets how far the codec sees
+    expansion: int = 3  # hidden channels of a block, divided by its channels
     latent: int = 48
     codebooks: int = ACOUSTIC_CODEBOOKS
     vocabulary: int = STREAMS["coarse"].vocabulary
@@ -61,7 +61,7 @@ class SpectralConfig:
 
     @property
     def encoder_halo(self) -> int:
-        """Frames on either side of a frame that its latent depends on, the STFT's own overlap not counted."""
+        """Frames on either side of a frame that its latent depends on, without the STFT's own overlap."""
         return self.encoder_blocks * (self.kernel // 2)
 
     @property
@@ -71,7 +71,7 @@ class SpectralConfig:
 
 
 def normalize(x: jax.Array) -> jax.Array:
-    """Mean 0 and variance 1 over the last axis, at each frame by itself."""
+    """Mean 0 and variance 1 over the last axis, at each frame separately."""
     x = x - x.mean(axis=-1, keepdims=True)
     return x * jax.lax.rsqrt(jnp.square(x).mean(axis=-1, keepdims=True) + 1e-6)
 
@@ -136,7 +136,7 @@ class SpectralNetwork(nnx.Module):
         """Log magnitudes [B, F, W], mask [B, F, 1] -> latents [B, F, D]."""
         x = self.encoder_norm(self.encoder_in(jax.nn.gelu(self.spectrum_in(features))))
         x = self.encoder(x, mask)
-        # No learnt scale: every latent has mean 0 and variance 1, which fixes the quantiser's scale.
+        # There is no learnt scale: every latent has mean 0 and variance 1, which fixes the quantiser's scale.
         return normalize(self.encoder_out(self.encoder_out_norm(x)))
 
     def decode(self, latents: jax.Array, mask: jax.Array) -> jax.Array:
@@ -172,9 +172,9 @@ def num_params(config: SpectralConfig) -> int:
 
 
 def log_magnitudes(config: SpectralConfig, audio: jax.Array, padded: bool = False) -> jax.Array:
-    """Audio [B, F * hop] -> decimal logs of STFT magnitudes, floored, their mean over music taken off: [B, F, W].
+    """Audio [B, F * hop] -> decimal logs of floored STFT magnitudes minus MEAN_LOG_MAGNITUDE, [B, F, W].
 
-    `padded`: as for `spectra.stft`.
+    `padded`: as for `stft.stft`.
     """
     magnitudes = jnp.abs(stft(audio, config.window, config.hop, padded=padded))
     return jnp.log10(magnitudes + MAGNITUDE_FLOOR) - MEAN_LOG_MAGNITUDE
@@ -183,20 +183,20 @@ def log_magnitudes(config: SpectralConfig, audio: jax.Array, padded: bool = Fals
 def encode_latents(config: SpectralConfig, params: dict, audio: jax.Array, mask: jax.Array | None = None) -> jax.Array:
     """Audio [B, F * hop] -> latents [B, F, D], each of mean 0 and variance 1.
 
-    With `mask` [B, F] (1 = the frame exists) `audio` is a chunk that brings the (window - hop) / 2 samples before and
-    after it along: [B, F * hop + window - hop], zeros where the file has none.
+    With `mask` [B, F] (1 = the frame exists) `audio` is a chunk with the (window - hop) / 2 samples before and after
+    it: [B, F * hop + window - hop], zeros where the file has none.
     """
-    # The barrier: so that XLA computes them once, not inside every product that reads them.
+    # With the barrier XLA computes them once, and not inside every product that reads them.
     features = jax.lax.optimization_barrier(log_magnitudes(config, audio, padded=mask is not None))
     exists = jnp.ones(features.shape[:2]) if mask is None else mask
     return _network(config, params).encode(features, exists[..., None])
 
 
 def quantize(codebooks: jax.Array, latents: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Residual vector quantisation: each book takes the code nearest to what the books before it left over.
+    """Residual vector quantisation: each book takes the code nearest to the residual of the books before it.
 
     codebooks [K, V, D], latents [..., D] -> codes int32 [..., K], quantised [..., K, D] (the vector of each book; their
-    sum is the quantised latent) and residuals [..., K, D] (what each book was given).
+    sum is the quantised latent) and residuals [..., K, D] (the input of each book).
     """
 
     def one_book(residual: jax.Array, book: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
@@ -218,12 +218,12 @@ def dequantize(codebooks: jax.Array, codes: jax.Array) -> jax.Array:
 def decode_log_magnitudes(
     config: SpectralConfig, params: dict, latents: jax.Array, mask: jax.Array | None = None
 ) -> jax.Array:
-    """Latents [B, F, D] (mask [B, F], 1 = the frame exists) -> what `log_magnitudes` would give, [B, F, W]."""
+    """Latents [B, F, D] (mask [B, F], 1 = the frame exists) -> predicted `log_magnitudes`, [B, F, W]."""
     exists = jnp.ones(latents.shape[:2]) if mask is None else mask
     return _network(config, params).decode(latents, exists[..., None])
 
 
 def magnitudes_of(log_magnitudes: jax.Array) -> jax.Array:
-    """The inverse of `log_magnitudes`: [..., W] -> amplitudes [..., W], a full-scale sine's is 1."""
+    """The inverse of `log_magnitudes`: [..., W] -> amplitudes [..., W]; a full-scale sine has 1."""
     logs = jnp.clip(log_magnitudes + MEAN_LOG_MAGNITUDE, *LOG_MAGNITUDE_LIMITS)
     return jnp.maximum(10.0**logs - MAGNITUDE_FLOOR, 0.0)

@@ -1,4 +1,4 @@
-"""A vocal that is heard otherwise: its length, its pitch and its timing stay; level, colour and room change."""
+"""Augmentation of a vocal: its length, its pitch and its timing stay; level, colour and room change."""
 
 from __future__ import annotations
 
@@ -22,21 +22,20 @@ def rms_db(x: np.ndarray) -> float:
 @pytest.mark.parametrize("seed", range(8))
 def test_pitch_timing_and_length_stay(seed):
     vocal = tone(440)
-    heard = augment_vocal(vocal, RATE_HZ, np.random.default_rng(seed))
-    assert heard.shape == vocal.shape and heard.dtype == np.float32 and np.abs(heard).max() <= PEAK
-    middle = heard[int(0.7 * RATE_HZ) : int(1.4 * RATE_HZ)]
+    changed = augment_vocal(vocal, RATE_HZ, np.random.default_rng(seed))
+    assert changed.shape == vocal.shape and changed.dtype == np.float32 and np.abs(changed).max() <= PEAK
+    middle = changed[int(0.7 * RATE_HZ) : int(1.4 * RATE_HZ)]
     peak = np.abs(np.fft.rfft(middle * np.hanning(len(middle)))).argmax() * RATE_HZ / len(middle)
     assert peak == pytest.approx(440, abs=2)
-    assert rms_db(heard[: int(0.45 * RATE_HZ)]) < rms_db(middle) - 30  # nothing sounds before the voice
-    assert GAIN_DB[0] - 1 < rms_db(heard) - rms_db(vocal) < GAIN_DB[1] + 1
+    assert rms_db(changed[: int(0.45 * RATE_HZ)]) < rms_db(middle) - 30  # nothing sounds before the voice
+    assert GAIN_DB[0] - 1 < rms_db(changed) - rms_db(vocal) < GAIN_DB[1] + 1
 
 
 def test_colours_differ_as_widely_as_the_equaliser_says():
     """High against low tones: the difference of two bands with EQUALISER_DB each, and now and then a telephone's."""
-    ratios = []
+    ratios, both = [], tone(250) + tone(4000)
     for seed in range(200):
-        both = augment_vocal(tone(250) + tone(4000), RATE_HZ, np.random.default_rng(seed))
-        spectrum = np.abs(np.fft.rfft(both))
+        spectrum = np.abs(np.fft.rfft(augment_vocal(both, RATE_HZ, np.random.default_rng(seed))))
         low, high = (spectrum[int(f * 2) - 40 : int(f * 2) + 40].max() for f in (250, 4000))
         ratios.append(20 * np.log10(high / low))
     spread = np.subtract(*np.percentile(ratios, [84, 16])) / 2

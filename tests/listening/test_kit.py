@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hafm_jax import listen
-from hafm_jax.audio import files
+from hafm_jax.audio import files, mixing
 from hafm_jax.common.errors import InputError
 from hafm_jax.listening.kit import LEVEL_LUFS, NUM_CHECKS, TEMPLATE, design, level_pair, make_kit
 from hafm_jax.synthesis.song import song_seed, synthesize_song
@@ -151,7 +151,7 @@ def test_the_key_is_outside_of_what_is_given_away_and_tells_the_truth(kit, repor
             likeness = {}
             for system in SYSTEMS:
                 band, _ = files.read_audio(report / "clips" / system / f"{row['clip']}.flac")
-                likeness[system] = np.corrcoef(files.mix(vocal, band, RATE_HZ).audio[0], heard[0])[0, 1]
+                likeness[system] = np.corrcoef(mixing.mix(vocal, band, RATE_HZ).audio[0], heard[0])[0, 1]
             likeness["vocal_alone"] = np.corrcoef(vocal[0], heard[0])[0, 1]
             assert max(likeness, key=likeness.get) == row[side] and likeness[row[side]] > 0.999
 
@@ -166,7 +166,7 @@ def test_every_side_has_the_clips_length_and_its_pairs_loudness(kit):
             audio, rate_hz = soundfile.read(kit / "page" / "audio" / f"{row['pair']:03d}{side}.wav")
             assert rate_hz == RATE_HZ and audio.shape == (3 * RATE_HZ,)
             assert np.abs(audio).max() < 10 ** (-0.9 / 20)
-            levels.append(files.loudness_lufs(audio, RATE_HZ))
+            levels.append(mixing.loudness_lufs(audio, RATE_HZ))
         assert abs(levels[0] - levels[1]) < 0.05 and row["level_lufs"] == pytest.approx(levels[0], abs=0.05)
         assert row["level_lufs"] <= LEVEL_LUFS
 
@@ -177,8 +177,8 @@ def test_a_pair_with_high_peaks_is_softer_on_both_sides():
     clicks = np.where(np.arange(time_s.size) % 4800 < 3, 0.9, 1e-3 * sine)  # loudness far below its peaks
     (a, b), level_lufs = level_pair([sine, clicks], np.random.default_rng(0))
     assert level_lufs < LEVEL_LUFS - 3
-    assert files.loudness_lufs(a, RATE_HZ) == pytest.approx(files.loudness_lufs(b, RATE_HZ), abs=0.1)
-    assert 20 * np.log10(np.abs(b).max()) == pytest.approx(files.PEAK_LIMIT_DBFS, abs=0.01)
+    assert mixing.loudness_lufs(a, RATE_HZ) == pytest.approx(mixing.loudness_lufs(b, RATE_HZ), abs=0.1)
+    assert 20 * np.log10(np.abs(b).max()) == pytest.approx(mixing.PEAK_LIMIT_DBFS, abs=0.01)
 
 
 def test_the_dither_is_triangular_and_of_one_step():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -11,6 +11,8 @@ import jax
 import numpy as np
 import pytest
 from helpers import TOKENIZE
+from helpers.scripts import load_script, run
+from helpers.tunes import RATE_HZ, songs, tune  # noqa: F401 (a fixture)
 
 from hafm_jax.audio import files
 from hafm_jax.common import errors
@@ -18,37 +20,6 @@ from hafm_jax.common.errors import InputError
 from hafm_jax.corpus import shard
 from hafm_jax.dataset import layout, records
 from hafm_jax.tokenizers import codecs, semantic, spectral_codec
-
-RATE_HZ = 22_050
-
-
-def load_script(name: str):
-    spec = importlib.util.spec_from_file_location(f"script_{name}", TOKENIZE / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def run(monkeypatch, name: str, *arguments) -> None:
-    monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
-    load_script(name).main()
-
-
-def tune(seconds: float, seed: int) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    notes = np.repeat(rng.integers(48, 72, 8), int(seconds * RATE_HZ) // 8 + 1)[: int(seconds * RATE_HZ)]
-    phase = np.cumsum(2 * np.pi * 440 * 2 ** ((notes - 69) / 12) / RATE_HZ)
-    return 0.2 * np.sin(phase) + rng.normal(0, 0.003, notes.size)
-
-
-@pytest.fixture(scope="module")
-def songs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("songs")
-    for split, name, seconds, seed in [("train", "a", 2.0, 1), ("train", "b", 1.51, 2), ("validation", "c", 1.0, 3)]:
-        (folder / split / name).mkdir(parents=True)
-        files.write_audio(folder / split / name / "vocals.wav", tune(seconds, seed), RATE_HZ)
-        files.write_audio(folder / split / name / "instrumental.wav", np.stack([tune(seconds, seed + 9)] * 2), RATE_HZ)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +38,7 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_tokenize_is_no_package():
+def test_tokenize_is_not_a_package():
     """With an __init__.py it would shadow the standard library's tokenize; so would a script with such a name."""
     assert not (TOKENIZE / "__init__.py").exists()
     assert not {path.stem for path in TOKENIZE.glob("*.py")} & set(sys.stdlib_module_names)
@@ -76,7 +47,7 @@ def test_tokenize_is_no_package():
 # --------------------------------------------------------------------------------------------------------- fit_kmeans
 
 
-def test_fit_writes_a_tokenizer_that_says_how_it_was_fitted(tokenizers, songs):
+def test_fit_writes_a_tokenizer_with_the_facts_of_the_fit(tokenizers, songs):
     tokenizer = semantic.load_semantic(tokenizers / "semantic")
     assert tokenizer.vocabulary == 30 and tokenizer.features_name == "chroma"
     fit = tokenizer.config["fit"]
@@ -105,55 +76,6 @@ def test_fit_follows_its_seed(monkeypatch, tokenizers, songs, tmp_path):
     assert other.centroids_sha256 != semantic.load_semantic(tokenizers / "semantic").centroids_sha256
 
 
-def test_the_report_counts_as_scikit_learn_and_scipy_do(tmp_path):
-    from scipy.stats import entropy
-    from sklearn.cluster import KMeans
-
-    script = load_script("fit_kmeans")
-    rng = np.random.default_rng(0)
-    frames = rng.standard_normal((900, 5)).astype(np.float32)
-    kmeans = KMeans(7, n_init=1, random_state=0).fit(frames)
-    rows = {"vocals": slice(0, 600), "instrumental": slice(600, 900)}
-    report = script.describe(script.Sample(frames, rows, 1), kmeans.cluster_centers_)
-    for stem, row in report.items():
-        values = frames[rows.get(stem, slice(None))]
-        use = np.bincount(kmeans.predict(values), minlength=7)
-        assert row["frames"] == len(values) and row["clusters_in_use"] == (use > 0).sum()
-        assert row["inertia_per_frame"] == pytest.approx(-kmeans.score(values) / len(values), rel=1e-5)
-        assert row["entropy_bits"] == pytest.approx(entropy(use, base=2), rel=1e-9)
-        assert row["perplexity"] == pytest.approx(2 ** entropy(use, base=2), rel=1e-9)
-
-
-def test_sampled_frames_are_the_songs_own(songs, tmp_path):
-    """Each is a frame of its stem's features, none is there twice, and no stem has more than half of the hours."""
-    script = load_script("fit_kmeans")
-    extractor = semantic.FeatureExtractor("chroma")
-    folders = files.song_folders(songs, "train")
-    sample = script.sample_frames(extractor, folders, 120 / (3600 * 50), 0.0, 0, tmp_path)
-    assert sample.rows == {"vocals": slice(0, 60), "instrumental": slice(60, 120)} and sample.num_songs == 1
-    for stem, rows in sample.rows.items():
-        audio = [files.read_audio(folder / f"{stem}.wav") for folder in folders]
-        known = np.concatenate([extractor(semantic.semantic_audio(*clip, 0.0, 0)) for clip in audio])
-        found = [np.flatnonzero((known == frame).all(axis=1)) for frame in sample.frames[rows]]
-        assert all(len(matches) for matches in found) and len({matches[0] for matches in found}) == 60
-
-
-def test_a_song_of_no_use_is_passed_over_and_many_are_not(songs, tmp_path, capsys):
-    script = load_script("fit_kmeans")
-    for k in range(9):
-        (tmp_path / "train" / str(k)).mkdir(parents=True)
-        for stem in ("vocals", "instrumental"):
-            (tmp_path / "train" / str(k) / f"{stem}.wav").write_text("no audio")
-    bad = files.song_folders(tmp_path, "train")
-    extractor, sampling = semantic.FeatureExtractor("chroma"), (0.001, 0.0, 0, tmp_path)
-    sample = script.sample_frames(extractor, [bad[0], *files.song_folders(songs, "train")], *sampling)
-    assert sample.num_songs == 2 and len(sample.frames) == 180  # 0.001 hours, of the 352 that the two have
-    assert "passed over 0" in capsys.readouterr().out
-    with pytest.raises(InputError, match=r"no vocals of .* cannot be read as audio"):
-        script.sample_frames(extractor, bad, *sampling)
-    assert capsys.readouterr().out.count("passed over") == 8  # not the ninth
-
-
 def test_layer_nine_is_the_default(monkeypatch):
     monkeypatch.setattr(sys, "argv", "x --features hubert --source a/b --songs c --out d".split())
     assert load_script("fit_kmeans").parse_arguments().layer == 9
@@ -161,17 +83,14 @@ def test_layer_nine_is_the_default(monkeypatch):
 
 @pytest.mark.parametrize("with_songs", [True, False])
 def test_existing_centroids_are_taken_as_they_are(monkeypatch, songs, tmp_path, capsys, with_songs):
-    import joblib
-    from sklearn.cluster import MiniBatchKMeans
-
-    kmeans = MiniBatchKMeans(12, n_init=1, random_state=0).fit(np.random.default_rng(0).random((60, 20), np.float32))
-    joblib.dump(kmeans, tmp_path / "km.bin")
-    arguments = ["--features", "chroma", "--centroids", tmp_path / "km.bin", "--out", tmp_path / "out"]
+    centroids = np.random.default_rng(0).random((12, 20), np.float32)
+    np.save(tmp_path / "km.npy", centroids)
+    arguments = ["--features", "chroma", "--centroids", tmp_path / "km.npy", "--out", tmp_path / "out"]
     run(monkeypatch, "fit_kmeans", *arguments, *(["--songs", songs] if with_songs else []))
     tokenizer = semantic.load_semantic(tmp_path / "out" / "semantic")
-    np.testing.assert_array_equal(tokenizer.centroids, kmeans.cluster_centers_)
+    np.testing.assert_array_equal(tokenizer.centroids, centroids)
     fit = tokenizer.config["fit"]
-    assert fit["file"] == "km.bin" and len(fit["file_sha256"]) == 64
+    assert fit["file"] == "km.npy" and len(fit["file_sha256"]) == 64
     assert ("validation" in fit) == ("validation vocals" in capsys.readouterr().out) == with_songs
 
     np.save(tmp_path / "other.npy", np.zeros((12, 7), np.float32))
@@ -235,7 +154,7 @@ def test_extracted_tokens_are_those_of_the_parts(tokens, songs, tokenizers):
     assert record["acoustic"].shape == (3 * 38, 8)
 
 
-def test_tokens_json_says_what_made_them(tokens, tokenizers):
+def test_tokens_json_names_what_made_them(tokens, tokenizers):
     document = layout.read_tokens_json(tokens)
     made_by = document["made_by"]
     assert made_by["semantic"]["features"] == "chroma" and made_by["codec"]["codec"] == "spectral"
@@ -292,8 +211,8 @@ def test_songs_that_do_not_fit_are_left_out_with_the_reason(monkeypatch, songs, 
     reasons = {"stems of two lengths": 1, "damaged": 1, "too long": 1, "too short": 1}
     assert made_by["statistics"]["test"]["rejected_by_reason"] == reasons and made_by["max_s"] == 0.58
     assert made_by["rejected_by_reason"] == {**reasons, "damaged": 1 + 1 + 3, "silent": 1}
-    said = capsys.readouterr().out
-    assert "4 left out" in said and "validation: no song" in said
+    printed = capsys.readouterr().out
+    assert "4 left out" in printed and "validation: no song" in printed
     with pytest.raises(InputError, match=r"no song that can be used, only because: .* cannot be read"):
         run(monkeypatch, "extract_tokens", *arguments, "--splits", "validation", "--out", tmp_path / "none")
 
@@ -313,8 +232,32 @@ def test_bad_input_ends_with_exit_code_two(monkeypatch, songs, tmp_path, capsys)
     assert not (tmp_path / "tokens").exists()
 
 
-@pytest.mark.parametrize("name", ["fit_kmeans", "extract_tokens"])
-def test_help_teaches(monkeypatch, capsys, name):
+def test_the_line_for_pickles_makes_npy(monkeypatch, tmp_path, capsys):
+    """The line of --help, run by this Python on a file of joblib's."""
+    import joblib
+    from sklearn.cluster import MiniBatchKMeans
+
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "fit_kmeans", "--help")
+    (command,) = re.findall(r'python -c "(.*)"', capsys.readouterr().out)
+    kmeans = MiniBatchKMeans(12, n_init=1, random_state=0).fit(np.random.default_rng(0).random((60, 20), np.float32))
+    joblib.dump(kmeans, tmp_path / "km_500.bin")
+    monkeypatch.chdir(tmp_path)
+    exec(command)
+    np.testing.assert_array_equal(semantic.read_centroids("km_500.npy"), kmeans.cluster_centers_)
+
+
+def test_codec_training_refuses_what_cannot_be(monkeypatch, songs, tmp_path):
+    for option, value in (("--steps", 0), ("--batch-size", -1), ("--seconds", "nan"), ("--learning-rate", 0)):
+        with pytest.raises(InputError, match=f"{option} is .*; expected a number above 0"):
+            run(monkeypatch, "train_codec", "--songs", songs, "--out", tmp_path / "out", option, value)
+    with pytest.raises(InputError, match="make one with"):
+        run(monkeypatch, "train_codec", "--songs", tmp_path, "--out", tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["fit_kmeans", "train_codec", "extract_tokens"])
+def test_help_is_complete(monkeypatch, capsys, name):
     with pytest.raises(SystemExit) as ended:
         run(monkeypatch, name, "--help")
     out = capsys.readouterr().out

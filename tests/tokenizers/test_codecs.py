@@ -1,4 +1,4 @@
-"""The codec interface: chunking changes nothing, files survive a round trip, bad parts are told clearly."""
+"""The codec interface: chunking changes nothing, files survive a round trip, errors name bad parts."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def small_params() -> dict:
     return jax.tree.map(lambda leaf: np.asarray(leaf, np.float16).astype(np.float32), params)
 
 
+@functools.cache
 def small_codec(chunk_frames: int = 40) -> codecs.SpectralCodec:
     return codecs.SpectralCodec(SMALL, small_params(), chunk_frames)
 
@@ -60,15 +61,21 @@ def test_chunks_give_what_the_whole_gives(frames, monkeypatch):
     assert not rows[:, frames:].any()
 
 
-@settings(max_examples=25)
-@given(cuts=st.lists(st.integers(0, 130), max_size=6))
+@functools.cache
+def song_and_its_sound() -> tuple[np.ndarray, np.ndarray]:
+    """Latents [F, D] of 70 frames, three chunks and a half, and the sound of one call."""
+    codec = small_codec(20)
+    latents = codec.encode_latents(audio_of(70))
+    return latents[0], codec.decode_latents(latents)[0]
+
+
+@settings(max_examples=12)
+@given(cuts=st.lists(st.integers(0, 70), max_size=6))
 def test_a_song_in_pieces_has_the_bits_of_the_whole(cuts):
-    codec = small_codec()
-    latents = codec.encode_latents(audio_of(130))[0]
-    decoder = codecs.SpectralDecoder(codec)
+    latents, whole = song_and_its_sound()
+    decoder = codecs.SpectralDecoder(small_codec(20))
     pieces = [decoder.feed(piece) for piece in np.split(latents, sorted(cuts))]
-    streamed = np.concatenate([*pieces, decoder.finish()])
-    np.testing.assert_array_equal(streamed, codec.decode_latents(latents[None])[0])
+    np.testing.assert_array_equal(np.concatenate([*pieces, decoder.finish()]), whole)
 
 
 @pytest.mark.parametrize("frames", [60, 80, 81])
@@ -141,10 +148,10 @@ def edit_config(directory, **changes):
 
 
 @pytest.mark.parametrize(
-    ("damage", "says"),
+    ("damage", "found"),
     [
         (lambda d: (d / "config.json").unlink(), "config.json cannot be read"),
-        (lambda d: (d / "config.json").write_text("{"), "no JSON"),
+        (lambda d: (d / "config.json").write_text("{"), "not JSON"),
         (lambda d: (d / "config.json").write_text("[]"), "expected a JSON object"),
         (lambda d: edit_config(d, codec="mp3"), "'mp3'"),
         (lambda d: edit_config(d, format_version=99), "format version 99"),
@@ -154,17 +161,17 @@ def edit_config(directory, **changes):
         (lambda d: edit_config(d, spectral={"encoder_channels": 17}), "its config.json expects"),
         (lambda d: edit_config(d, codec="encodec"), 'no "source"'),
         (lambda d: (d / "codec.safetensors").unlink(), "codec.safetensors is missing"),
-        (lambda d: (d / "codec.safetensors").write_bytes(b"\x80" * 100), "no safetensors"),
+        (lambda d: (d / "codec.safetensors").write_bytes(b"\x80" * 100), "no(t a)? safetensors"),
         (
             lambda d: (d / "codec.safetensors").write_bytes((d / "codec.safetensors").read_bytes()[:-50]),
-            "no safetensors",
+            "no(t a)? safetensors",
         ),
     ],
 )
-def test_bad_parts_are_input_errors(tmp_path, damage, says):
+def test_bad_parts_are_input_errors(tmp_path, damage, found):
     codecs.save_spectral(tmp_path, SMALL, small_params())
     damage(tmp_path)
-    with pytest.raises(InputError, match=says):
+    with pytest.raises(InputError, match=found):
         codecs.load_codec(tmp_path)
 
 

@@ -71,11 +71,12 @@ def test_a_click_comes_when_it_should():
     assert abs(int(np.abs(again).argmax()) - 12_345) < 0.005 * 24_000
 
 
-@pytest.mark.parametrize("piece", [1, 7, 100])
-def test_pieces_give_what_the_whole_gives(piece):
-    wanted = magnitudes(band(3)[: 320 * 120])
-    # Rounding, grown by the rounds of every frame: what a compiler makes of another length is not the same to the bit.
-    np.testing.assert_allclose(sound(wanted, piece), sound(wanted), atol=2e-3)
+def test_pieces_give_what_the_whole_gives():
+    wanted = magnitudes(band(3)[: 320 * 60])
+    whole = sound(wanted)
+    for piece in (1, 7, 50):
+        # Programs for other lengths round differently, and the rounds of every frame amplify that.
+        np.testing.assert_allclose(sound(wanted, piece), whole, atol=2e-3)
 
 
 def test_silence_stays_silent_and_what_follows_it_sounds():

@@ -1,0 +1,56 @@
+"""Loading torch models: folders without network, and what cannot be loaded."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+from helpers.torch_models import encodec_folder, hubert_folder  # noqa: F401 (fixtures)
+
+from hafm_jax.common.errors import InputError
+from hafm_jax.tokenizers.encodec import EncodecCodec
+from hafm_jax.tokenizers.hubert import HubertFeatures
+
+try:
+    import torch
+    import transformers
+except ImportError:
+    pytest.skip("needs the extra hafm_jax[torch]", allow_module_level=True)
+
+
+def test_a_folder_never_touches_the_network(hubert_folder, encodec_folder, monkeypatch):
+    import socket
+
+    def refuse(*_, **__):
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    HubertFeatures(hubert_folder, 1)
+    EncodecCodec(encodec_folder)
+
+
+def test_unusable_sources_are_named(hubert_folder, encodec_folder, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="no config"):
+        HubertFeatures(tmp_path / "absent", 1)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "hubert"}))
+    with pytest.raises(InputError, match="cannot be loaded"):
+        HubertFeatures(tmp_path, 1)
+    with pytest.raises(InputError, match=r"EnCodec|lacks"):  # another model's weights must not leave random ones behind
+        EncodecCodec(hubert_folder)
+
+
+def test_pickled_weights_are_not_loaded(hubert_folder, tmp_path):
+    (tmp_path / "config.json").write_bytes((hubert_folder / "config.json").read_bytes())
+    model = transformers.HubertModel.from_pretrained(hubert_folder)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(InputError, match="safetensors"):
+        HubertFeatures(tmp_path, 1)
+
+
+def test_without_torch_the_extra_is_named(hubert_folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for load in (lambda: HubertFeatures(hubert_folder, 1), lambda: EncodecCodec("x/y")):
+        with pytest.raises(InputError, match=r'pip install "hafm_jax\[torch\]"'):
+            load()

@@ -14,7 +14,6 @@ Axes: S samples.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +25,8 @@ import numpy as np
 
 from hafm_jax.audio import files
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import write_bytes
+from hafm_jax.common.files import write_json
+from hafm_jax.common.pages import write_page
 from hafm_jax.evaluation.clips import VOCAL, read_band
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ
 
@@ -34,7 +34,6 @@ FORMAT_VERSION = 1  # of key.json and of the answers
 QUESTION = "In which of the two do the instruments go better with the singing?"  # as SingSong asks, in plainer words
 DEFAULT_CLIPS = 10  # with four systems 63 pairs, half an hour: what a listener bears
 LEVEL_LUFS = -23.0  # integrated loudness of every mix, EBU R 128; a pair with higher peaks is lower, both sides alike
-TEMPLATE = Path(__file__).with_name("page.html")
 TRUTH = "truth"
 VOCAL_ALONE = "vocal_alone"  # the other side of a check: no band at all
 NUM_CHECKS = 3
@@ -216,15 +215,14 @@ def _write(
         longest_s = max(longest_s, mixes[0].size / CODEC_SAMPLE_RATE_HZ)
     kit = digest.hexdigest()[:12]  # in the page, the answers and the key: they belong together
 
-    told = {
+    facts_for_page = {
         "format_version": FORMAT_VERSION,
         "kit": kit,
         "pairs": len(pairs),
         "seconds": round(longest_s),
         "minutes": round(len(pairs) * (2 * longest_s + DECISION_S) / 60),
     }
-    page = TEMPLATE.read_text(encoding="utf-8").replace("__QUESTION__", QUESTION).replace("__KIT__", json.dumps(told))
-    write_bytes(folder / "page" / "index.html", page.encode())
+    write_page(folder / "page" / "index.html", "listening/page.html.j2", question=QUESTION, kit=facts_for_page)
     key = {"format_version": FORMAT_VERSION, "kit": kit, "question": QUESTION, **facts, "pairs": rows}
-    write_bytes(folder / "key.json", (json.dumps(key, indent=1) + "\n").encode())
+    write_json(folder / "key.json", key)
     return key

@@ -13,7 +13,7 @@ from scipy.stats import beta
 
 from hafm_jax import listen
 from hafm_jax.common.errors import InputError
-from hafm_jax.listening import report
+from hafm_jax.listening import results as for_people
 from hafm_jax.listening.answers import (
     Answer,
     count_preferences,
@@ -138,11 +138,13 @@ def test_sides_and_order_change_nothing(data):
     assert one["comparisons"] == other["comparisons"] and one["by_listener"] == other["by_listener"]
 
 
-def test_nobody_answered_a_comparison():
+def test_nobody_answered_a_comparison(tmp_path):
     results = count_preferences(make_key(), [Answer("ada", 1, "none", 5.0, "2026-01-01T00:00:00Z")])
     assert all(c["win_rate"] is c["p"] is c["p_holm"] is None for c in results["comparisons"])
-    assert "ada" not in report.text(results)  # no check was asked, nothing repeated
-    assert "<svg" in report.page(results)
+    assert "ada" not in for_people.text(results)  # no check was asked, nothing repeated
+    for_people.write_results_page(tmp_path / "page.html", results)
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("<svg") == 1 + 3 and "<circle" not in page  # the axis, and a row for each comparison
 
 
 def test_the_first_answer_counts_and_a_second_copy_of_it_is_none():

@@ -15,16 +15,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from helpers import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hafm_jax import listen
 from hafm_jax.audio import files
 from hafm_jax.common.errors import InputError
-from hafm_jax.listening.kit import LEVEL_LUFS, NUM_CHECKS, TEMPLATE, design, level_pair, make_kit
+from hafm_jax.listening.kit import LEVEL_LUFS, NUM_CHECKS, design, level_pair, make_kit
 from hafm_jax.synthesis.song import song_seed, synthesize_song
 
 RATE_HZ = 24_000
+TEMPLATE = ROOT / "hafm_jax" / "listening" / "page.html.j2"
 SYSTEMS = ("model", "retrieval", "random", "truth")
 CLIPS = [f"{i:05d}-10s" for i in range(6)]
 
@@ -119,8 +121,9 @@ def test_the_page_tells_nothing_but_how_much_there_is(kit):
     told = json.loads(re.search(r"const KIT = (.*);", page)[1])
     key = key_of(kit)
     assert told == {"format_version": 1, "kit": key["kit"], "pairs": 27, "seconds": 3, "minutes": 6}
-    template = TEMPLATE.read_text()
-    assert page == template.replace("__KIT__", json.dumps(told)).replace("__QUESTION__", key["question"])
+    template = TEMPLATE.read_text().removesuffix("\n")
+    as_json = json.dumps(told, sort_keys=True)
+    assert page == template.replace("{{ kit | tojson }}", as_json).replace("{{ question }}", key["question"])
     assert not re.search(r"https?:|\bsrc=|<link|key\.json|@import|url\(", page)  # nothing from elsewhere
     assert not any(word in template for word in ("retrieval", "truth", "model", "silence", "vocal"))
 
@@ -211,7 +214,7 @@ def test_clips_that_a_system_lacks_are_named_and_left_out(report, tmp_path, caps
     (copy / "clips" / "random" / f"{CLIPS[2]}.flac").unlink()
     arguments = ["make", "--report", str(copy), "--systems", "model", "random", "--out", str(tmp_path / "kit")]
     listen.main(arguments)
-    assert f"clip {CLIPS[2]}, which random lacks" in capsys.readouterr().err
+    assert f"clip {CLIPS[2]}, missing in random" in capsys.readouterr().err
     assert {pair["clip"] for pair in key_of(tmp_path / "kit")["pairs"]} == {*CLIPS} - {CLIPS[2]}
     with pytest.raises(InputError, match=f"5 clips.*expected 6.*{CLIPS[2]} lacks random"):
         make_kit(copy, ["model", "random"], tmp_path / "more", 6)

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from hafm_jax.audio.files import read_audio, resample, stem_file, to_mono
 from hafm_jax.audio.music import Key, read_song
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import write_bytes
+from hafm_jax.common.files import make_folder, write_json
 from hafm_jax.common.work import do_all
 from hafm_jax.evaluation.clips import reason
 from hafm_jax.metrics.analysis import import_librosa
@@ -88,10 +88,7 @@ class Library:
         reads. What is kept of a song whose file has changed since is made again. Raises InputError where none of the
         songs can be used, or `cache` cannot be written.
         """
-        try:
-            cache.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot make {cache}: {error.strerror}; choose another folder") from error
+        make_folder(cache, "folder")
         done = do_all(partial(_entry_or_reason, cache), folders, workers)
         found = dict(tqdm(done, total=len(folders), unit="song", desc="retrieval library"))
         entries = tuple(found[f] for f in folders if isinstance(found[f], Entry))
@@ -136,7 +133,7 @@ def _entry_or_reason(cache: Path, folder: Path) -> Entry | str:
                 "beats_s": truth.beats_s.tolist(),
                 "key": truth.key,
             }
-            write_bytes(cache / f"{folder.name}.json", json.dumps(kept).encode())
+            write_json(cache / f"{folder.name}.json", kept)
     except Exception as error:
         return reason(error)
     tempo_bpm = math.nan if kept["tempo_bpm"] is None else kept["tempo_bpm"]

@@ -24,7 +24,7 @@ import numpy as np
 
 from hafm_jax.audio.files import read_audio, song_folders, stem_file, to_mono
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import write_bytes
+from hafm_jax.common.files import write_json
 from hafm_jax.corpus.screening import Limits, Unfit
 from hafm_jax.evaluation.clips import CLIP_S, Clip
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ
@@ -142,7 +142,7 @@ def _document(protocol: Protocol) -> dict[str, Any]:
 
 
 def write_protocol(path: Path, protocol: Protocol) -> None:
-    write_bytes(path, (json.dumps(_document(protocol), indent=1) + "\n").encode())
+    write_json(path, _document(protocol))
 
 
 def read_protocol(path: str | os.PathLike) -> Protocol:

@@ -20,13 +20,14 @@ import numpy as np
 
 from hafm_jax.accompany import Accompanist
 from hafm_jax.audio.files import write_audio
+from hafm_jax.audio.music import read_song
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import write_bytes
 from hafm_jax.evaluation.baselines import Library, click_track, random_instrumental, retrieval, silence
 from hafm_jax.evaluation.clips import CLIP_SAMPLES, VOCAL, Clip, band_file, read_clip
 from hafm_jax.evaluation.protocol import Protocol
 from hafm_jax.metrics.analysis import Analysis
-from hafm_jax.metrics.coherence import Truth, read_song
+from hafm_jax.metrics.coherence import Truth
 from hafm_jax.model.sampling import Sampling
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ, STREAMS, num_cells
 

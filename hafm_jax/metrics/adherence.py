@@ -24,8 +24,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hafm_jax.common.bootstrap import NUM_DRAWS, Interval, basic_interval
 from hafm_jax.common.errors import InputError
-from hafm_jax.metrics.bootstrap import DRAWS, Interval, draw_clips, fit_draws, interval
+from hafm_jax.metrics.distance_intervals import draw_clips, fit_draws
 from hafm_jax.metrics.frechet import Gaussian, fit_gaussian, frechet_distance
 
 
@@ -59,10 +60,10 @@ def adherence_interval(
     candidates: Sequence[np.ndarray],
     reference: Sequence[np.ndarray],
     mismatched: Sequence[np.ndarray],
-    num_draws: int = DRAWS,
+    num_draws: int = NUM_DRAWS,
     seed: int = 0,
 ) -> Interval:
-    """APA with its bootstrap interval over clips (hafm_jax.metrics.bootstrap), all of it clipped to 0..1.
+    """APA with its bootstrap interval over clips (hafm_jax.metrics.distance_intervals), all of it clipped to 0..1.
 
     Clip i of the reference and of the mismatched have the vocal of one song and are drawn together. Raises InputError
     where they are not equally many, and as `adherence`.
@@ -80,7 +81,7 @@ def adherence_interval(
         strict=True,
     )
     value = adherence(candidates, reference, mismatched).unclipped
-    around = interval(value, np.array([_of_gaussians(*sets).unclipped for sets in drawn]))
+    around = basic_interval(value, np.array([_of_gaussians(*sets).unclipped for sets in drawn]))
     return Interval(*(float(np.clip(x, 0, 1)) for x in around))
 
 

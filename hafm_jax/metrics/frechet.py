@@ -12,7 +12,7 @@ sqrtm(A B) turns complex or is not found.
 Small sets come out too far apart: the distance of N embeddings to a large reference is too high by about c / N, with a
 c that grows with the dimensions and differs from system to system (Chong and Forsyth 2020, arXiv 1911.07023). So only
 sets of one size can be compared, and two sets of one distribution are not at 0: measure that floor beside the systems.
-`frechet_infinity` takes most of the bias away; hafm_jax.metrics.bootstrap says how sure a distance is.
+`frechet_infinity` takes most of the bias away; hafm_jax.metrics.distance_intervals has intervals.
 
 Axes: C clips, N embeddings, D dimensions, R rows of a root.
 """

@@ -221,6 +221,6 @@ def test_songs_that_cannot_be_used_are_left_out_with_a_reason(songs, tmp_path):
     assert "gone" in library_again.left_out
     with pytest.raises(InputError, match=r"longest of 1 training songs has 2\.0 s"):
         retrieval(library, truth_of(0), SAMPLES)
-    with pytest.raises(InputError, match="none can be used"):
+    with pytest.raises(InputError, match="none of 3 songs for retrieval can be used"):
         (root / "good" / "instrumental.flac").write_bytes(b"fLaC")
         Library.build(folders(tmp_path / "songs"), tmp_path / "cache", 1)

@@ -405,7 +405,7 @@ def test_another_evaluations_protocol_is_used(report, songs, tmp_path):
         (["--embedding", "vggish"], "vggish needs weights"),
         (["--embedding", "taste"], "no embedding is called 'taste'"),
         (["--clips", "0"], "--clips is 0"),
-        (["--vocal-gate-dbfs", "nan"], "no number"),
+        (["--vocal-gate-dbfs", "nan"], "not a number"),
         (["--guidance-scales", "-1"], "numbers from 0 to 100"),
         (["--protocol", "nowhere.json"], "does not exist"),
         (["--split", "train"], "both evaluated and the reference"),

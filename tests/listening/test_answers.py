@@ -181,7 +181,7 @@ def test_what_does_not_fit_the_kit_is_refused_by_name(tmp_path):
         with pytest.raises(InputError, match=found) as caught:
             read_answers(saved(path, key, "ada", answers, **other), key)
         assert str(path) in str(caught.value)
-    for found, content in [("is no JSON", "{"), ("holds a list", "[]"), ("cannot be read", None)]:
+    for found, content in [("is not JSON", "{"), ("holds a list", "[]"), ("cannot be read", None)]:
         path.unlink(missing_ok=True)
         if content is not None:
             path.write_text(content)

@@ -216,7 +216,7 @@ def test_clips_that_a_system_lacks_are_named_and_left_out(report, tmp_path, caps
     listen.main(arguments)
     assert f"clip {CLIPS[2]}, missing in random" in capsys.readouterr().err
     assert {pair["clip"] for pair in key_of(tmp_path / "kit")["pairs"]} == {*CLIPS} - {CLIPS[2]}
-    with pytest.raises(InputError, match=f"5 clips.*expected 6.*{CLIPS[2]} lacks random"):
+    with pytest.raises(InputError, match=f"5 clips.*expected 6.*{CLIPS[2]} is missing in random"):
         make_kit(copy, ["model", "random"], tmp_path / "more", 6)
 
 
@@ -234,7 +234,7 @@ def test_what_cannot_be_made_is_refused_and_leaves_nothing(report, tmp_path):
         (["model", "model"], None, "each once"),
         (["model", "humans"], None, "no clips of a system 'humans'; expected some of model, random"),
         (["model", "vocal"], None, "no clips of a system 'vocal'"),
-        (["model", "truth"], "random", "random is to be compared"),
+        (["model", "truth"], "random", "--against is random; expected one of"),
         (["model", "short"], None, "100 samples of short; expected 72000"),
         (["model", "stereo"], None, "2 channels at 16000 Hz; expected 1 at 24000"),
     ]:
@@ -244,7 +244,7 @@ def test_what_cannot_be_made_is_refused_and_leaves_nothing(report, tmp_path):
         make_kit(tmp_path, ["model", "truth"], out)
     assert not out.exists() and not list(out.parent.glob("*"))
     out.mkdir(parents=True)
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="exists already"):
         make_kit(copy, ["model", "truth"], out)
 
 

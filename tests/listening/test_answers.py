@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import runpy
+import signal
+import sys
 from itertools import combinations
 
 import pytest
+from helpers.html_pages import assert_well_formed
 from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.stats import beta
@@ -144,6 +148,7 @@ def test_nobody_answered_a_comparison(tmp_path):
     assert "ada" not in for_people.text(results)  # no check was asked, nothing repeated
     for_people.write_results_page(tmp_path / "page.html", results)
     page = (tmp_path / "page.html").read_text()
+    assert_well_formed(page)
     assert page.count("<svg") == 1 + 3 and "<circle" not in page  # the axis, and a row for each comparison
 
 
@@ -214,5 +219,14 @@ def test_the_command_prints_a_table_and_writes_json_and_a_page(tmp_path, capsys)
     assert "not independent" in printed
     assert json.loads((tmp_path / "results" / "results.json").read_text())["repeated"] == {"ada": 3}
     page = (tmp_path / "results" / "index.html").read_text()
+    assert_well_formed(page)
     assert "&lt;cleo&gt;" in page and "<cleo>" not in page
     assert page.count("<circle") == 3  # a point a comparison
+
+
+def test_the_package_is_another_name_of_the_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["listening", "--help"])
+    monkeypatch.setattr(signal, "signal", lambda *handler: None)  # this process is pytest's
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_module("hafm_jax.listening", run_name="__main__")
+    assert "python -m hafm_jax.listen analyse" in capsys.readouterr().out

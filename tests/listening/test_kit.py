@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 from helpers import ROOT
+from helpers.html_pages import assert_well_formed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -118,6 +119,7 @@ def test_the_side_follows_neither_system_nor_place():
 
 def test_the_page_tells_nothing_but_how_much_there_is(kit):
     page = (kit / "page" / "index.html").read_text()
+    assert_well_formed(page)
     told = json.loads(re.search(r"const KIT = (.*);", page)[1])
     key = key_of(kit)
     assert told == {"format_version": 1, "kit": key["kit"], "pairs": 27, "seconds": 3, "minutes": 6}

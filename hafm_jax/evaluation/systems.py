@@ -63,7 +63,8 @@ ORDER = (
     ("model", "wrong_vocal"),
     ("model", "random"),
 )
-# The largest batch of clips. Ours: on a CPU the KV caches of the whole batch should fit into the processor's caches.
+# The largest batch of clips. Ours: on a CPU the KV caches of a batch should fit into the processor's caches; see
+# docs/notebook.md.
 CLIPS_AT_ONCE, CLIPS_AT_ONCE_ON_CPU = 32, 2
 GUIDED = "guidance_"  # followed by the scale, in all stages: the model with another scale than its own
 
@@ -192,7 +193,7 @@ class Bands:
         at = clips.index(clip)
         other = next((c for c in clips[at + 1 :] + clips[:at] if c.song != clip.song), None)
         if other is None:
-            raise InputError("all clips are of one song; expected two songs or more: the wrong vocal is another song's")
+            raise InputError("all clips are of one song; expected two or more, for the wrong vocal: add songs")
         return self._generated(other)
 
     def _retrieved(self, clip: Clip, oracle: bool) -> np.ndarray:

@@ -43,7 +43,7 @@ from hafm_jax.dataset.layout import read_tokens_json  # noqa: E402
 from hafm_jax.dataset.records import TokenRecords  # noqa: E402
 from hafm_jax.dataset.writer import write_metadata, write_split  # noqa: E402
 from hafm_jax.evaluation.clips import Clip  # noqa: E402
-from hafm_jax.evaluation.measurement import Measures, compare_measures, summarize_measures  # noqa: E402
+from hafm_jax.evaluation.measures import Measures, compare_measures, summarize_measures  # noqa: E402
 from hafm_jax.model.config import find_size  # noqa: E402
 from hafm_jax.scaling import rules  # noqa: E402
 from hafm_jax.streams import STREAMS  # noqa: E402

@@ -27,7 +27,7 @@ from hafm_jax.audio.files import song_folders
 from hafm_jax.common.cache import use_compilation_cache
 from hafm_jax.common.work import do_all
 from hafm_jax.evaluation.clips import CLIP_SAMPLES, Clip, read_clip
-from hafm_jax.evaluation.measurement import mean_interval
+from hafm_jax.evaluation.measures import mean_interval
 from hafm_jax.evaluation.systems import CLIPS_AT_ONCE_ON_CPU, COARSE_BOOKS
 from hafm_jax.metrics.coherence import Truth, measure, read_song
 from hafm_jax.metrics.embeddings import load_embedding

@@ -1,12 +1,12 @@
 """A blind listening test: which system's band goes better with the vocal?
 
-  make      writes KIT/page (give this folder to listeners, as it is) and KIT/key.json (keep it from them: it says which
-            system is which, and is needed to read the answers)
-  analyse   reads the answers that listeners saved from the page, and prints who preferred what
+  make      writes KIT/page, the folder to give to listeners, and KIT/key.json, which names the system behind each side:
+            do not show it to listeners, and keep it to analyse their answers
+  analyse   reads the answers that listeners saved from the page, and prints their preferences
 
-Listeners open page/index.html in a browser: no server, no network. On phones put the folder page/ on any web space,
-since their file viewers show a page without the sounds beside it. Answers stay in the browser until the listener saves
-them as a file, which you collect.
+Listeners open page/index.html in a browser, without a server or a network. For phones, put the folder page/ on a web
+server: their file viewers show a page without the sounds beside it. Answers stay in the browser until the listener
+saves them as a file and sends it to you.
 
     python -m hafm_jax.listen make --report REPORT --systems model retrieval random truth --out KIT
     python -m hafm_jax.listen analyse --kit KIT --answers answers-*.json
@@ -15,11 +15,10 @@ them as a file, which you collect.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-from hafm_jax.common.errors import InputError, run_command
+from hafm_jax.common.errors import run_command
 
 
 def parser() -> argparse.ArgumentParser:
@@ -38,17 +37,18 @@ def parser() -> argparse.ArgumentParser:
     make = commands.add_parser(
         "make",
         formatter_class=raw,
-        help="make blind pairs of mixes and the page that asks about them",
+        help="make blind pairs of mixes, and the page for listeners",
         description="Make a kit of blind pairs: the same vocal, mixed with the bands of two systems, at one loudness.\n"
-        "Sides and order are drawn and balanced; --seed repeats them. Where truth is among the systems, three checks\n"
-        "are put in whose answer is known (the true band against none). Give listeners KIT/page; keep KIT/key.json\n"
-        "from them.",
+        "Sides and order are random and balanced; --seed repeats them. If truth is among the systems, there are three\n"
+        "checks with a known answer (the true band against no band). Give listeners KIT/page, but not KIT/key.json.",
     )
     make.add_argument("--report", type=Path, required=True, help="a report folder of hafm_jax.evaluate, with clips/")
     make.add_argument("--systems", nargs="+", required=True, metavar="SYSTEM", help="two or more folders of clips/")
-    make.add_argument("--against", metavar="SYSTEM", help="only compare with this one (default: every two systems)")
+    make.add_argument("--against", metavar="SYSTEM", help="compare only with this system (default: every two systems)")
     make.add_argument(
-        "--clips", type=whole(1), help="how many clips, each in every comparison (default: 10, or all where fewer)"
+        "--clips",
+        type=whole(1),
+        help="number of clips, each in every comparison (default: 10, or all if there are fewer)",
     )
     make.add_argument("--seed", type=whole(0), default=0, help="same seed, same kit (default: 0)")
     make.add_argument("--out", type=Path, required=True, metavar="KIT", help="the folder to write; must be new")
@@ -57,11 +57,13 @@ def parser() -> argparse.ArgumentParser:
         "analyse",
         formatter_class=raw,
         help="count the answers",
-        description="Win rates of every two systems with exact binomial intervals and sign tests; answers without a\n"
-        "preference are counted and left out of both. Where a listener answered a pair twice, the first answer counts.",
+        description="Win rates of every two systems with exact binomial intervals and sign tests. Answers without a\n"
+        "preference are counted, but both leave them out. Of a listener's answers to a pair the first one counts.",
     )
     analyse.add_argument("--kit", type=Path, required=True, help="the kit's folder, with key.json")
-    analyse.add_argument("--answers", type=Path, nargs="+", required=True, metavar="FILE", help="what listeners saved")
+    analyse.add_argument(
+        "--answers", type=Path, nargs="+", required=True, metavar="FILE", help="the files that listeners saved"
+    )
     analyse.add_argument(
         "--out", type=Path, help="folder for results.json and index.html (default: results, in the kit)"
     )
@@ -83,29 +85,26 @@ def make(arguments: argparse.Namespace) -> None:
         progress=lambda pairs: tqdm(pairs, desc="pairs", leave=False),
     )
     for clip, systems in lacking.items():
-        print(f"left out: clip {clip}, which {', '.join(systems)} lacks", file=sys.stderr)
+        print(f"left out: clip {clip}, missing in {', '.join(systems)}", file=sys.stderr)
     pairs = key["pairs"]
     checks = sum(pair["check"] for pair in pairs)
     print(f"kit {key['kit']}: {len(pairs)} pairs of {len({p['clip'] for p in pairs})} clips, {checks} of them checks")
-    print(f"give listeners {arguments.out / 'page'}; keep {arguments.out / 'key.json'} from them")
+    print(f"give listeners {arguments.out / 'page'}, but not {arguments.out / 'key.json'}")
 
 
 def analyse(arguments: argparse.Namespace) -> None:
-    from hafm_jax.common.files import write_bytes
-    from hafm_jax.listening import report
+    from hafm_jax.common.files import make_folder, write_json
+    from hafm_jax.listening import results as for_people
     from hafm_jax.listening.answers import count_preferences, read_answers, read_key
 
     key = read_key(arguments.kit)
     answers = [answer for path in arguments.answers for answer in read_answers(path, key)]
     results = count_preferences(key, answers)
-    print(report.text(results))
+    print(for_people.text(results))
     out = arguments.out or arguments.kit / "results"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder {out} ({error.strerror}); give another --out") from error
-    write_bytes(out / "results.json", (json.dumps(results, indent=1) + "\n").encode())
-    write_bytes(out / "index.html", report.page(results).encode())
+    make_folder(out, "--out")
+    write_json(out / "results.json", results)
+    for_people.write_results_page(out / "index.html", results)
     print(f"\n{out / 'index.html'}  {out / 'results.json'}")
 
 

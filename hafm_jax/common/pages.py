@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import numpy as np
 
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import write_bytes
+
+Table = tuple[Sequence[str], Sequence[Sequence[str]]]  # header and rows, for the macro `table`: {{ table(*it) }}
 
 
 def write_page(path: Path, template: str, **context: Any) -> None:

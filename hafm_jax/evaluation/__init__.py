@@ -1,1 +1,1 @@
-"""Evaluation: the protocol, the systems that are compared, what is measured of them, the report."""
+"""Evaluation: the protocol, the systems that it compares, their measures and distances, the report."""

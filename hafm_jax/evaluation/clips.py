@@ -1,4 +1,4 @@
-"""A clip of a song, and where a report keeps what systems make for it.
+"""A clip of a song, and the files of a report that hold the bands of systems for it.
 
     REPORT/clips/SYSTEM/ID.flac   the band alone; SYSTEM `vocal` is the vocal
 
@@ -35,15 +35,15 @@ class Clip(NamedTuple):
 
     @classmethod
     def of_id(cls, clip_id: str) -> Clip:
-        """The inverse of `id`. Raises ValueError where no number of seconds stands at the end."""
+        """The inverse of `id`. Raises ValueError where the id does not end with a number of seconds."""
         song, _, start = clip_id.rpartition("-")
         return cls(song, int(start.removesuffix("s")))
 
 
 def read_clip(songs: Path, split: str, clip: Clip, stem: str) -> np.ndarray:
-    """A stem of the clip, mono, at CODEC_SAMPLE_RATE_HZ, to the sample as long as every clip: float32 [S].
+    """A stem of the clip, mono, at CODEC_SAMPLE_RATE_HZ: float32 [S], S = CLIP_SAMPLES.
 
-    Raises InputError where the song is not there, cannot be read, or ends before the clip does.
+    Raises InputError where the song is missing, cannot be read, or ends before the clip does.
     """
     folder = songs / split / clip.song
     audio, rate_hz = read_audio(stem_file(folder, stem), clip.start_s + CLIP_S)
@@ -54,12 +54,12 @@ def read_clip(songs: Path, split: str, clip: Clip, stem: str) -> np.ndarray:
 
 
 def band_file(report: Path, system: str, clip_id: str) -> Path:
-    """Where a system's band for a clip is kept, or the vocal."""
+    """The file of a system's band for a clip, or of the vocal."""
     return report / "clips" / system / f"{clip_id}.flac"
 
 
 def read_band(report: Path, system: str, clip_id: str) -> np.ndarray:
-    """float32 [S] at CODEC_SAMPLE_RATE_HZ. Raises InputError where it is not there, or of another rate or not mono."""
+    """float32 [S] at CODEC_SAMPLE_RATE_HZ. Raises InputError where it is missing, not mono, or of another rate."""
     path = band_file(report, system, clip_id)
     audio, rate_hz = read_audio(path)
     if rate_hz != CODEC_SAMPLE_RATE_HZ or len(audio) != 1:
@@ -72,7 +72,7 @@ def read_band(report: Path, system: str, clip_id: str) -> np.ndarray:
 
 @contextmanager
 def left_out(failures: dict[str, str], name: str) -> Generator[None]:
-    """What fails inside, whatever it raises, is written down as `failures[name]`, and the rest of the work goes on."""
+    """An exception inside the block, whatever its type, is recorded as `failures[name]`; then work continues."""
     try:
         yield
     except Exception as error:
@@ -80,5 +80,5 @@ def left_out(failures: dict[str, str], name: str) -> Generator[None]:
 
 
 def reason(error: Exception) -> str:
-    """What a report says of it: an InputError says enough, others are named."""
+    """The text in a report: the message, with the type of the exception unless it is an InputError."""
     return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"

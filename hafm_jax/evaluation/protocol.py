@@ -1,12 +1,12 @@
-"""What an evaluation is made of, as data: the clips, the reference that they are held against, the library of songs
-that baselines play, seeds and embeddings.
+"""The inputs of an evaluation as data: the clips, the reference set, the library of songs for baselines, seeds and
+embeddings.
 
-The protocol's fingerprint stands beside every figure: figures with different ones cannot be compared. With one
-fingerprint, clips, seeds and the measures' definitions are the same. What it does not say are what is compared (models,
-the sound of the songs) and the versions of the libraries that listen: report.json has those.
+The protocol's fingerprint accompanies every figure: figures with different fingerprints cannot be compared. Those with
+the same fingerprint have the same clips, seeds and definitions of measures. The fingerprint does not cover the models,
+the sound of the songs, and the versions of the analysis libraries: report.json has those.
 
-No song of the reference is in the library. Else retrieval would play the very bands that it is held against, and come
-out nearer to them than a true band does.
+No song of the reference is in the library. Otherwise retrieval would play the bands of the reference itself, and would
+be nearer to it than a true band is.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ import numpy as np
 
 from hafm_jax.audio.files import read_audio, song_folders, stem_file, to_mono
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import write_bytes
+from hafm_jax.common.files import write_json
 from hafm_jax.corpus.screening import Limits, Unusable
 from hafm_jax.evaluation.clips import CLIP_S, Clip
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ
 
 FORMAT_VERSION = 2
-MEASURES_VERSION = 2  # goes up with any change of measures or systems that moves their figures
-LIBRARY_SONGS = 500  # ours, at most: so many are heard within minutes
+MEASURES_VERSION = 2  # to be increased with any change of measures or systems that changes their figures
+LIBRARY_SONGS = 500  # at most; ours: their analysis takes minutes
 STEMS = ("vocals", "instrumental")
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How clips are chosen. Clips do not overlap; both stems must sound, the vocal above the gate."""
+    """How clips are chosen. Clips do not overlap; in each both stems sound, the vocal above the gate."""
 
     split: str = "test"
     num_clips: int | None = None  # None: all
@@ -49,8 +49,8 @@ class Rule:
 
 @dataclass(frozen=True)
 class Protocol:
-    """`clips` are what the systems accompany, in order; `reference` is real music that they are held against; `library`
-    are songs of the reference's split, others than its own, that baselines take their bands from."""
+    """`clips`: what the systems accompany, in order. `reference`: the real music that they are compared with.
+    `library`: other songs of the reference's split, from which baselines take their bands."""
 
     rule: Rule
     clips: tuple[Clip, ...]
@@ -58,31 +58,33 @@ class Protocol:
     library: tuple[str, ...]
 
     def fingerprint(self, embedding: str | None = None, weights_sha256: str | None = None) -> str:
-        """12 hexadecimal digits: of all that stands in the protocol, and of the embedding where that matters."""
+        """12 hexadecimal digits, a hash of the protocol and, for distances, of the embedding."""
         facts = [MEASURES_VERSION, _document(self), embedding, weights_sha256]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
     def seed_of(self, clip: Clip) -> int:
-        """In 0..2**31 - 1, whatever other clips there are."""
+        """In 0..2**31 - 1, independent of the other clips."""
         digest = hashlib.sha256(f"{self.rule.seed}/{clip.id}".encode()).digest()
         return int.from_bytes(digest[:4], "big") >> 1
 
 
 def make_protocol(songs: Path, rule: Rule, progress: Callable[[str], None] = lambda song: None) -> Protocol:
-    """Choose clips by the rule: songs in an order drawn by the seed, of each song its first clip before any second one.
+    """Choose clips by the rule: songs in an order drawn by the seed, the first clip of each before any second clip.
 
-    The reference gets half of its split's songs at most, the next LIBRARY_SONGS are the library. A song that cannot be
+    The reference gets at most half of its split's songs; the next LIBRARY_SONGS are the library. A song that cannot be
     read gives no clip. progress: called with each song that was read. Raises InputError where there is no song, no
-    clip, one song for reference and library, or a split to be evaluated is its own reference.
+    clip, only one song for reference and library, or where the split is its own reference.
     """
     if rule.split == rule.reference_split:
-        raise InputError(f"{rule.split} is both evaluated and the reference; expected two splits")
+        raise InputError(
+            f"{rule.split} is both evaluated and the reference; expected two splits: give another --reference-split"
+        )
     evaluated, others = (_shuffled(songs, split, rule.seed) for split in (rule.split, rule.reference_split))
     num_reference = min(rule.num_reference_clips, len(others) // 2)
     if not num_reference:
         raise InputError(
-            f"{songs / rule.reference_split} holds one song; expected more: half are for the reference, half for "
-            "retrieval"
+            f"{songs / rule.reference_split} holds one song; expected two or more, half for the reference and half for "
+            "retrieval: add songs"
         )
     return Protocol(
         rule,
@@ -108,7 +110,7 @@ def _choose(
     if not clips:
         raise InputError(
             f"no {CLIP_S} s of a song in {folders[0].parent} have vocals above {rule.vocal_gate_dbfs:g} dBFS and a "
-            "band; expected some: give longer songs, or a lower --vocal-gate-dbfs"
+            "band; expected at least one clip: give longer songs, or a lower --vocal-gate-dbfs"
         )
     return tuple(clips)
 
@@ -142,11 +144,11 @@ def _document(protocol: Protocol) -> dict[str, Any]:
 
 
 def write_protocol(path: Path, protocol: Protocol) -> None:
-    write_bytes(path, (json.dumps(_document(protocol), indent=1) + "\n").encode())
+    write_json(path, _document(protocol))
 
 
 def read_protocol(path: str | os.PathLike) -> Protocol:
-    """Raises InputError where the file is not there, is no protocol of this version, or a song is in both reference and
+    """Raises InputError where the file is missing or not a protocol of this version, or a song is in both reference and
     library."""
     try:
         document = json.loads(Path(path).read_text())
@@ -155,9 +157,11 @@ def read_protocol(path: str | os.PathLike) -> Protocol:
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; expected a protocol: leave --protocol out to make one") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is no protocol ({error}); expected one that hafm_jax.evaluate wrote") from error
+        raise InputError(
+            f"{path} is not a protocol ({error}); expected one that hafm_jax.evaluate wrote: give another --protocol"
+        ) from error
     if document != _document(protocol):
-        raise InputError(f"{path} is a protocol of another version; expected version {FORMAT_VERSION}: make it anew")
+        raise InputError(f"{path} is a protocol of another version; expected version {FORMAT_VERSION}: make it again")
     if both := {clip.song for clip in reference} & set(protocol.library):
-        raise InputError(f"{path} has {min(both)} in reference and library; expected it in one of them: make it anew")
+        raise InputError(f"{path} has {min(both)} in reference and library; expected it in one of them: make it again")
     return protocol

@@ -1,8 +1,8 @@
-"""What is compared: every system makes a band for a clip's vocal. What stands above and below the model in the table
-says what each measure is worth.
+"""The systems that an evaluation compares. Each makes a band for a clip's vocal; those above and below the model in the
+table calibrate each measure.
 
-The model's acoustic tokens, int32 [F, 8], are kept as REPORT/tokens/model/ID.npy, drawn in another way than its own as
-guidance_scale_5/ID.npy and the like: several systems are decoded from them.
+The model's acoustic tokens, int32 [F, 8], are stored as REPORT/tokens/model/ID.npy, those of other sampling options as
+REPORT/tokens/guidance_scale_5/ID.npy and the like: several systems are decoded from the same tokens.
 
 Axes: F frames, K codebooks, S samples.
 """
@@ -20,13 +20,14 @@ import numpy as np
 
 from hafm_jax.accompany import Accompanist, SamplingOptions
 from hafm_jax.audio.files import write_audio
+from hafm_jax.audio.music import read_song
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import write_bytes
 from hafm_jax.evaluation.baselines import Library, click_track, random_instrumental, retrieval, silence
 from hafm_jax.evaluation.clips import CLIP_SAMPLES, VOCAL, Clip, band_file, read_clip
 from hafm_jax.evaluation.protocol import Protocol
 from hafm_jax.metrics.analysis import Analysis
-from hafm_jax.metrics.coherence import Truth, read_song
+from hafm_jax.metrics.coherence import Truth
 from hafm_jax.model.sampling import Sampling
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ, STREAMS, num_cells
 
@@ -35,44 +36,44 @@ COARSE_BOOKS = STREAMS["coarse"].codebooks
 # In the order of the table.
 ABOUT = {
     "truth": "the song's own band",
-    "codec8": "the song's own band through the codec, all 8 codebooks: what the model could reach at best",
+    "codec8": "the song's own band through the codec, all 8 codebooks: the upper limit for the model",
     "codec4": "the same with the 4 coarse codebooks",
     "model": "the model, as `sample` runs it",
-    "model_separated": "the model, given the vocal that a separator found in the mixture",
+    "model_separated": "the model, with the vocal that a separator extracted from the mixture",
     "no_fine": "the model's coarse codebooks alone (`sample --skip-fine`)",
     "no_guidance": "the model without guidance (`sample --guidance-scale 1`)",
-    "no_history_off": "the model without what its conditions alone say (`sample --no-history-scale 0`)",
-    "wrong_vocal": "what the model makes for the vocal of another clip",
-    "retrieval_oracle": "the library's band nearest in tempo and key, its beats put on the song's",
-    "retrieval": "the same by what can be heard in the vocal alone",
-    "random": "any of the library's bands",
+    "no_history_off": "the model without no-history guidance (`sample --no-history-scale 0`)",
+    "wrong_vocal": "the model's band for the vocal of another clip",
+    "retrieval_oracle": "the library's band nearest in tempo and key, its beats aligned with the song's",
+    "retrieval": "the same with tempo, beats and key estimated from the vocal alone",
+    "random": "a random band of the library",
     "click": "a click on each beat",
-    "silence": "nothing",
+    "silence": "no sound",
 }
-# (better, worse): what sense demands of the systems, with a good model among them.
+# (better, worse): the order that is expected of the systems if the model is good.
 ORDER = (
     ("truth", "codec8"),
     ("codec8", "codec4"),
     ("codec4", "model"),
     ("codec4", "random"),
-    ("model", "model_separated"),  # how much a separator costs
-    ("model", "no_fine"),  # what the fine stage is worth
-    ("model", "no_guidance"),  # and guidance
-    ("model", "no_history_off"),  # and what the conditions alone say
+    ("model", "model_separated"),  # the cost of a separator
+    ("model", "no_fine"),  # the benefit of the fine stage
+    ("model", "no_guidance"),  # of guidance
+    ("model", "no_history_off"),  # of no-history guidance
     ("model", "wrong_vocal"),
     ("model", "random"),
 )
-# Clips that the model generates for together, at most. Ours: on a CPU the KV caches of all of them have to stay in the
-# processor's; the demo model takes 2.9 s for one clip, and of two 2.6 s each, of four 3.0 s, of eight 3.3 s.
+# The largest batch of clips. Ours: on a CPU the KV caches of a batch should fit into the processor's caches; see
+# docs/notebook.md.
 CLIPS_AT_ONCE, CLIPS_AT_ONCE_ON_CPU = 32, 2
-GUIDED = "guidance_"  # and the scale, in all stages: the model with another one than its own
+GUIDED = "guidance_"  # followed by the scale, in all stages: the model with another scale than its own
 
 
 class Bands:
-    """The bands of one evaluation, made when asked for and kept in its report folder.
+    """The bands of one evaluation, made on demand and stored in its report folder.
 
-    separated: a songs folder with the same songs, their vocals as a separator found them in the mixtures; only: names
-    of systems, the others are left out. Raises InputError where there is none of such a name.
+    separated: a songs folder with the same songs, but with vocals from a separator. only: names of systems; the others
+    are left out. Raises InputError on an unknown name.
     """
 
     def __init__(
@@ -118,7 +119,7 @@ class Bands:
         return list(self._makers)
 
     def make(self, system: str, clip: Clip) -> None:
-        """Write the band of a system, or the vocal, unless it is there. Raises whatever making it raises."""
+        """Write the band of a system, or the vocal, unless its file exists. Raises what making it raises."""
         path = band_file(self._report, system, clip.id)
         if path.exists():
             return
@@ -144,40 +145,40 @@ class Bands:
         return codec.decode(codec.encode(self._truth(clip)[None])[..., :books])[0]
 
     def _generated(
-        self, clip: Clip, books: int | None = None, songs: Path | None = None, **otherwise: float
+        self, clip: Clip, books: int | None = None, songs: Path | None = None, **overrides: float
     ) -> np.ndarray:
-        """otherwise: fields of Sampling that are not to be the model's own, in all stages."""
-        tokens = self._tokens(clip, otherwise, songs or self._songs)
+        """overrides: fields of Sampling that replace the model's own in all stages."""
+        tokens = self._tokens(clip, overrides, songs or self._songs)
         return self._accompanist.codec.decode(tokens[None, :, :books])[0]
 
-    def _tokens(self, clip: Clip, otherwise: dict[str, float], songs: Path) -> np.ndarray:
-        """int32 [F, K]. Where they have to be generated, those of the next clips are too: together is faster."""
-        name = "_".join(f"{field}_{value:g}" for field, value in otherwise.items()) or "model"
+    def _tokens(self, clip: Clip, overrides: dict[str, float], songs: Path) -> np.ndarray:
+        """int32 [F, K]. Missing ones are generated in a batch with those of the next clips: that is faster."""
+        name = "_".join(f"{field}_{value:g}" for field, value in overrides.items()) or "model"
         folder = self._report / "tokens" / (name + ("" if songs == self._songs else "_separated"))
         if not _tokens_file(folder, clip).exists():
             clips = self._protocol.clips[self._protocol.clips.index(clip) :]
             waiting = [c for c in clips if not _tokens_file(folder, c).exists()]
             wanted = CLIPS_AT_ONCE_ON_CPU if jax.default_backend() == "cpu" else CLIPS_AT_ONCE
             at_once = self._accompanist.fitting(
-                SamplingOptions(wanted, self._sampling(otherwise)),
+                SamplingOptions(wanted, self._sampling(overrides)),
                 self._vocal(songs, clip)[None].shape,
                 CODEC_SAMPLE_RATE_HZ,
             )
-            with suppress(Exception):  # one of the others may be to blame: its own turn will come, and fail
-                self._generate(waiting[:at_once], otherwise, songs, folder)
+            with suppress(Exception):  # another clip may be the cause: it fails again when its own turn comes
+                self._generate(waiting[:at_once], overrides, songs, folder)
         if not _tokens_file(folder, clip).exists():
-            self._generate([clip], otherwise, songs, folder)
+            self._generate([clip], overrides, songs, folder)
         return np.load(_tokens_file(folder, clip), allow_pickle=False)
 
-    def _sampling(self, otherwise: dict[str, float]) -> dict[str, Sampling]:
-        return {name: own._replace(**otherwise) for name, own in self._accompanist.sampling.items()}
+    def _sampling(self, overrides: dict[str, float]) -> dict[str, Sampling]:
+        return {name: own._replace(**overrides) for name, own in self._accompanist.sampling.items()}
 
-    def _generate(self, clips: Sequence[Clip], otherwise: dict[str, float], songs: Path, folder: Path) -> None:
+    def _generate(self, clips: Sequence[Clip], overrides: dict[str, float], songs: Path, folder: Path) -> None:
         tokens = self._accompanist.tokens_of_each(
             [self._vocal(songs, clip)[None] for clip in clips],
             CODEC_SAMPLE_RATE_HZ,
             num_cells(CLIP_SAMPLES, CODEC_SAMPLE_RATE_HZ),
-            SamplingOptions(sampling=self._sampling(otherwise)),
+            SamplingOptions(sampling=self._sampling(overrides)),
             seeds=[self._protocol.seed_of(clip) for clip in clips],
         )
         folder.mkdir(parents=True, exist_ok=True)
@@ -191,9 +192,7 @@ class Bands:
         at = clips.index(clip)
         other = next((c for c in clips[at + 1 :] + clips[:at] if c.song != clip.song), None)
         if other is None:
-            raise InputError(
-                "all clips are of one song; expected two songs or more: the wrong vocal is that of another"
-            )
+            raise InputError("all clips are of one song; expected two or more, for the wrong vocal: add songs")
         return self._generated(other)
 
     def _retrieved(self, clip: Clip, oracle: bool) -> np.ndarray:

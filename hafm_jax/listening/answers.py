@@ -1,8 +1,8 @@
-"""What listeners preferred: their answers read, checked against the kit's key, and counted.
+"""The preferences of listeners: read their answers, check them against the kit's key, and count them.
 
-Win rates leave answers without a preference out and have exact (Clopper-Pearson) intervals; p is that of the exact
-two-sided sign test. Both take every answer as independent of the others, which answers of one listener, or about one
-clip, are not: beside them stands the same test with one vote a listener, and the counts of each listener.
+Win rates leave out answers without a preference and have exact (Clopper-Pearson) intervals; p is that of the exact
+two-sided sign test. Both assume that all answers are independent, which those of one listener, or about one clip, are
+not: the results therefore also have the same test with one vote per listener, and the counts of each listener.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OUTCOMES = ("won", "lost", "tied")  # of a comparison's first system
 
 
 class Answer(NamedTuple):
-    """`seconds` from seeing the pair to going on; `answered`: when, ISO 8601 in UTC, so that text sorts by time."""
+    """`seconds`: from the pair on the screen to the next one; `answered`: ISO 8601 in UTC, whose text sorts by time."""
 
     listener: str
     pair: int
@@ -36,7 +36,7 @@ class Answer(NamedTuple):
 
 
 def read_key(kit: Path) -> dict[str, Any]:
-    """The answer key of a kit's folder. Raises InputError where there is none, or where it is of another format."""
+    """The answer key of a kit's folder. Raises InputError where it is missing or of another format."""
     path = kit / "key.json"
     key = _read_json(path, "the answer key of a listening kit: make one with python -m hafm_jax.listen make")
     if key.get("format_version") != FORMAT_VERSION:
@@ -48,12 +48,12 @@ def read_key(kit: Path) -> dict[str, Any]:
 
 
 def read_answers(path: Path, key: Mapping[str, Any]) -> list[Answer]:
-    """The answers of one file that the page wrote. Raises InputError unless all of it fits the kit of `key`."""
+    """The answers in a file from the page. Raises InputError unless all of them fit the kit of `key`."""
     document = _read_json(path, "the answers that a listener saved from the page")
     if document.get("kit") != key["kit"]:
         raise InputError(
-            f"{path} answers kit {document.get('kit')!r}; expected {key['kit']!r}: give --kit the folder that its page "
-            "came from"
+            f"{path} answers kit {document.get('kit')!r}; expected {key['kit']!r}: give as --kit the folder of "
+            "their page"
         )
     listener = document.get("listener")
     rows = document.get("answers")
@@ -85,16 +85,16 @@ def _read_json(path: Path, expected: str) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); expected {expected}") from error
     except ValueError as error:
-        raise InputError(f"{path} is no JSON ({error}); expected {expected}") from error
+        raise InputError(f"{path} is not JSON ({error}); expected {expected}") from error
     if not isinstance(document, dict):
         raise InputError(f"{path} holds a {type(document).__name__}; expected {expected}")
     return document
 
 
 def first_answers(answers: Iterable[Answer]) -> tuple[list[Answer], dict[str, int]]:
-    """Each listener's earliest answer to each pair; and of each listener, how many later ones are left out.
+    """The first answer of each listener to each pair; and listener -> number of later answers, which are left out.
 
-    The same answer in two files (saved half-way and at the end) is one answer, and nothing that is left out.
+    The same answer in two files (saved half-way and at the end) counts once, and not as left out.
     """
     first: dict[tuple[str, int], Answer] = {}
     repeated: Counter[str] = Counter()
@@ -105,7 +105,7 @@ def first_answers(answers: Iterable[Answer]) -> tuple[list[Answer], dict[str, in
 
 
 def sign_test(won: int, lost: int) -> dict[str, Any]:
-    """win_rate of the decided, its exact interval [low, high], p of the exact two-sided sign test; None of no data."""
+    """win_rate of won + lost, its exact interval [low, high], p of the exact two-sided sign test; None without data."""
     if won + lost == 0:
         return {"win_rate": None, "interval": None, "p": None}
     test = binomtest(won, won + lost)
@@ -114,7 +114,7 @@ def sign_test(won: int, lost: int) -> dict[str, Any]:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction for as many tests: each below alpha holds with all the others at level alpha."""
+    """Holm's step-down correction: all tests whose corrected p is below alpha hold together at level alpha."""
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
     raised = [(len(order) - rank) * p_values[i] for rank, i in enumerate(order)]
     adjusted = dict(zip(order, accumulate(raised, max), strict=True))
@@ -122,14 +122,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def count_preferences(key: Mapping[str, Any], answers: Iterable[Answer]) -> dict[str, Any]:
-    """All results of a listening test, as JSON takes them.
+    """All results of a listening test, JSON-able.
 
     kit, question, confidence, answers, listeners, repeated (`first_answers`) and
 
-      comparisons   of each two systems that were compared: system, other, won, lost, tied (seen from system),
-                    win_rate, interval, p (`sign_test`), p_holm (among all comparisons), and one_vote_each: the
-                    listeners who preferred system, other, or neither more often, with the same test over them
-      side_a        how often the left side was chosen, with the same test: a habit, since sides are balanced
+      comparisons   for every two systems that were compared: system, other, won, lost, tied (from system's side),
+                    win_rate, interval, p (`sign_test`), p_holm (among all comparisons), and one_vote_each: the numbers
+                    of listeners who preferred system, other, or neither more often, with the same test
+      side_a        how often the left side was chosen, with the same test: it shows a habit, since sides are balanced
       by_listener   answers, no_preference, median_seconds, checks_passed of checks, and the counts of each comparison
     """
     answers, repeated = first_answers(answers)
@@ -176,7 +176,7 @@ def count_preferences(key: Mapping[str, Any], answers: Iterable[Answer]) -> dict
 
 
 def _comparison(row: Mapping[str, Any], systems: Sequence[str]) -> tuple[str, str]:
-    """The two systems of a pair in the order in which the kit was asked for them, whichever side they are on."""
+    """The two systems of a pair in the order of the kit's systems, whatever their sides."""
     first, second = sorted((row["a"], row["b"]), key=systems.index)
     return first, second
 
@@ -195,7 +195,7 @@ def _summary(system: str, other: str, by_listener: Mapping[str, Counter]) -> dic
 
 
 def _vote(counts: Mapping[str, int]) -> int:
-    """Index in OUTCOMES of a listener's majority; as many won as lost is a tie."""
+    """Index in OUTCOMES of a listener's majority; a tie where won equals lost."""
     return 2 if counts["won"] == counts["lost"] else int(counts["lost"] > counts["won"])
 
 

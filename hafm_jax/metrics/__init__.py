@@ -1,1 +1,1 @@
-"""Figures that say how good a model is."""
+"""Measures of how good a model's music is."""

@@ -1,4 +1,4 @@
-"""Accompaniment prompt adherence (APA): do bands go with their vocals, heard in the mixes?
+"""Accompaniment prompt adherence (APA): do bands go with their vocals, judged by the mixes?
 
 Grachten and Nistal 2025 (ICASSP, arXiv 2503.06346; their package is `audio-metrics`). Three sets of mixes, as
 embeddings: the reference R, vocals with their own bands; the mismatched reference R', the same vocals each with the
@@ -6,12 +6,12 @@ band of another song; the candidates C, vocals with the bands to be judged. With
 
     APA = 1/2 + (d(C, R') - d(C, R)) / (2 d(R, R')),  clipped to 0..1
 
-1 says that the candidates are to the mismatched mixes as the true ones are, 0 that they are as the mismatched ones.
+At 1 the candidates are as far from the mismatched mixes as the true ones are; at 0 they are as the mismatched ones.
 
-It can be fooled. The distance between matched and mismatched mixes is small, and where sound, not adherence, drives
-both distances to C far above it, their difference is chance and the score runs to 0 or 1: with `mel` embeddings a
-silent band scored 1.00. So `Adherence` gives the distances too: read the score only where `to_reference` is not many
-times `between`, and beside the scores of true and of mismatched pairs that R does not hold. The authors take CLAP
+It can be fooled. The distance between matched and mismatched mixes is small. Where the sound of C, not its adherence,
+makes both distances to C much larger, their difference is chance and the score becomes 0 or 1: with `mel` embeddings a
+silent band can score 1. `Adherence` therefore has the distances too: trust the score only where `to_reference` is not
+many times `between`, and compare it with the scores of true and mismatched pairs outside R. The authors use CLAP
 embeddings of windows of 5 s.
 
 Axes: C clips, N embeddings, D dimensions.
@@ -24,8 +24,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hafm_jax.common.bootstrap import NUM_DRAWS, Interval, basic_interval
 from hafm_jax.common.errors import InputError
-from hafm_jax.metrics.bootstrap import DRAWS, Interval, draw_clips, fit_draws, interval
+from hafm_jax.metrics.distance_intervals import draw_clips, fit_draws
 from hafm_jax.metrics.frechet import Gaussian, fit_gaussian, frechet_distance
 
 
@@ -59,17 +60,17 @@ def adherence_interval(
     candidates: Sequence[np.ndarray],
     reference: Sequence[np.ndarray],
     mismatched: Sequence[np.ndarray],
-    num_draws: int = DRAWS,
+    num_draws: int = NUM_DRAWS,
     seed: int = 0,
 ) -> Interval:
-    """APA with its bootstrap interval over clips (hafm_jax.metrics.bootstrap), all of it clipped to 0..1.
+    """APA with its bootstrap interval over clips (hafm_jax.metrics.distance_intervals), all of it clipped to 0..1.
 
-    Clip i of the reference and of the mismatched have the vocal of one song and are drawn together. Raises InputError
-    where they are not equally many, and as `adherence`.
+    Clip i of the reference and clip i of the mismatched have the vocal of one song and are drawn together. Raises
+    InputError where their numbers differ, and as `adherence`.
     """
     if len(reference) != len(mismatched):
         raise InputError(
-            f"found {len(reference)} reference and {len(mismatched)} mismatched clips; expected equally many: mix each "
+            f"found {len(reference)} reference and {len(mismatched)} mismatched clips; expected as many: mix each "
             "vocal of the reference with another song's band"
         )
     together = draw_clips(len(reference), num_draws, seed, 0)
@@ -80,22 +81,22 @@ def adherence_interval(
         strict=True,
     )
     value = adherence(candidates, reference, mismatched).unclipped
-    around = interval(value, np.array([_of_gaussians(*sets).unclipped for sets in drawn]))
+    around = basic_interval(value, np.array([_of_gaussians(*sets).unclipped for sets in drawn]))
     return Interval(*(float(np.clip(x, 0, 1)) for x in around))
 
 
 def mismatch(songs: Sequence[str], seed: int = 0) -> np.ndarray:
-    """For each clip a clip of another song, int64 [C], each taken once; `songs` names every clip's song.
+    """For each clip a clip of another song, int64 [C], each used once; `songs` names every clip's song.
 
-    Raises InputError where one song has more than half of the clips, so that there are not enough others.
+    Raises InputError where one song has more than half of the clips.
     """
     names, song, sizes = np.unique(np.asarray(songs), return_inverse=True, return_counts=True)
     if len(names) == 0 or 2 * sizes.max() > len(songs):
         raise InputError(
-            f"{sizes.max(initial=0)} of {len(songs)} clips are of one song; expected half of them at most: take "
-            "clips of more songs"
+            f"{sizes.max(initial=0)} of {len(songs)} clips are of one song; expected half of them at most: add "
+            "clips of other songs"
         )
-    # Songs in random order, each one's clips in a row: going on by the longest row leaves the song, for every clip.
+    # Songs in random order, the clips of each in a row: a shift by the longest row leaves the song for every clip.
     order = np.argsort(np.random.default_rng(seed).permutation(len(names))[song], kind="stable")
     out = np.empty(len(songs), np.int64)
     out[order] = np.roll(order, -sizes.max())
@@ -104,8 +105,8 @@ def mismatch(songs: Sequence[str], seed: int = 0) -> np.ndarray:
 
 def _of_gaussians(candidates: Gaussian, reference: Gaussian, mismatched: Gaussian) -> Adherence:
     between = frechet_distance(reference, mismatched)
-    if between <= 1e-12 * np.square(reference.root).sum():  # rounding leaves that much between equal sets
+    if between <= 1e-12 * np.square(reference.root).sum():  # equal sets differ by rounding
         raise InputError(
-            "reference and mismatched mixes are the same set; expected other pairs of vocals and bands: take more clips"
+            "reference and mismatched mixes are the same set; expected other pairs of vocals and bands: add clips"
         )
     return Adherence(frechet_distance(candidates, reference), frechet_distance(candidates, mismatched), between)

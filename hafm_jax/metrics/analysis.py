@@ -1,13 +1,12 @@
-"""What can be heard in a clip of music: how loud it is, its onsets, beats, tempo, chroma and key. By librosa.
+"""Analysis of a clip of music by librosa: its level, onsets, beats, tempo, chroma and key.
 
-librosa's defaults are made for whole songs at 22,050 Hz. Here they are set for clips of some seconds at 24,000 Hz:
-frames of 10 ms instead of 23 (beats are compared to 70 ms, onsets to 50); no onsets at the clip's edges (where music is
-cut, the edge itself is the loudest onset of all), nor moved half a window later (beats of true bands then come 17 ms
-late); no beats trimmed at the ends, nor squeezed to end with the clip; no tuning guessed from a single clip, a window
-for chroma that tells the bass's semitones apart, and no rest made as loud as a chord.
+librosa's defaults are meant for whole songs at 22,050 Hz. The settings here are for clips of some seconds at 24,000 Hz:
+frames of 10 ms instead of 23 (beats are compared within 70 ms, onsets within 50); no onsets at the clip's edges, where
+the cut itself would be the loudest onset; onsets are not moved half a window later, which would make beats late; beats
+are not trimmed at the ends, nor compressed to end with the clip; no tuning is estimated from a single clip; the window
+for chroma separates the semitones of the bass; a rest is not made as loud as a chord.
 
-The share of right answers that `Analysis` gives stands at each of them, on 64 clips of 10 s of synthesised songs, whose
-truth is known (benchmarks/coherence.py; what was chosen here was chosen on other songs).
+The share of right answers on synthesised songs, whose truth is known, is in benchmarks/results/coherence.json.
 
 Axes: S samples, T frames of the onset envelope (10 ms), F frames of level and chroma (100 ms), P pitch classes (12).
 """
@@ -28,18 +27,18 @@ ONSET_HOP = RATE_HZ // 100
 ONSET_EDGE = 2  # hops in half a window
 ONSET_WINDOW = 2 * ONSET_EDGE * ONSET_HOP
 ONSET_RATE_HZ = RATE_HZ // ONSET_HOP
-BEATS_BEYOND_S = 2.0  # of silence that the beat tracker sees after the clip
-MEL_BANDS = 64  # the window of 40 ms tells no more apart: with librosa's 128 the lowest are empty
+BEATS_BEYOND_S = 2.0  # of silence after the clip for the beat tracker
+MEL_BANDS = 64  # the window of 40 ms does not resolve more: with librosa's 128 the lowest are empty
 FRAME_RATE_HZ = 10  # of level and chroma
 FRAME = RATE_HZ // FRAME_RATE_HZ
 CHROMA_WINDOW = 8192  # 341 ms, bins of 2.9 Hz: semitones apart from about 100 Hz up
 CHROMA_GATE = 0.02  # share of the loudest frame's power at which a frame's chroma is half of its full length
-SHORTEST_S = 0.5  # nothing but the level is heard in less
+SHORTEST_S = 0.5  # of shorter audio only the level is defined
 SOUNDING_DBFS = -50.0  # a frame with more RMS sounds: 30 dB below a band at its usual level
 LEAST_BEATS = 3  # for a tempo: two intervals
 
-# Temperley, "Music and Probability" (2007), table 6.1, of the Kostka-Payne corpus: in what share of a key's passages a
-# pitch class occurs, from the tonic up. Krumhansl & Kessler's (1982) named 61 % of 64 songs' keys, these 81 %.
+# Temperley, "Music and Probability" (2007), table 6.1, of the Kostka-Payne corpus: the share of a key's passages that
+# contain a pitch class, from the tonic up. Why not Krumhansl & Kessler's (1982): see docs/notebook.md.
 KEY_PROFILES = {
     "major": (0.748, 0.060, 0.488, 0.082, 0.670, 0.460, 0.096, 0.715, 0.104, 0.366, 0.057, 0.400),
     "minor": (0.712, 0.084, 0.474, 0.618, 0.049, 0.460, 0.105, 0.747, 0.404, 0.067, 0.133, 0.330),
@@ -47,7 +46,7 @@ KEY_PROFILES = {
 
 
 def import_librosa() -> Any:
-    """The library. Raises InputError where it is not installed."""
+    """librosa. Raises InputError where it is not installed."""
     try:
         import librosa
     except ImportError as error:
@@ -64,11 +63,10 @@ def correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 class Analysis:
-    """What is heard in `audio`, float32 [S], mono, 24 kHz. Each thing is worked out when it is first asked for.
+    """Analysis of `audio`, float32 [S], mono, 24 kHz. Each property is computed at its first use.
 
-    Times are seconds from the clip's start. Where nothing is heard (silence, less than SHORTEST_S) onsets and beats are
-    empty, the envelope and chroma 0, the tempo NaN and the key None; no audio raises an error. Raises ValueError on
-    anything but one finite channel.
+    Times are seconds from the clip's start. For silence and audio shorter than SHORTEST_S, onsets and beats are empty,
+    the envelope and chroma 0, the tempo NaN and the key None. Raises ValueError on anything but one finite channel.
     """
 
     def __init__(self, audio: np.ndarray):
@@ -79,27 +77,27 @@ class Analysis:
 
     @cached_property
     def level_dbfs(self) -> np.ndarray:
-        """RMS of frame f, 100 ms around f / FRAME_RATE_HZ seconds, float64 [F], F = S // FRAME + 1; -200 is silence."""
+        """RMS of frame f, 100 ms around f / FRAME_RATE_HZ seconds: float64 [F], F = S // FRAME + 1; silence is -200."""
         padded = np.pad(self.audio.astype(np.float64), (FRAME // 2, FRAME))
         frames = padded[: (self.audio.size // FRAME + 1) * FRAME].reshape(-1, FRAME)
         return 10 * np.log10(np.square(frames).mean(axis=1) + 1e-20)
 
     @property
     def sounds(self) -> np.ndarray:
-        """Whether a frame has more than SOUNDING_DBFS: bool [F]."""
+        """Whether a frame is above SOUNDING_DBFS: bool [F]."""
         return self.level_dbfs > SOUNDING_DBFS
 
     @property
-    def _is_heard(self) -> bool:
+    def _is_audible(self) -> bool:
         return self.audio.size >= SHORTEST_S * RATE_HZ and bool(self.sounds.any())
 
     @cached_property
     def onset_envelope(self) -> np.ndarray:
         """Onset strength, the mean rise in dB over mel bands, float32 [T] at ONSET_RATE_HZ, T = S // ONSET_HOP + 1.
 
-        0 in frames that see beyond the clip.
+        0 in frames that extend beyond the clip.
         """
-        if not self._is_heard:
+        if not self._is_audible:
             return np.zeros(self.audio.size // ONSET_HOP + 1, np.float32)
         envelope = import_librosa().onset.onset_strength(
             y=self.audio,
@@ -107,7 +105,7 @@ class Analysis:
             n_fft=ONSET_WINDOW,
             hop_length=ONSET_HOP,
             n_mels=MEL_BANDS,
-            center=False,  # the frames are centred all the same
+            center=False,  # frames are centred even so
         )
         envelope[: ONSET_EDGE + 1] = 0  # a rise is between two frames
         envelope[-ONSET_EDGE:] = 0
@@ -115,8 +113,8 @@ class Analysis:
 
     @cached_property
     def onsets_s(self) -> np.ndarray:
-        """Where notes and hits begin: float64 [N], rising. Peaks are relative to the clip's highest, so that a steady
-        sound has onsets too, wherever it ripples: a hundred in 10 s of noise.
+        """The starts of notes and hits: float64 [N], rising. Peaks are relative to the clip's highest: a steady sound
+        has onsets too, wherever it fluctuates, and noise has many.
         """
         return import_librosa().onset.onset_detect(
             onset_envelope=self.onset_envelope, sr=RATE_HZ, hop_length=ONSET_HOP, units="time"
@@ -124,15 +122,12 @@ class Analysis:
 
     @cached_property
     def beats_s(self) -> np.ndarray:
-        """Beats by dynamic programming over the envelope (Ellis 2007), one tempo a clip: float64 [N], rising.
-
-        F-measure within 70 ms: 0.79 in true bands, 0.67 in vocals alone.
-        """
+        """Beats by dynamic programming over the envelope (Ellis 2007), one tempo per clip: float64 [N], rising."""
         if not self.onset_envelope.any():
             return np.zeros(0)
         librosa = import_librosa()
         scale = {"sr": RATE_HZ, "hop_length": ONSET_HOP}
-        # The tracker wants its last beat near the end and moves those before it for that: let the end be elsewhere.
+        # The tracker puts its last beat near the end and moves earlier beats for that: move the end away.
         _, beats_s = librosa.beat.beat_track(
             onset_envelope=np.pad(self.onset_envelope, (0, round(BEATS_BEYOND_S * ONSET_RATE_HZ))),
             bpm=librosa.feature.tempo(onset_envelope=self.onset_envelope, **scale),
@@ -144,19 +139,16 @@ class Analysis:
 
     @cached_property
     def tempo_bpm(self) -> float:
-        """Of the straight line through the beats, finer than librosa's own; NaN for fewer than LEAST_BEATS.
-
-        Within 4 % of the truth in 81 % of true bands and 59 % of vocals, in 88 % and 70 % if octaves are forgiven.
-        """
+        """The slope of the line through the beats, finer than librosa's own; NaN for fewer than LEAST_BEATS."""
         return tempo_of(self.beats_s)
 
     @cached_property
     def chroma(self) -> np.ndarray:
         """Power of the pitch classes, C first, in the frames of `level_dbfs`: float32 [F, P], each row of length 1.
 
-        Rows fade out in frames that are much softer than the clip's loudest: CHROMA_GATE.
+        Rows are shorter in frames that are much softer than the clip's loudest: CHROMA_GATE.
         """
-        if not self._is_heard:
+        if not self._is_audible:
             return np.zeros((len(self.level_dbfs), 12), np.float32)
         chroma = (
             import_librosa()
@@ -176,9 +168,9 @@ class Analysis:
 
     @cached_property
     def key(self) -> Key | None:
-        """The key whose profile is most like the clip's chroma (Krumhansl & Schmuckler); None where nothing sounds.
+        """The key whose profile is most like the clip's chroma (Krumhansl & Schmuckler); None for silence.
 
-        Right for 77 % of true bands and 56 % of vocals. Noise and drums get a key too, by accident.
+        Noise and drums get some key too.
         """
         return key_of(self.chroma.sum(axis=0))
 
@@ -186,7 +178,7 @@ class Analysis:
 def tempo_of(beats_s: np.ndarray) -> float:
     """Beats [N] in seconds -> their tempo in BPM, the slope of the line through them; NaN for fewer than LEAST_BEATS.
 
-    A missing beat counts as one: intervals are measured in multiples of the median.
+    Missing beats are counted: intervals are rounded to multiples of the median.
     """
     beats_s = np.asarray(beats_s, np.float64)
     if len(beats_s) < LEAST_BEATS:
@@ -197,7 +189,7 @@ def tempo_of(beats_s: np.ndarray) -> float:
 
 
 def key_of(chroma: np.ndarray) -> Key | None:
-    """Chroma [P], C first -> the key whose profile correlates best with it; None where it is flat or 0."""
+    """Chroma [P], C first -> the key whose profile correlates best with it; None where it is constant."""
     keys = [Key(tonic, mode) for mode in KEY_PROFILES for tonic in range(12)]
     profiles = np.array([np.roll(KEY_PROFILES[key.mode], key.tonic) for key in keys])  # [24, P]
     scores = correlation(chroma, profiles)

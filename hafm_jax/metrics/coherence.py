@@ -1,22 +1,20 @@
-"""Does this band go with this vocal? Clip by clip, in time, in pitch and in presence.
+"""Does this band go with this vocal? Measures of a clip: time, pitch and presence.
 
-Each measure alone is fooled by something that is no accompaniment; its docstring says by what. So each is read beside
-bands whose place is known. Means over 64 clips of synthesised songs (benchmarks/coherence.py has their spread, and what
-a shift, a transposition, noise and a cut do):
+    beat_f               0 to 1       beats of the band on the song's beats
+    tempo_error_percent  0 up         its tempo against the song's
+    onset_f              0 to 1       its onsets against the true band's
+    lag_ms               -250 to 250  how late it plays
+    lag_strength         -1 to 1      its rhythm against the true band's
+    chroma_melody        -1 to 1      its harmony against the vocal
+    chroma_chords        -1 to 1      its harmony against the chords
+    key_score            0 to 1       its key against the song's
+    coverage             0 to 1       its sound where the true band sounds
 
-                         range        true band  another song's  clicks on  held tonic  noise  vocal as its
-                                                 band            the beats  chord              own band
-    beat_f               0 to 1       0.79       0.27            0.98       0.27        0.28   0.67
-    tempo_error_percent  0 up         3.3        19.3            0.2        17.1        17.9   5.5
-    onset_f              0 to 1       1.00       0.41            0.62       0.40        0.41   0.52
-    lag_ms, spread       -250 to 250  0          148             46         139         148    80
-    lag_strength         -1 to 1      1.00       0.12            0.74       0.07        0.12   0.43
-    chroma_melody        -1 to 1      0.48       0.01            0.00       0.20        -0.02  1.00
-    chroma_chords        -1 to 1      0.87       0.06            -0.02      0.39        -0.02  0.59
-    key_score            0 to 1       0.81       0.14            0.08       1.00        0.08   0.65
-    coverage             0 to 1       1.00       1.00            0.24       1.00        1.00   0.84
+Each measure alone is fooled by something that is not an accompaniment; its docstring names it. Therefore compare each
+one with bands of known rank: the true band, another song's band, clicks on the beats, a held tonic chord, noise, the
+vocal as its own band. Their means on synthesised songs are in benchmarks/results/coherence.json.
 
-NaN is where a measure is undefined for a clip, never where a band is bad; each docstring says when.
+A measure is NaN where it is undefined for a clip, never where a band is bad; its docstring names the cases.
 
 Axes: S samples, T frames of the onset envelope (10 ms), F frames of level and chroma (100 ms), P pitch classes (12).
 """
@@ -36,9 +34,9 @@ from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ as RATE_HZ
 
 BEAT_WINDOW_S = 0.07  # mir_eval's default, after Davies et al. 2009
 ONSET_WINDOW_S = 0.05  # mir_eval's default, as in MIREX
-TEMPO_FACTORS = (1 / 3, 1 / 2, 1, 2, 3)  # tempi that a listener may tap as well: "accuracy 2" of Gouyon et al. 2006
-MAX_LAG_S = 0.25  # ours: half a beat at 120 BPM; further away, another beat is nearer
-ENVELOPE_BLUR_S = 0.02  # ours: standard deviation of the blur under which hits 20 ms apart still meet
+TEMPO_FACTORS = (1 / 3, 1 / 2, 1, 2, 3)  # tempi that a listener may also tap: "accuracy 2" of Gouyon et al. 2006
+MAX_LAG_S = 0.25  # ours: half a beat at 120 BPM; at a larger lag another beat is nearer
+ENVELOPE_BLUR_S = 0.02  # ours: standard deviation of the blur, with which hits 20 ms apart still overlap
 HARMONY_FRAMES = 5  # ours: chroma is compared over half a second, about a beat
 
 
@@ -52,9 +50,10 @@ class Chord(NamedTuple):
 
 @dataclass(frozen=True)
 class Truth:
-    """What is right for a clip. Times are seconds of the clip; float64 beats, NaN tempo and None where none is known.
+    """The ground truth of a clip. Times are seconds of the clip; beats are float64. An unknown tempo is NaN; an unknown
+    key and unknown chords are None.
 
-    `reference` is the true instrumental. It stands in for everything that is not known otherwise.
+    `reference` is the true instrumental. Its analysis replaces everything that is not known otherwise.
     """
 
     reference: Analysis
@@ -65,23 +64,23 @@ class Truth:
 
     @classmethod
     def of_clip(cls, reference: np.ndarray, song: Mapping[str, Any], start_s: float = 0.0) -> Truth:
-        """Of the clip whose true instrumental is `reference` (float32 [S], 24 kHz), from `start_s` of its song on.
+        """Of the clip from `start_s` of its song on, whose true instrumental is `reference` (float32 [S], 24 kHz).
 
-        `song` is what song.json says (see `read_song`): beats, tempo, key and chords are taken from there and cut to
-        the clip, and what it does not say from an analysis of `reference`, but for chords. Dorian counts as minor.
+        `song` is the content of song.json (see `audio.music.read_song`): its beats, tempo, key and chords are cut to
+        the clip. Beats, tempo and key that it lacks come from an analysis of `reference`. Dorian counts as minor.
         """
-        heard = Analysis(reference)
-        seconds = heard.audio.size / RATE_HZ
+        analysis = Analysis(reference)
+        seconds = analysis.audio.size / RATE_HZ
         if "beats_s" in song:
             beats_s = np.asarray(song["beats_s"], np.float64) - start_s
             beats_s = beats_s[(beats_s >= 0) & (beats_s < seconds)]
         else:
-            beats_s = heard.beats_s
-        tempo_bpm = float(song["tempo_bpm"]) if "tempo_bpm" in song else heard.tempo_bpm
+            beats_s = analysis.beats_s
+        tempo_bpm = float(song["tempo_bpm"]) if "tempo_bpm" in song else analysis.tempo_bpm
         if "key" in song and "mode" in song:
             key = Key(TONICS.index(song["key"]), "major" if song["mode"] == "major" else "minor")
         else:
-            key = heard.key
+            key = analysis.key
         chords = None
         if "chords" in song:
             times = [(c["start_s"] - start_s, c["end_s"] - start_s, c["pitch_classes"]) for c in song["chords"]]
@@ -90,13 +89,13 @@ class Truth:
                 for start, end, tones in times
                 if start < seconds and end > 0
             )
-        return cls(heard, beats_s, tempo_bpm, key, chords)
+        return cls(analysis, beats_s, tempo_bpm, key, chords)
 
 
 def measure(vocal: np.ndarray, instrumental: np.ndarray, truth: Truth) -> dict[str, float]:
     """All measures of one band for one vocal, by name; both float32 [S] at 24 kHz, as long as the truth's reference.
 
-    Raises ValueError where lengths differ or a sample is NaN or infinite; silence, noise and clicks are measured.
+    Raises ValueError where lengths differ or a sample is NaN or infinite. Silence, noise and clicks have measures too.
     """
     voice, band = Analysis(vocal), Analysis(instrumental)
     if not voice.audio.size == band.audio.size == truth.reference.audio.size:
@@ -129,11 +128,13 @@ def _mir_eval() -> Any:
 
 
 def beat_f(band: Analysis, truth: Truth) -> float:
-    """F-measure of the beats heard in the band against the song's, within 70 ms: 0 to 1. NaN where the song has none.
+    """F-measure of the beats detected in the band against the song's, within 70 ms: 0 to 1. NaN where the song
+    has none.
 
-    All beats of the clip count; mir_eval's usual trimming of the first 5 s is for whole songs. Half or double the tempo
-    gets 2/3 at most. Fooled by anything with the right pulse, as a click track shows. Chance is well above 0, since
-    there is a beat every half second: see another song's band. The true band is below 1 where its beats are misheard.
+    All beats of the clip count; mir_eval's usual trimming of the first 5 s is meant for whole songs. Half or double the
+    tempo gets 2/3 at most. Fooled by anything with the right pulse, such as a click track. Chance is well above 0, as
+    another song's band shows: there is a beat every half second. The true band is below 1 where its beats are not
+    found.
     """
     if not truth.beats_s.size:
         return float("nan")
@@ -143,11 +144,11 @@ def beat_f(band: Analysis, truth: Truth) -> float:
 
 
 def tempo_error_percent(band: Analysis, truth: Truth) -> float:
-    """How far the band's tempo is from the song's or from its third, half, double or triple, whichever is nearest: in
-    percent of that, 0 up. NaN where either has no tempo: silence has none.
+    """The distance of the band's tempo from the song's or from its third, half, double or triple, whichever is nearest:
+    in percent of that, 0 up. NaN where either has no tempo, as for silence.
 
-    Fooled as `beat_f` is, and by a band of the right tempo in the wrong place, which `beat_f` and `lag` show. With five
-    tempi to meet, no band is far off: another song's band shows what is nothing.
+    Fooled as `beat_f` is, and by a band of the right tempo in the wrong place, which `beat_f` and `lag` reveal. With
+    five tempi allowed no band is far away: another song's band shows the level of chance.
     """
     allowed = truth.tempo_bpm * np.array(TEMPO_FACTORS)
     return float(100 * np.min(np.abs(band.tempo_bpm / allowed - 1)))
@@ -156,7 +157,7 @@ def tempo_error_percent(band: Analysis, truth: Truth) -> float:
 def onset_f(band: Analysis, truth: Truth) -> float:
     """F-measure of the band's onsets against the true band's, within 50 ms: 0 to 1. NaN where the true band has none.
 
-    It asks for the true band's own rhythm, of which there are many good ones: 1 is not to be expected of a new band.
+    It compares with the true band's own rhythm, and there are many other good ones: do not expect 1 of a new band.
     Fooled by playing everywhere, and by any pulse on the grid: noise and clicks show how much.
     """
     reference_s = truth.reference.onsets_s
@@ -168,16 +169,16 @@ def onset_f(band: Analysis, truth: Truth) -> float:
 
 
 def lag(band: Analysis, truth: Truth) -> tuple[float, float]:
-    """(lag_ms, lag_strength): where the band's onset envelope is most like the true band's, and how like it is there.
+    """(lag_ms, lag_strength): the lag at which the band's onset envelope is most like the true band's, and how like.
 
-    lag_ms is above 0 where the band is late, within MAX_LAG_S either way, between frames by a parabola. lag_strength is
-    the correlation of the envelopes at that lag, 1 for equal rhythms. Both NaN where either has no onsets, or the clip
-    is shorter than four times MAX_LAG_S.
+    lag_ms is above 0 where the band is late, within MAX_LAG_S either way, interpolated between frames by a parabola.
+    lag_strength is the correlation of the envelopes at that lag, 1 for equal rhythms. Both are NaN where either has no
+    onsets, or the clip is shorter than four times MAX_LAG_S.
     The lag of a band that plays something else is noise, spread over the range: another song's band shows how strong
-    the best of all lags is by chance, and a lag that is not stronger says nothing. Fooled by clicks, which are as
+    the best of all lags is by chance, and a lag that is not stronger means nothing. Fooled by clicks, which are as
     strong as the true band's beats are.
     """
-    from scipy.ndimage import gaussian_filter1d  # here: an import that only a lag needs
+    from scipy.ndimage import gaussian_filter1d  # here, because only a lag needs it
 
     reach = round(MAX_LAG_S * ONSET_RATE_HZ)
     own, true = (
@@ -204,9 +205,9 @@ def chroma_melody(band: Analysis, voice: Analysis) -> float:
     """Correlation over the pitch classes of the band's chroma and the vocal's, half a second at a time, mean over the
     frames in which the vocal sounds: -1 to 1, 0 by chance. NaN where the vocal is silent; a silent band has 0.
 
-    Even the true band is far from 1: the voice sings one tone of the chord at a time, and tones that pass. Fooled by
-    doubling the vocal: the vocal as its own band has 1. The right key alone gets more than half of what the true band
-    gets: see the held chord.
+    Even the true band is far from 1: the voice sings one tone of the chord at a time, and passing tones. Fooled by
+    doubling the vocal: the vocal as its own band has 1. The right key alone already gets a good part of the true band's
+    score: see the held chord.
     """
     sung = voice.sounds
     if not sung.any() or not voice.chroma.any():
@@ -217,11 +218,11 @@ def chroma_melody(band: Analysis, voice: Analysis) -> float:
 def chroma_chords(band: Analysis, truth: Truth) -> float:
     """Correlation over the pitch classes of the band's chroma and the chord, mean over time: -1 to 1, 0 by chance.
 
-    Where the chords are known, each is compared with the band's mean chroma while it lasts. Where they are not, the
-    true band's chroma takes their place, half a second at a time, in frames where it sounds. The two are different
-    scales: do not mix them in one table. NaN without chords or a true band that sounds; a silent band has 0.
-    Fooled by one held chord of the key, which is often nearly right, and by doubling the vocal; `onset_f` shows the
-    one, `chroma_melody` the other. Noise under a band hardly moves it.
+    Where the chords are known, each is compared with the band's mean chroma while it lasts. Where they are unknown, the
+    true band's chroma replaces them, half a second at a time, in frames where it sounds. The two are different scales:
+    do not mix them in one table. NaN without chords and with a silent true band; a silent band has 0.
+    Fooled by one held chord of the key, which is often nearly right, and by doubling the vocal; `onset_f` reveals the
+    one, `chroma_melody` the other. Noise under a band hardly changes it.
     """
     if truth.chords is None:
         reference = truth.reference
@@ -244,8 +245,8 @@ def key_score(band: Analysis, truth: Truth) -> float:
     """mir_eval's weighted score of the band's key: 1 the song's, 0.5 a fifth above, 0.3 its relative, 0.2 its parallel,
     else 0, as for a silent band. NaN where the song's key is unknown.
 
-    Rough on a single clip, whose chords may suggest a neighbouring key (the true band itself is below 1), and
-    everything has a key by accident, drums and noise too: clicks show what that is worth. Fooled by a held chord.
+    Rough on a single clip, whose chords may suggest a neighbouring key (the true band itself is below 1). All
+    sounds have some key, drums and noise too: clicks show the level of chance. Fooled by a held chord.
     """
     if truth.key is None:
         return float("nan")
@@ -258,8 +259,8 @@ def coverage(band: Analysis, truth: Truth) -> float:
     """Share of the 100 ms frames in which the true band sounds (above SOUNDING_DBFS) where the band does too: 0 to 1.
     NaN where the true band is silent.
 
-    Says nothing of what sounds: noise has 1. It is there to catch bands that stop, drop out or never begin. The
-    threshold is of full scale, so a band that is far too soft loses coverage, as it should.
+    It ignores what sounds: noise has 1. It catches bands that stop, drop out or never begin. The threshold is relative
+    to full scale, so a band that is far too soft loses coverage, as it should.
     """
     needed = truth.reference.sounds
     return float(band.sounds[needed].mean()) if needed.any() else float("nan")

@@ -1,4 +1,4 @@
-"""Has generation got stuck? One frame of codes, or a short loop of them, over and over.
+"""Is generation stuck in a loop, repeating one frame of codes or a few?
 
 Axes: F frames, K codebooks.
 """
@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import numpy as np
 
-LONGEST_LOOP_S = 0.25  # ours: a bar that comes again is music, a quarter of a second is not
+LONGEST_LOOP_S = 0.25  # ours: a bar that repeats is music, a quarter of a second is not
 
 
 def longest_loop_s(codes: np.ndarray, rate_hz: float, where: np.ndarray | None = None) -> float:
-    """Seconds of the longest stretch of codes int [F, K] that goes round in a loop of LONGEST_LOOP_S or less: every
-    frame of it equals, in all codebooks, the one so much before it. A held chord can be that; what it is worth, the
-    true band's codes say. `where` bool [F]: a stretch ends where it is False.
+    """Seconds of the longest stretch of codes int [F, K] that repeats a loop of LONGEST_LOOP_S or less: each of its
+    frames equals, in all codebooks, the frame one loop earlier. A held chord can be such a loop: compare with the true
+    band's codes. `where` bool [F]: a stretch ends where it is False.
     """
     inside = np.ones(len(codes), bool) if where is None else np.asarray(where, bool)
     longest = 0

@@ -1,12 +1,12 @@
-"""Sound as embeddings, which the distances between sets of sounds are taken in: four kinds behind one interface.
+"""Embeddings of sound, for distances between sets of sounds: four kinds with one interface.
 
-    kind      weights                                hears        an embedding a   dimensions
+    kind      weights                                rate         one embedding    dimensions
     mel       none: statistics of ours               24 kHz       0.96 s           70
     vggish    AudioSet's, torch port                 16 kHz       0.96 s           128
     clap      transformers ClapModel                 48 kHz       10 s             512
     encodec   transformers EncodecModel              24 kHz       1 s              128
 
-Distances can be compared within one kind, one set of weights and, as far as they are biased, one number of clips.
+Distances can be compared within one kind and one set of weights and, where they are biased, one number of clips.
 
 Axes: S samples, N embeddings, D dimensions.
 """
@@ -21,7 +21,7 @@ import numpy as np
 from hafm_jax.audio.files import resample
 from hafm_jax.common.errors import InputError
 
-WEIGHTS = {  # kind -> what `weights` may be
+WEIGHTS = {  # kind -> what the argument `weights` may name
     "vggish": "vggish-10086976.pth (github.com/harritaylor/torchvggish, release v0.1), or its tensors as safetensors",
     "clap": "laion/larger_clap_music, or the folder of such a model",
     "encodec": "facebook/encodec_24khz, the folder of such a model, or encodec_24khz-d7cc33bc.th",
@@ -32,8 +32,8 @@ WEIGHTS = {  # kind -> what `weights` may be
 class Embedding:
     """Call it with audio float32 [S] and its rate in Hz: float32 [N, D]. `name` is its kind.
 
-    sha256: of the weights, None where there are none. sample_rate_hz: what it hears; other rates are resampled.
-    min_samples: of that rate, what one embedding takes. compute: [S] at that rate -> [N, D].
+    sha256: of the weights, None without weights. sample_rate_hz: its input rate; other rates are resampled to it.
+    min_samples: at that rate, for one embedding. compute: [S] at that rate -> [N, D].
     """
 
     name: str
@@ -44,7 +44,7 @@ class Embedding:
 
     @property
     def label(self) -> str:
-        """Its kind, and which weights it has: two of one kind are told apart."""
+        """Its kind and the start of its hash: unique among embeddings of one kind."""
         return self.name if self.sha256 is None else f"{self.name}-{self.sha256[:12]}"
 
     def __call__(self, audio: np.ndarray, sample_rate_hz: int) -> np.ndarray:
@@ -55,7 +55,7 @@ class Embedding:
         if audio.size < self.min_samples:
             raise InputError(
                 f"the audio lasts {audio.size / self.sample_rate_hz:.2f} s; expected "
-                f"{self.min_samples / self.sample_rate_hz:.2f} s at least, for one {self.name} embedding: take longer "
+                f"{self.min_samples / self.sample_rate_hz:.2f} s or more for one {self.name} embedding: use longer "
                 "clips"
             )
         return self.compute(audio)
@@ -64,20 +64,20 @@ class Embedding:
 def load_embedding(kind: str, weights: str | None = None, sha256: str | None = None) -> Embedding:
     """The embedding called `kind`: "mel", "vggish", "clap" or "encodec".
 
-    `weights` is a local path, a Hub id, or for vggish an https URL (common.download). `sha256` is what they must have:
-    for vggish the file's, for clap and encodec that of all names and values, whichever file they come from. Raises
-    InputError where the kind is unknown or its weights are not to be had, not given, or others than expected.
+    `weights` is a local path, a Hub id, or for vggish an https URL (common.download). `sha256` is the expected hash:
+    for vggish that of the file, for clap and encodec that of all names and values, whatever file they come from. Raises
+    InputError where the kind is unknown, or its weights are missing, cannot be loaded, or have another hash.
     """
     if kind == "mel":
         if weights is not None or sha256 is not None:
-            raise InputError(f"mel has no weights; found {weights or sha256}: leave them out, or name another kind")
+            raise InputError(f"mel has no weights; found {weights or sha256}: leave them out, or choose another kind")
         from hafm_jax.metrics import mel
 
         return Embedding(kind, None, mel.SAMPLE_RATE_HZ, mel.MIN_SAMPLES, mel.mel_statistics)
     if kind not in WEIGHTS:
         raise InputError(f"no embedding is called {kind!r}; expected mel, {', '.join(WEIGHTS)}")
     if weights is None:
-        raise InputError(f"{kind} needs weights, and none were given; expected {WEIGHTS[kind]}")
+        raise InputError(f"{kind} needs weights, but found none; expected {WEIGHTS[kind]}")
     if kind == "vggish":
         from hafm_jax.metrics import vggish
 

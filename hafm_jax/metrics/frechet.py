@@ -1,18 +1,18 @@
-"""The Fréchet distance between two sets of embeddings: FAD, and what it would be for sets without end.
+"""The Fréchet distance between two sets of embeddings (FAD), and its estimate for infinite sets.
 
-Each set is taken for a Gaussian. With means m, n and covariances A, B
+Each set is modelled as a Gaussian. With means m, n and covariances A, B
 
     distance = |m - n|^2 + tr(A) + tr(B) - 2 tr((A B)^(1/2))
 
-(Dowson and Landau 1982; of audio embeddings Kilgour et al. 2019, arXiv 1812.08466, who call it FAD and do not take the
-root either). All of it is float64. A covariance is held as a root F with A = F^T F, so that the last term is the sum of
-the singular values of F G^T: real and not negative whatever the rank, also of fewer embeddings than dimensions, where
-sqrtm(A B) turns complex or is not found.
+(Dowson and Landau 1982; for audio embeddings Kilgour et al. 2019, arXiv 1812.08466, who call it FAD and do not take
+the root either). All arithmetic is float64. A covariance is stored as a root F with A = F^T F, so that the last term is
+the sum of the singular values of F G^T: real and not negative for any rank. With fewer embeddings than dimensions,
+sqrtm(A B) becomes complex or does not converge.
 
-Small sets come out too far apart: the distance of N embeddings to a large reference is too high by about c / N, with a
-c that grows with the dimensions and differs from system to system (Chong and Forsyth 2020, arXiv 1911.07023). So only
-sets of one size can be compared, and two sets of one distribution are not at 0: measure that floor beside the systems.
-`frechet_infinity` takes most of the bias away; hafm_jax.metrics.bootstrap says how sure a distance is.
+The distance of small sets is too large: for N embeddings and a large reference it is too high by about c / N, with a c
+that grows with the dimensions and differs from system to system (Chong and Forsyth 2020, arXiv 1911.07023). Therefore
+compare only sets of the same size. Two sets of one distribution are not at 0: measure that floor too.
+`frechet_infinity` removes most of the bias; hafm_jax.metrics.distance_intervals has intervals.
 
 Axes: C clips, N embeddings, D dimensions, R rows of a root.
 """
@@ -27,13 +27,13 @@ import scipy.linalg
 
 from hafm_jax.common.errors import InputError
 
-SUBSETS = 25  # sizes that FAD-infinity is fitted to (fadtk, the toolkit of Gui et al. 2024, arXiv 2311.01616)
-SMALLEST_SUBSET = 0.5  # of the clips (ours): smaller ones leave the range where the bias goes with 1 / size
-MIN_CLIPS = 8  # ours: with fewer neither a line can be fitted nor a set be drawn anew
+SUBSETS = 25  # number of sizes for the fit of FAD-infinity (fadtk, the toolkit of Gui et al. 2024, arXiv 2311.01616)
+SMALLEST_SUBSET = 0.5  # of the clips; ours: for smaller subsets the bias is no longer proportional to 1 / size
+MIN_CLIPS = 8  # ours: fewer are not enough to fit a line or to draw sets
 
 
 class Gaussian(NamedTuple):
-    """A set as the Fréchet distance sees it: mean float64 [D], root float64 [R, D], covariance = root.T @ root."""
+    """A set for the Fréchet distance: mean float64 [D], root float64 [R, D], covariance = root.T @ root."""
 
     mean: np.ndarray
     root: np.ndarray
@@ -42,13 +42,13 @@ class Gaussian(NamedTuple):
     def of(cls, mean: np.ndarray, covariance: np.ndarray) -> Gaussian:
         """From a mean [D] and a symmetric covariance [D, D], singular or not."""
         values, vectors = scipy.linalg.eigh(np.asarray(covariance, np.float64))
-        # What is no larger than rounding is 0, as a matrix's rank has it (numpy): its root would not be that small.
+        # Values within rounding of 0 are set to 0, as in numpy's matrix rank: their roots would not be as small.
         values[values <= values[-1] * len(values) * np.finfo(np.float64).eps] = 0
         return cls(np.asarray(mean, np.float64), np.sqrt(values)[:, None] * vectors.T)
 
 
 class Extrapolation(NamedTuple):
-    """FAD-infinity: `value` of sets without end, `bias` by which these sets exceed it, `r_squared` of the line."""
+    """FAD-infinity: `value` for infinite sets, `bias` by which these sets exceed it, `r_squared` of the line."""
 
     value: float
     bias: float
@@ -58,7 +58,7 @@ class Extrapolation(NamedTuple):
 def fit_gaussian(embeddings: np.ndarray, counts: np.ndarray | None = None) -> Gaussian:
     """The Gaussian of embeddings float [N, D]: their mean and unbiased covariance (divided by N - 1).
 
-    `counts` int [N] says how often each of them counts (None: once). Raises InputError on fewer than two embeddings, or
+    `counts` int [N]: the weight of each embedding (None: 1). Raises InputError on fewer than two embeddings, or
     where there are NaN or infinity.
     """
     embeddings = np.asarray(embeddings, np.float64)
@@ -69,19 +69,21 @@ def fit_gaussian(embeddings: np.ndarray, counts: np.ndarray | None = None) -> Ga
     embeddings, counts = embeddings[counts > 0], counts[counts > 0]
     total = int(counts.sum())
     if total < 2:
-        raise InputError(f"found {total} embeddings; expected two at least, to have a covariance: take more sound")
+        raise InputError(f"found {total} embeddings; expected two or more for a covariance: use more sound")
     mean = counts @ embeddings / total
     if not np.isfinite(mean).all():
-        raise InputError("the embeddings hold NaN or infinity; expected numbers: look for silence or broken audio")
+        raise InputError(
+            "the embeddings hold NaN or infinity; expected finite numbers: look for silence or broken audio"
+        )
     rows = (embeddings - mean) * np.sqrt(counts / (total - 1))[:, None]  # [N, D]
-    # Few embeddings are a root as they are. Of many the covariance is smaller, and its root has no more than D rows.
+    # Few embeddings are a root themselves. Of many, the covariance is smaller, and its root has D rows at most.
     return Gaussian(mean, rows) if len(rows) <= rows.shape[1] else Gaussian.of(mean, rows.T @ rows)
 
 
 def frechet_distance(a: Gaussian | np.ndarray, b: Gaussian | np.ndarray) -> float:
     """The distance of two sets, each a Gaussian or embeddings float [N, D]: symmetric, not negative, 0 for equal sets.
 
-    Of small sets it is too high (see above). Raises InputError where the dimensions differ, and as `fit_gaussian`.
+    It is too high for small sets (see above). Raises InputError where the dimensions differ, and as `fit_gaussian`.
     """
     a, b = (x if isinstance(x, Gaussian) else fit_gaussian(x) for x in (a, b))
     if a.mean.shape != b.mean.shape:
@@ -91,27 +93,26 @@ def frechet_distance(a: Gaussian | np.ndarray, b: Gaussian | np.ndarray) -> floa
         )
     common = scipy.linalg.svdvals(a.root @ b.root.T).sum()  # tr((A B)^(1/2))
     distance = np.square(a.mean - b.mean).sum() + np.square(a.root).sum() + np.square(b.root).sum() - 2 * common
-    return max(float(distance), 0.0)  # below zero there is rounding only
+    return max(float(distance), 0.0)  # only rounding is below zero
 
 
 def frechet_infinity(
     reference: Gaussian | Sequence[np.ndarray], clips: Sequence[np.ndarray], seed: int = 0
 ) -> Extrapolation:
-    """What the distance would be of sets without end; both are clips, each an array float [N, D].
+    """The estimated distance of infinite sets; both arguments are clips, each an array float [N, D].
 
-    A line through the distances of random subsets, drawn without replacement, over 1 / size, taken to 1 / size = 0
-    (Chong and Forsyth 2020, for music Gui et al. 2024). Whole clips are drawn, since embeddings of one clip are alike.
-    Both sets are made smaller by one factor, so that the bias of both goes; a reference that is given as a Gaussian
-    stays as it is, which is the published way and fits a reference so large that it has no bias.
+    A line is fitted to the distances of random subsets, drawn without replacement, over 1 / size, and extrapolated to
+    1 / size = 0 (Chong and Forsyth 2020; for music Gui et al. 2024). Whole clips are drawn: embeddings of one clip are
+    alike. Both sets are reduced by the same factor, which removes the bias of both. A reference that is given as a
+    Gaussian is not reduced: that is the published way, and suits a reference so large that it has no bias.
 
-    The bias is a line only where there are more clips than dimensions: of Gaussians in 70 dimensions a tenth of it
-    stayed with 128 clips, a fifth with 64. The value varies a little more than the distance itself, and may fall below
-    zero for sets that are nearly equal. Raises InputError on fewer than MIN_CLIPS clips in a set.
+    The bias is a line only with more clips than dimensions. The value varies a little more than the distance itself
+    and may be below zero for sets that are nearly equal. Raises InputError on fewer than MIN_CLIPS clips in a set.
     """
     sets = [clips] if isinstance(reference, Gaussian) else [reference, clips]
     for some in sets:
         if len(some) < MIN_CLIPS:
-            raise InputError(f"found {len(some)} clips; expected {MIN_CLIPS} at least, to extrapolate: take more")
+            raise InputError(f"found {len(some)} clips; expected {MIN_CLIPS} or more to extrapolate: add clips")
     rng = np.random.default_rng(seed)
     times_smaller, distances = np.linspace(1, 1 / SMALLEST_SUBSET, SUBSETS), []
     for factor in times_smaller:

@@ -1,15 +1,15 @@
 """The kernel distance (squared maximum mean discrepancy, MMD) between two sets of clips, without bias for small sets.
 
-The kernel is KAD's (Chung et al. 2025, arXiv 2502.15602): Gaussian, as wide as the median distance of two embeddings of
-the reference, and the result times 100. It sees every difference between two distributions, has no unit and no outlier
-can dominate it; KID's polynomial of degree 3 (Binkowski et al. 2018, arXiv 1801.01401) sees three moments and grows
-with the sixth power of the embeddings' scale.
+The kernel is KAD's (Chung et al. 2025, arXiv 2502.15602): Gaussian, its width the median distance between embeddings of
+the reference, and the result times 100. It detects every difference between two distributions, has no unit, and no
+outlier can dominate it. KID's polynomial of degree 3 (Binkowski et al. 2018, arXiv 1801.01401) detects differences in
+three moments and grows with the sixth power of the embeddings' scale.
 
-The estimate leaves out the pairs of embeddings that come from one clip, and not only those of an embedding with itself,
-as KID and KAD do: neighbours in a song are alike, and counting them would make every set of clips look narrower than
-what it was drawn from. So its mean over sets of independent clips is the true distance, whatever their number, and for
-equal distributions 0: about half of such estimates are negative. With one embedding a clip it is KAD. Where clips share
-songs, give a song's clips as one.
+The estimate leaves out all pairs of embeddings from one clip, whereas KID and KAD leave out only the pair of an
+embedding with itself: neighbours in a song are alike, and with them every set of clips would look narrower than its
+distribution. Its mean over sets of independent clips is therefore the true distance for any number of clips, and 0 for
+equal distributions: about half of such estimates are negative. With one embedding per clip it is KAD. Where clips share
+songs, pass a song's clips as one.
 
 Axes: C clips (P of the reference, Q of the other set), N embeddings, D dimensions.
 """
@@ -25,13 +25,13 @@ import scipy.spatial.distance
 from hafm_jax.common.errors import InputError
 
 SCALE = 100.0  # KAD's, so that usual values are not all zeros
-MEDIAN_EMBEDDINGS = 2000  # at most so many, evenly spread over the reference, are used for its median distance
+MEDIAN_EMBEDDINGS = 2000  # at most, evenly spread over the reference, for its median distance
 
 
 class ClipKernels(NamedTuple):
-    """Sums of the kernel over the embeddings of two clips, for all pairs of clips: all that the distance needs.
+    """Sums of the kernel over the embeddings of two clips, for all pairs of clips: the distance needs nothing else.
 
-    reference float64 [P, P], other [Q, Q], across [P, Q]; reference_counts [P] and other_counts [Q], embeddings a clip.
+    reference float64 [P, P], other [Q, Q], across [P, Q]; reference_counts [P], other_counts [Q]: embeddings per clip.
     """
 
     reference: np.ndarray
@@ -41,7 +41,7 @@ class ClipKernels(NamedTuple):
     other_counts: np.ndarray
 
     def distance(self, reference_draws: np.ndarray | None = None, other_draws: np.ndarray | None = None) -> float:
-        """The distance, each clip counted as often as `draws` say, int [P] and [Q] (None: once).
+        """The distance with each clip counted as often as `draws` say, int [P] and [Q] (None: once).
 
         A clip that is drawn twice is not compared with its copy, so resampling adds no bias.
         """
@@ -61,7 +61,7 @@ def clip_kernels(reference: Sequence[np.ndarray], clips: Sequence[np.ndarray]) -
     """
     for name, some in (("the reference", reference), ("the other set", clips)):
         if len(some) < 2:
-            raise InputError(f"{name} has {len(some)} clips; expected two at least, to compare them: take more")
+            raise InputError(f"{name} has {len(some)} clips; expected two or more to compare: add clips")
     first, second = (np.concatenate(some).astype(np.float64) for some in (reference, clips))
     if first.shape[1] != second.shape[1]:
         raise InputError(
@@ -79,9 +79,9 @@ def clip_kernels(reference: Sequence[np.ndarray], clips: Sequence[np.ndarray]) -
 
 
 def kernel_distance(reference: Sequence[np.ndarray], clips: Sequence[np.ndarray]) -> float:
-    """The distance of two sets of clips, each a sequence of float [N, D]; the kernel's width is the reference's.
+    """The distance of two sets of clips, each a sequence of float [N, D]; the reference determines the kernel's width.
 
-    Without bias as long as no song is in both sets. Raises InputError as `clip_kernels`.
+    Unbiased if no song is in both sets. Raises InputError as `clip_kernels`.
     """
     return clip_kernels(reference, clips).distance()
 
@@ -92,13 +92,13 @@ def _median_distance(embeddings: np.ndarray) -> float:
     if not median > 0:
         raise InputError(
             f"half of the reference's embeddings are equal, or NaN (median distance {median}); expected different "
-            "sounds: look for silence in it"
+            "sounds: look for silence in the reference"
         )
     return median
 
 
 def _sums(first: Sequence[np.ndarray], second: Sequence[np.ndarray], width: float) -> np.ndarray:
-    """float64 [P, Q]: the kernel summed over the embeddings of each two clips."""
+    """float64 [P, Q]: the kernel summed over the embeddings of each pair of clips."""
     every = np.concatenate(second).astype(np.float64)  # [N, D]
     starts = np.cumsum([0, *(len(clip) for clip in second[:-1])])
     out = np.empty((len(first), len(second)))
@@ -110,7 +110,7 @@ def _sums(first: Sequence[np.ndarray], second: Sequence[np.ndarray], width: floa
 
 def _between_clips(sums: np.ndarray, counts: np.ndarray, draws: np.ndarray) -> float:
     """The mean of the kernel over pairs of embeddings of different clips."""
-    sizes = draws * counts  # embeddings that each clip brings
+    sizes = draws * counts  # embeddings of each clip
     total = draws @ sums @ draws - (draws**2) @ np.diag(sums)
     pairs = sizes.sum() ** 2 - np.square(sizes).sum()
     return total / pairs if pairs > 0 else np.nan

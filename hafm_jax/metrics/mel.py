@@ -1,15 +1,15 @@
 """The embedding `mel`: statistics of a log-mel spectrogram over patches of 0.96 s. It is ours and needs no weights.
 
-It serves where no weights can be downloaded. Its distances can be compared with its own only, and nobody has shown that
-they agree with listeners; what they are sure to notice is listed here. A patch becomes
+It serves where no weights can be downloaded. Its distances can be compared with its own only, and their agreement with
+listeners has not been shown. A patch becomes
 
     24   mean level of the mel bands: instruments, brightness, limited bandwidth, a floor of noise
     24   their standard deviation over time: dynamics, decay, sustained or struck
-     6   flatness of the spectrum within octaves: tones and gaps between them, or noise that fills the gaps
+     6   flatness of the spectrum within octaves: separate tones, or noise between them
     16   modulation of four wide bands at four ranges of rates: rhythm, from beats up to roughness
 
-All are logarithms of power to base ten (bels), so that none needs a scale that data would have to give. The level
-counts: a gain of 10 dB moves 24 of them by one.
+All are logarithms of power to base ten (bels), so that no scale has to be estimated from data. The level counts: a gain
+of 10 dB changes 24 of them by one.
 
 Axes: S samples, F frames, P patches, W frequency bins, M mel bands, D features.
 """
@@ -24,16 +24,16 @@ import scipy.fft
 from hafm_jax.audio.stft import hann_window, mel_filters
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ as SAMPLE_RATE_HZ
 
-# All constants are ours. Window and hop see onsets to 10 ms and tell partials apart from about 100 Hz on.
+# All constants are ours. Window and hop locate onsets to 10 ms and separate partials from about 100 Hz up.
 WINDOW = 1024  # 43 ms
 HOP = SAMPLE_RATE_HZ // 100  # 240 samples, 10 ms
 PATCH_FRAMES = 96  # 0.96 s, as VGGish has it
-MEL_BANDS = 24  # few enough that a hundred clips tell their covariance
-LEVEL_FLOOR = 1e-7  # power, full scale being 1: below -70 dB all is equally silent
+MEL_BANDS = 24  # few enough to estimate their covariance from a hundred clips
+LEVEL_FLOOR = 1e-7  # power, full scale being 1: everything below -70 dB counts as silent
 OCTAVE_EDGES = WINDOW // 128 * 2 ** np.arange(7)  # bins 8, 16, ..., 512: 188 Hz to 12 kHz
-BIN_FLOOR = 1e-9  # the same for one bin of the spectrum, which hears less of a noise: silence is flat
+BIN_FLOOR = 1e-9  # the same for one bin of the spectrum, which holds less of a noise: silence is flat
 WIDE_BANDS = 4  # of six mel bands each: bass, chords, voice and snare, cymbals
-RATE_EDGES = (1, 4, 8, 16, 49)  # in periods a patch, about Hz: beats, eighths, sixteenths, roughness
+RATE_EDGES = (1, 4, 8, 16, 49)  # in periods per patch, about Hz: beats, eighths, sixteenths, roughness
 MODULATION_FLOOR = 1e-4  # bels squared: below, a level counts as steady
 
 MIN_SAMPLES = WINDOW + (PATCH_FRAMES - 1) * HOP
@@ -53,7 +53,7 @@ def mel_statistics(audio: np.ndarray) -> np.ndarray:
 
 
 def _flatness(power: np.ndarray) -> np.ndarray:
-    """[P, F, W] -> [P, octaves]: log of geometric over arithmetic mean of an octave's bins, meaned over frames."""
+    """[P, F, W] -> [P, octaves]: log of geometric over arithmetic mean of an octave's bins, averaged over frames."""
     power = power + BIN_FLOOR
     octaves = [power[..., low:high] for low, high in itertools.pairwise(OCTAVE_EDGES)]
     flatness = [np.log10(octave).mean(axis=-1) - np.log10(octave.mean(axis=-1)) for octave in octaves]
@@ -61,7 +61,7 @@ def _flatness(power: np.ndarray) -> np.ndarray:
 
 
 def _modulation(level: np.ndarray) -> np.ndarray:
-    """[P, F, M] -> [P, rates * wide bands]: log power with which wide bands' levels move, at each range of rates."""
+    """[P, F, M] -> [P, rates * wide bands]: log power of the modulation of wide bands' levels by range of rates."""
     wide = level.reshape(*level.shape[:2], WIDE_BANDS, -1).mean(axis=-1)  # [P, F, wide]
     wide = (wide - wide.mean(axis=1, keepdims=True)) * hann_window(PATCH_FRAMES)[:, None]
     power = np.square(np.abs(scipy.fft.rfft(wide, axis=1)) / PATCH_FRAMES)  # [P, rates, wide]

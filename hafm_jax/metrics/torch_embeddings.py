@@ -1,4 +1,4 @@
-"""The embeddings `clap` and `encodec` through transformers, and tensors of a torch file: the only torch in metrics.
+"""The embeddings `clap` and `encodec` by transformers, and tensors of a torch file: the only use of torch in metrics.
 
 Axes: S samples, N embeddings, F frames, D dimensions.
 """
@@ -21,15 +21,15 @@ ENCODEC_WINDOW_S = 1.0
 class Clap:
     """CLAP's audio embedding (Wu et al. 2023, arXiv 2211.06687): windows of 10 s -> [N, 512], each of length 1.
 
-    Windows do not overlap; the last one is repeated up to 10 s by CLAP's own feature extractor. For music Gui et al.
-    2024 recommend it over VGGish, with LAION's music weights, in windows that overlap by 9 s. Only models without
-    feature fusion, which would draw random crops.
+    Windows do not overlap; CLAP's own feature extractor repeats the last one up to 10 s. For music Gui et al. 2024
+    recommend it over VGGish, with LAION's music weights, in windows that overlap by 9 s. Models with feature fusion are
+    refused, since they draw random crops.
     """
 
     def __init__(self, source: str, sha256: str | None = None) -> None:
         torch, transformers = import_torch()
         self._torch, self._device = torch, choose_device(torch, None)
-        # The text half of the checkpoint is left where it is.
+        # The text half of the checkpoint is not loaded.
         model = load_pretrained(transformers.ClapAudioModelWithProjection, source, "CLAP")
         try:
             self._extractor = transformers.ClapFeatureExtractor.from_pretrained(
@@ -59,10 +59,10 @@ class Clap:
 
 
 class Encodec:
-    """The output of EnCodec's encoder before quantisation, meaned over windows of 1 s -> [N, 128].
+    """The output of EnCodec's encoder before quantisation, averaged over windows of 1 s -> [N, 128].
 
-    Gui et al. 2024 take its 75 frames a second each for itself. The mean keeps clips comparable with other embeddings'
-    and the kernel distance feasible, and makes the figures ours.
+    Gui et al. 2024 use each of its 75 frames per second. The mean is ours: it keeps clips comparable with those of
+    other embeddings, and the kernel distance feasible.
     """
 
     def __init__(self, source: str, sha256: str | None = None) -> None:
@@ -78,7 +78,7 @@ class Encodec:
         self._encoder = model.encoder.to(self._device)
 
     def embed(self, audio: np.ndarray) -> np.ndarray:
-        """Audio float32 [S] at `sample_rate_hz`, 1 s at least -> float32 [N, D], a row for each whole second."""
+        """Audio float32 [S] at `sample_rate_hz`, 1 s at least -> float32 [N, D], a row per complete second."""
         with self._torch.inference_mode():
             values = self._torch.from_numpy(np.ascontiguousarray(audio, np.float32)).to(self._device)
             latents = self._encoder(values[None, None])[0].T.cpu().numpy()  # [F, D]
@@ -89,17 +89,17 @@ class Encodec:
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
     """The tensors of a file that torch.save wrote, by name; no code of it is run (weights_only).
 
-    Raises InputError where it is no such file or holds anything else.
+    Raises InputError where it is not such a file or holds anything else.
     """
-    return {name: value.numpy() for name, value in hub.read_tensors(path, "get it again").items()}
+    return {name: value.numpy() for name, value in hub.read_tensors(path, "download it again").items()}
 
 
 def _check_weights(model: Any, source: str, expected: str | None) -> str:
-    """SHA-256 over the names and values of all weights. Raises InputError where it is not the `expected` one."""
+    """SHA-256 of the names and values of all weights. Raises InputError where it differs from `expected`."""
     found = sha256_of_weights(model)
     if expected is not None and found != expected.lower():
         raise InputError(
-            f"the weights of {source} have the SHA-256 {found}; expected {expected}: use the model it was taken from, "
+            f"the weights of {source} have the SHA-256 {found}; expected {expected}: use the model with that hash, "
             "or correct the SHA-256"
         )
     return found

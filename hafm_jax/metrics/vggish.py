@@ -1,10 +1,10 @@
 """VGGish, the network of the usual FAD, in JAX: log-mel patches of 0.96 s -> 128 numbers.
 
 Hershey et al. 2017 (arXiv 1609.09430) as released for AudioSet (github.com/tensorflow/models,
-research/audioset/vggish): six convolutions, three dense layers. Taken is the last layer's output as the release has it,
-before any non-linearity, and without the PCA, whitening and quantisation to 8 bits that the embeddings published with
-AudioSet went through: fadtk and the package frechet-audio-distance take the same. (The torch port ends in a ReLU, which
-is left out here.) Patches do not overlap; Google's own FAD program steps by 0.5 s.
+research/audioset/vggish): six convolutions, three dense layers. The embedding is the last layer's output as in the
+release, before any non-linearity, and without the PCA, whitening and quantisation to 8 bits of the embeddings published
+with AudioSet: fadtk and the package frechet-audio-distance use the same. (The torch port ends in a ReLU, which is left
+out here.) Patches do not overlap; Google's own FAD program steps by 0.5 s.
 
 Weights are those of the torch port (github.com/harritaylor/torchvggish), under its names.
 
@@ -60,14 +60,14 @@ Params = Mapping[str, jax.Array]
 def load(weights: str, sha256: str | None = None) -> tuple[Params, str]:
     """The parameters and the file's SHA-256. `weights`: a .pth or .safetensors file, a folder with one, an https URL.
 
-    Raises InputError where there is no such file, its hash is another, or a tensor is missing, odd or of another shape.
+    Raises InputError where the file is missing or has another hash, or a tensor is missing, unknown or misshapen.
     """
     path = find_weights(weights, ("*.pth", "*.safetensors"))
     if path.is_dir():
         files = sorted([*path.glob("*.pth"), *path.glob("*.safetensors")])
         if len(files) != 1:
             names = ", ".join(file.name for file in files) or "neither"
-            raise InputError(f"{path} holds {names}; expected one .pth or .safetensors file: give the path of one")
+            raise InputError(f"{path} holds {names}; expected one .pth or .safetensors file: give the path of a file")
         path = files[0]
     found = check_sha256([path], sha256)
     tensors = _read(path)
@@ -93,7 +93,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def embed(params: Params, audio: np.ndarray) -> np.ndarray:
-    """Audio float32 [S] at 16 kHz, S at least MIN_SAMPLES -> float32 [N, 128]; what is left of a patch is left out."""
+    """Audio float32 [S] at 16 kHz, S at least MIN_SAMPLES -> float32 [N, 128]; an incomplete patch is left out."""
     patches = log_mel_patches(audio)
     out = []
     for start in range(0, len(patches), PATCHES_AT_ONCE):
@@ -104,7 +104,7 @@ def embed(params: Params, audio: np.ndarray) -> np.ndarray:
 
 
 def log_mel_patches(audio: np.ndarray) -> np.ndarray:
-    """Audio [S] at 16 kHz -> float32 [N, 96, 64]: log(mel magnitude + 0.01) of frames that lie wholly inside."""
+    """Audio [S] at 16 kHz -> float32 [N, 96, 64]: log(mel magnitude + 0.01) of complete frames."""
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)
     frames = np.lib.stride_tricks.sliding_window_view(np.asarray(audio, np.float64), WINDOW)[::HOP]  # [F, WINDOW]
     mel = np.abs(np.fft.rfft(frames * hann, FFT)) @ _mel_filters()  # [F, M]
@@ -115,9 +115,9 @@ def log_mel_patches(audio: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _mel_filters() -> np.ndarray:
-    """float64 [W, M]: triangles in mel (HTK's: 1127 ln(1 + f / 700)), peak 1, none of them hearing 0 Hz.
+    """float64 [W, M]: triangles in mel (HTK's: 1127 ln(1 + f / 700)), peak 1, without 0 Hz.
 
-    Not hafm_jax.audio.stft's, whose triangles are straight in Hz.
+    hafm_jax.audio.stft's triangles are linear in Hz instead.
     """
 
     def to_mel(hz: np.ndarray) -> np.ndarray:
@@ -132,8 +132,8 @@ def _mel_filters() -> np.ndarray:
 
 
 def forward(params: Params, patches: jax.Array) -> jax.Array:
-    """Patches float32 [N, 96, 64] -> float32 [N, 128]; the sizes of all layers are those of `params`."""
-    exact = jax.lax.Precision.HIGHEST  # float32 also where the hardware would take less
+    """Patches float32 [N, 96, 64] -> float32 [N, 128]; `params` determine the sizes of all layers."""
+    exact = jax.lax.Precision.HIGHEST  # float32 even where the hardware's default is less
     x = jnp.asarray(patches)[..., None]  # [N, T, M, C]
     for name in CONVOLUTIONS:
         x = jax.lax.conv_general_dilated(

@@ -75,7 +75,7 @@ def click_library(tmp_path) -> Library:
 
 
 @pytest.mark.parametrize("number", range(SONGS))
-def test_the_planted_song_is_found_and_lies_on_the_beat(library, number):
+def test_the_planted_song_is_found_and_falls_on_the_beat(library, number):
     truth = truth_of(number)
     entry, rate = nearest(library, truth, 8.0)
     assert entry.folder.name == f"song_{number}" and rate == pytest.approx(1.0)
@@ -168,7 +168,7 @@ def test_the_seed_decides_the_random_band(library):
     assert all(np.abs(bands[0] - other).max() > 0.01 for other in bands[2:])
 
 
-def test_clicks_are_where_they_belong():
+def test_clicks_are_on_the_beats():
     track = click_track(np.array([-0.5, 0.25, 1.0, 1.99, 3.0]), 2 * RATE_HZ)
     sounding = np.flatnonzero(np.abs(track) > 0.05)
     starts = sounding[np.concatenate([[True], np.diff(sounding) > 0.1 * RATE_HZ])]
@@ -221,6 +221,6 @@ def test_songs_that_cannot_be_used_are_left_out_with_a_reason(songs, tmp_path):
     assert "gone" in library_again.left_out
     with pytest.raises(InputError, match=r"longest of 1 training songs has 2\.0 s"):
         retrieval(library, truth_of(0), SAMPLES)
-    with pytest.raises(InputError, match="none can be used"):
+    with pytest.raises(InputError, match="none of 3 songs for retrieval can be used"):
         (root / "good" / "instrumental.flac").write_bytes(b"fLaC")
         Library.build(folders(tmp_path / "songs"), tmp_path / "cache", 1)

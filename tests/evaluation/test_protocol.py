@@ -131,10 +131,10 @@ def test_what_is_written_is_read(songs, tmp_path):
     [
         (lambda d: d | {"clip_s": 5}, "another version"),
         (lambda d: d | {"format_version": 99}, "another version"),
-        (lambda d: d | {"clips": ["a-xs"]}, "no protocol"),
+        (lambda d: d | {"clips": ["a-xs"]}, "not a protocol"),
         (lambda d: d | {"library": [*d["library"], d["reference"][0].split("-")[0]]}, "in reference and library"),
-        (lambda d: d | {"rule": {"colour": 1}}, "no protocol"),
-        (lambda d: [d], "no protocol"),
+        (lambda d: d | {"rule": {"colour": 1}}, "not a protocol"),
+        (lambda d: [d], "not a protocol"),
     ],
 )
 def test_other_files_are_refused(songs, tmp_path, change, found):

@@ -9,7 +9,7 @@ from hafm_jax.metrics import vggish
 
 
 def small_vggish(monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
-    """Its tensors; the module is told to expect them."""
+    """Its tensors, whose shapes the module then expects."""
     rng = np.random.default_rng(0)
 
     def narrow(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:

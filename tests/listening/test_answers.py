@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import runpy
+import signal
+import sys
 from itertools import combinations
 
 import pytest
+from helpers.html_pages import assert_well_formed
 from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.stats import beta
 
 from hafm_jax import listen
 from hafm_jax.common.errors import InputError
-from hafm_jax.listening import report
+from hafm_jax.listening import results as for_people
 from hafm_jax.listening.answers import (
     Answer,
     count_preferences,
@@ -138,11 +142,14 @@ def test_sides_and_order_change_nothing(data):
     assert one["comparisons"] == other["comparisons"] and one["by_listener"] == other["by_listener"]
 
 
-def test_nobody_answered_a_comparison():
+def test_nobody_answered_a_comparison(tmp_path):
     results = count_preferences(make_key(), [Answer("ada", 1, "none", 5.0, "2026-01-01T00:00:00Z")])
     assert all(c["win_rate"] is c["p"] is c["p_holm"] is None for c in results["comparisons"])
-    assert "ada" not in report.text(results)  # no check was asked, nothing repeated
-    assert "<svg" in report.page(results)
+    assert "ada" not in for_people.text(results)  # no check was asked, nothing repeated
+    for_people.write_results_page(tmp_path / "page.html", results)
+    page = (tmp_path / "page.html").read_text()
+    assert_well_formed(page)
+    assert page.count("<svg") == 1 + 3 and "<circle" not in page  # the axis, and a row for each comparison
 
 
 def test_the_first_answer_counts_and_a_second_copy_of_it_is_none():
@@ -179,7 +186,7 @@ def test_what_does_not_fit_the_kit_is_refused_by_name(tmp_path):
         with pytest.raises(InputError, match=found) as caught:
             read_answers(saved(path, key, "ada", answers, **other), key)
         assert str(path) in str(caught.value)
-    for found, content in [("is no JSON", "{"), ("holds a list", "[]"), ("cannot be read", None)]:
+    for found, content in [("is not JSON", "{"), ("holds a list", "[]"), ("cannot be read", None)]:
         path.unlink(missing_ok=True)
         if content is not None:
             path.write_text(content)
@@ -212,5 +219,14 @@ def test_the_command_prints_a_table_and_writes_json_and_a_page(tmp_path, capsys)
     assert "not independent" in printed
     assert json.loads((tmp_path / "results" / "results.json").read_text())["repeated"] == {"ada": 3}
     page = (tmp_path / "results" / "index.html").read_text()
+    assert_well_formed(page)
     assert "&lt;cleo&gt;" in page and "<cleo>" not in page
     assert page.count("<circle") == 3  # a point a comparison
+
+
+def test_the_package_is_another_name_of_the_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["listening", "--help"])
+    monkeypatch.setattr(signal, "signal", lambda *handler: None)  # this process is pytest's
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_module("hafm_jax.listening", run_name="__main__")
+    assert "python -m hafm_jax.listen analyse" in capsys.readouterr().out

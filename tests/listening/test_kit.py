@@ -15,16 +15,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from helpers import ROOT
+from helpers.html_pages import assert_well_formed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hafm_jax import listen
 from hafm_jax.audio import files, mixing
 from hafm_jax.common.errors import InputError
-from hafm_jax.listening.kit import LEVEL_LUFS, NUM_CHECKS, TEMPLATE, design, level_pair, make_kit
+from hafm_jax.listening.kit import LEVEL_LUFS, NUM_CHECKS, design, level_pair, make_kit
 from hafm_jax.synthesis.song import song_seed, synthesize_song
 
 RATE_HZ = 24_000
+TEMPLATE = ROOT / "hafm_jax" / "listening" / "page.html.j2"
 SYSTEMS = ("model", "retrieval", "random", "truth")
 CLIPS = [f"{i:05d}-10s" for i in range(6)]
 
@@ -116,11 +119,13 @@ def test_the_side_follows_neither_system_nor_place():
 
 def test_the_page_tells_nothing_but_how_much_there_is(kit):
     page = (kit / "page" / "index.html").read_text()
+    assert_well_formed(page)
     told = json.loads(re.search(r"const KIT = (.*);", page)[1])
     key = key_of(kit)
     assert told == {"format_version": 1, "kit": key["kit"], "pairs": 27, "seconds": 3, "minutes": 6}
-    template = TEMPLATE.read_text()
-    assert page == template.replace("__KIT__", json.dumps(told)).replace("__QUESTION__", key["question"])
+    template = TEMPLATE.read_text().removesuffix("\n")
+    as_json = json.dumps(told, sort_keys=True)
+    assert page == template.replace("{{ kit | tojson }}", as_json).replace("{{ question }}", key["question"])
     assert not re.search(r"https?:|\bsrc=|<link|key\.json|@import|url\(", page)  # nothing from elsewhere
     assert not any(word in template for word in ("retrieval", "truth", "model", "silence", "vocal"))
 
@@ -211,9 +216,9 @@ def test_clips_that_a_system_lacks_are_named_and_left_out(report, tmp_path, caps
     (copy / "clips" / "random" / f"{CLIPS[2]}.flac").unlink()
     arguments = ["make", "--report", str(copy), "--systems", "model", "random", "--out", str(tmp_path / "kit")]
     listen.main(arguments)
-    assert f"clip {CLIPS[2]}, which random lacks" in capsys.readouterr().err
+    assert f"clip {CLIPS[2]}, missing in random" in capsys.readouterr().err
     assert {pair["clip"] for pair in key_of(tmp_path / "kit")["pairs"]} == {*CLIPS} - {CLIPS[2]}
-    with pytest.raises(InputError, match=f"5 clips.*expected 6.*{CLIPS[2]} lacks random"):
+    with pytest.raises(InputError, match=f"5 clips.*expected 6.*{CLIPS[2]} is missing in random"):
         make_kit(copy, ["model", "random"], tmp_path / "more", 6)
 
 
@@ -231,7 +236,7 @@ def test_what_cannot_be_made_is_refused_and_leaves_nothing(report, tmp_path):
         (["model", "model"], None, "each once"),
         (["model", "humans"], None, "no clips of a system 'humans'; expected some of model, random"),
         (["model", "vocal"], None, "no clips of a system 'vocal'"),
-        (["model", "truth"], "random", "random is to be compared"),
+        (["model", "truth"], "random", "--against is random; expected one of"),
         (["model", "short"], None, "100 samples of short; expected 72000"),
         (["model", "stereo"], None, "2 channels at 16000 Hz; expected 1 at 24000"),
     ]:
@@ -241,7 +246,7 @@ def test_what_cannot_be_made_is_refused_and_leaves_nothing(report, tmp_path):
         make_kit(tmp_path, ["model", "truth"], out)
     assert not out.exists() and not list(out.parent.glob("*"))
     out.mkdir(parents=True)
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="exists already"):
         make_kit(copy, ["model", "truth"], out)
 
 

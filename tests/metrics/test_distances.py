@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hafm_jax.evaluation.measurement import sounds_of
+from hafm_jax.evaluation.distances import sounds_of
 from hafm_jax.metrics.adherence import adherence
 from hafm_jax.metrics.embeddings import load_embedding
 from hafm_jax.metrics.frechet import frechet_distance, frechet_infinity

@@ -7,11 +7,10 @@ import pytest
 import scipy.stats
 
 from hafm_jax.common.errors import InputError
-from hafm_jax.metrics.bootstrap import (
+from hafm_jax.metrics.distance_intervals import (
     draw_clips,
     drawn_frechet_distances,
     frechet_interval,
-    interval,
     kernel_interval,
 )
 from hafm_jax.metrics.frechet import frechet_distance
@@ -30,11 +29,6 @@ def test_draws_of_clips():
     assert draws.shape == (100, 9) and (draws.sum(axis=1) == 9).all()
     np.testing.assert_array_equal(draws, draw_clips(9, 100, seed=1, which=0))
     assert (draws != draw_clips(9, 100, seed=1, which=1)).any() and (draws != draw_clips(9, 100, seed=2, which=0)).any()
-
-
-def test_the_interval_is_the_draws_scatter_mirrored_around_the_value():
-    drawn = np.concatenate([np.full(50, 12.0), np.full(50, 13.0), np.full(100, 18.0)])  # mean 15.25, skewed
-    assert interval(10.0, drawn) == pytest.approx((10.0, 10 - 2.75, 10 + 3.25))
 
 
 def test_drawn_distances_are_those_of_clips_written_out():

@@ -5,7 +5,7 @@
 
 Creates a JobSet with kubectl, in its current context and namespace. The command runs once on every host: of TPU slices
 the processes find each other; on several GPU nodes this adds what they need to the command, --coordinator,
---num_processes and --process_id. Its exit code decides what comes next:
+--num-processes and --process-id. Its exit code decides what comes next:
 
     0      done
     75     it was told to stop and has saved: all hosts start again, however often that happens
@@ -86,8 +86,8 @@ def manifest(args: argparse.Namespace, command: list[str]) -> dict[str, Any]:
         command = [
             *command,
             f"--coordinator={args.name}-host-0-0.{args.name}:{COORDINATOR_PORT}",
-            f"--num_processes={num_hosts}",
-            "--process_id=$(JOB_COMPLETION_INDEX)",
+            f"--num-processes={num_hosts}",
+            "--process-id=$(JOB_COMPLETION_INDEX)",
         ]
     tolerations = [{"key": key, "operator": "Exists"} for key in devices]
     if args.spot:

@@ -128,8 +128,8 @@ def test_gke_gpu_nodes_are_told_of_each_other():
     assert container["command"] == [
         *COMMAND,
         f"--coordinator={host}:8476",
-        "--num_processes=3",
-        "--process_id=$(JOB_COMPLETION_INDEX)",
+        "--num-processes=3",
+        "--process-id=$(JOB_COMPLETION_INDEX)",
     ]
 
 

@@ -67,7 +67,7 @@ def start_two(token_set, workdir, *flags):
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     return [
-        start(token_set, workdir, f"--coordinator={address}", "--num_processes=2", f"--process_id={i}", *flags)
+        start(token_set, workdir, f"--coordinator={address}", "--num-processes=2", f"--process-id={i}", *flags)
         for i in range(2)
     ]
 

@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest --quiet --durations=15 --numprocesses 2 --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest --quiet --durations=15 --numprocesses 2 --dist worksteal
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo test test-slow test-processors test-slurm lint format overfit evaluate demo-model clean
@@ -17,9 +17,10 @@ test: $(VENV)/.dev
 test-slow: $(VENV)/.dev  # whole chains, large models, processes that are killed
 	$(PYTEST) -m slow
 
+ROUNDING := tests/model tests/tokenizers tests/metrics tests/test_accompany.py
 test-processors: $(VENV)/.dev  # tests that depend on rounding, as on older processors; then media without ffmpeg
-	XLA_FLAGS=--xla_cpu_max_isa=AVX2 CXXFLAGS=-march=x86-64-v3 $(PYTEST) -m "rounding and not slow"
-	XLA_FLAGS=--xla_cpu_max_isa=SSE4_2 CXXFLAGS=-march=x86-64-v2 $(PYTEST) -m "rounding and not slow"
+	XLA_FLAGS=--xla_cpu_max_isa=AVX2 CXXFLAGS=-march=x86-64-v3 $(PYTEST) -m "not slow" $(ROUNDING)
+	XLA_FLAGS=--xla_cpu_max_isa=SSE4_2 CXXFLAGS=-march=x86-64-v2 $(PYTEST) -m "not slow" $(ROUNDING)
 	PATH=$(abspath $(BIN)) $(PYTEST) -m "not slow" tests/audio tests/corpus
 
 test-slurm: $(VENV)/.dev  # needs SLURM's daemons (Debian: slurm-wlm), which it starts and ends; two minutes

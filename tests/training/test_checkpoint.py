@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hafm_jax.common.errors import InputError
 from hafm_jax.training.checkpoint import Checkpoints
 
 STEPS = range(5, 45, 5)
@@ -22,4 +23,15 @@ def test_the_last_ones_stay(keep, stay, tmp_path):
     for step in stay:
         restored = checkpoints.restore(step, {"weights": jnp.zeros(3, int)})
         np.testing.assert_array_equal(restored["weights"], [step] * 3)
+    checkpoints.close()
+
+
+def test_other_arrays_are_refused(tmp_path):
+    checkpoints = Checkpoints(tmp_path, 1)
+    checkpoints.save(1, {"weights": jnp.zeros(3), "moments": (jnp.zeros(2), {})})
+    checkpoints.close()
+    checkpoints = Checkpoints(tmp_path, 1)
+    for other in ({"weights": jnp.zeros(4)}, {"weights": jnp.zeros(3, jnp.int32)}, {"more": jnp.zeros(3)}):
+        with pytest.raises(InputError, match="does not fit this configuration"):
+            checkpoints.restore(1, {"weights": jnp.zeros(3), "moments": (jnp.zeros(2), {})} | other)
     checkpoints.close()

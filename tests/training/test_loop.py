@@ -267,7 +267,7 @@ def test_parts_of_a_batch_make_the_same_step_and_z_loss_counts(tiny):
 
 @pytest.mark.parametrize(("stage", "window_cells"), [("semantic", 64), ("coarse", 16), ("fine", 16)])
 def test_analytic_flops_are_those_that_the_compiler_counts(stage, window_cells, tiny):
-    """Every loop has one iteration here, as the compiler counts them. benchmarks/flops.py has all sizes."""
+    """Every loop has one iteration here, since the compiler counts a loop's body once."""
     tiny.update(stage=stage, size="96x1x6", window_cells=window_cells)
     sharded = ShardedStep(tiny, make_mesh(1, 1, 1))
     counted = sharded.compile(tiny.batch_size).cost_analysis()["flops"]

@@ -20,8 +20,8 @@ def get_config() -> ConfigDict:
     config.window_cells = 250  # trained length, cells of 40 ms: 10 s [paper]
     config.compute_dtype = "bfloat16"  # of matrix products; the rest is float32 [ours]
 
-    # What embeddings and heads start from: random, or tokenizers, the vectors that their tokens stand for: centroids and
-    # codebooks of the folder in `tokenizers` (ours; it gains 0.1 to 0.4 nats on the way)
+    # What embeddings and heads start from: random, or tokenizers: the vectors that their tokens stand for, centroids
+    # and codebooks of the folder in `tokenizers` (ours; it gains 0.1 to 0.4 nats on the way)
     config.embeddings = "random"
 
     # Fine-tuning: the work directory or model directory whose parameters, all of them, this run starts from. "": none
@@ -32,11 +32,11 @@ def get_config() -> ConfigDict:
     config.batch_size = 64  # windows a step, all devices together [ours]
     config.seed = 0
     config.condition_dropout = 0.1  # share of examples without their condition, for guidance [paper]
-    config.history_corruption = 0.0  # at most this share of a window's past is another's (training/corruption.py) [ours]
+    config.history_corruption = 0.0  # at most this share of a past is another's (training/corruption.py) [ours]
     config.accumulate_steps = 1  # parts of a batch that are computed one after another: less memory [ours]
     config.remat = "attention"  # what the backward pass computes again: none, attention, layer [ours]
 
-    # The devices (hafm_jax/model/sharding.py). The product of the three is their number; -1: the devices left by the other two
+    # The devices (hafm_jax/model/sharding.py). The product of the three is their number; -1: as the other two leave
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
 
     # The optimiser (hafm_jax/training/optim.py)

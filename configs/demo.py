@@ -2,8 +2,8 @@
 
     make demo-model
 
-Each stage is trained by one or more runs; configs/demo.mk trains them in order. `--config configs/demo.py:coarse` is the
-first run of a stage, `--config configs/demo.py:coarse,2 --config.start_from=WORKDIR` its second one.
+configs/demo.mk trains each stage in one or more runs. `--config configs/demo.py:coarse` is the first run of a stage,
+`--config configs/demo.py:coarse,2 --config.start_from=WORKDIR` its second one.
 
 Sizes, batches and rates follow the sweep of configs/scaling.py at such budgets: small models that see much. Windows are
 shorter for finer tokens (as in AudioLM), so that a step stays cheap.

@@ -1,9 +1,9 @@
 """Train one stage: python -m hafm_jax.train --config configs/base.py --config.stage=coarse --data TOKENS --workdir DIR
 
-Reads token sets (tokenize/extract_tokens.py): --data DIR, or --data DIR=WEIGHT several times for a mixture. Writes
-config.json, metrics.jsonl (a line for each logged step), tensorboard/ and checkpoints/ to the work directory, and, where
-the config asks for them, sounds/ and profile/. Started again with the same directory it resumes from the last
-checkpoint, bit for bit, on the same or on other devices. Any field of the config can be set: --config.steps=1000
+Reads token sets (tokenize/extract_tokens.py): --data DIR, or --data DIR=WEIGHT several times for a mixture. Writes to
+the work directory: config.json, metrics.jsonl (a line for each logged step), tensorboard/, checkpoints/ and, where the
+config asks for them, sounds/ and profile/. Started again with the same directory it resumes from the last checkpoint,
+bit for bit, on the same or on other devices. Any field of the config can be set: --config.steps=1000
 --config.batch_size=8 --config.mesh.fsdp=4 ...
 
 On several hosts, run the same command on each: TPU pods, GKE and SLURM steps are recognised; others need --coordinator,

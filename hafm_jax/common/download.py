@@ -66,7 +66,7 @@ def _from_url(url: str) -> Path:
 
 
 def check_sha256(files: Sequence[Path], expected: str | None = None) -> str:
-    """SHA-256 in hexadecimal of a file; of several, of the lines that `sha256sum FILES` prints in their folder.
+    """SHA-256 of a file, in hexadecimal; for several files, of the lines that `sha256sum FILES` prints in their folder.
 
     Raises InputError where it is not the `expected` one.
     """

@@ -144,8 +144,8 @@ def _on_ray(
                 raise error.cause if isinstance(error.cause, InputError) else error from None
             except ray.exceptions.RayError as error:
                 raise InputError(
-                    f"a task's worker went away {RAY_RETRIES + 1} times ({error}); expected machines that stay up: run the "
-                    "same command again"
+                    f"a task's worker went away {RAY_RETRIES + 1} times ({error}); expected machines that stay up: run "
+                    "the same command again"
                 ) from error
             yield from zip(running.pop(done), results, strict=True)
     finally:

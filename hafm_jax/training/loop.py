@@ -90,7 +90,7 @@ def check_config(config: ConfigDict) -> None:
 
 @dataclass
 class Run:
-    """What a training run has before its first step: data, compiled functions, and the state to start or resume from."""
+    """A training run before its first step: data, functions, and the state that it starts or resumes from."""
 
     config: ConfigDict
     workdir: Path

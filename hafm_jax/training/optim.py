@@ -11,7 +11,7 @@ import optax
 from ml_collections import ConfigDict
 
 # Ours: learning rate of the position bias tables, relative to that of the rest. Adam moves a value by at most the
-# learning rate in a step, and a bias must grow to about log(sequence length) = 7 before a head attends to one time alone.
+# learning rate in a step, and a bias must grow to about log(sequence length) = 7 before a head attends to one time.
 POSITION_RATE = 10.0
 
 

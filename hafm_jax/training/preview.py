@@ -1,6 +1,6 @@
 """Sounds of a stage in training: the target is generated for the conditions of some validation songs.
 
-Only the stages with acoustic tokens make sound: coarse (its codebooks alone) and fine (on the song's own coarse tokens).
+Only stages with acoustic tokens make sound: coarse (its codebooks alone) and fine (on the song's own coarse tokens).
 
 Axes: B songs, F frames, K codebooks.
 """
@@ -33,7 +33,7 @@ class Preview:
     def __init__(self, config: StageConfig, training: ConfigDict, validation: TokenRecords):
         if config.stage.target.field != "acoustic":
             raise InputError(
-                f"the {config.stage_name} stage makes no sound; expected coarse or fine: leave --config.sample_every at 0"
+                f"the {config.stage_name} stage makes no sound; expected coarse or fine: set --config.sample_every=0"
             )
         if not training.tokenizers:
             raise InputError("--config.sample_every needs the codec: set --config.tokenizers to the tokenizers' folder")

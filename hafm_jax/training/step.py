@@ -190,7 +190,7 @@ class ShardedStep:
         }
 
     def compile(self, batch_size: int) -> jax.stages.Compiled:
-        """Compile the step: (state, batch) -> (state, metrics). The step reuses the memory of the state that it is given."""
+        """Compile the step, (state, batch) -> (state, metrics). It reuses the memory of the state that it receives."""
         with jax.set_mesh(self.mesh):
             return self.step.lower(self.state_shapes, self.batch_shapes(batch_size)).compile()
 

@@ -67,7 +67,7 @@ def start_workdir(workdir: Path, description: dict[str, Any], resumed: bool) -> 
 
 
 def read_description(workdir: Path) -> dict[str, Any]:
-    """The content of config.json, of a work directory or of a model directory. Raises InputError where there is none."""
+    """The content of config.json, of a work or a model directory. Raises InputError where there is none."""
     path = workdir / "config.json"
     if not path.is_file():
         raise InputError(f"{path} is missing; expected a work directory of hafm_jax.train")

@@ -56,7 +56,7 @@ def test_songs_sound_as_the_codec_decodes_them(stage, tokenizers, tmp_path):
     np.testing.assert_array_equal(again["generated-0"], sounds["generated-0"])
 
 
-def test_what_is_generated_is_conditioned_on_the_songs_own_tokens(tokenizers, tmp_path, monkeypatch):
+def test_the_conditions_are_the_songs_own_tokens(tokenizers, tmp_path, monkeypatch):
     config = tiny_config("coarse", window_cells=WINDOW_CELLS, num_layers=1)
     held_out = token_set(tmp_path / "tokens", [WINDOW_CELLS] * (SONGS + 2))
     preview = Preview(config, training(tokenizers), held_out)
@@ -68,7 +68,7 @@ def test_what_is_generated_is_conditioned_on_the_songs_own_tokens(tokenizers, tm
 
     monkeypatch.setattr(decode, "generate_window", generate)
     preview.sounds(jax.tree.map(jnp.asarray, random_params(config)))
-    assert not seen["target"].any()  # nothing of the answer is given away
+    assert not seen["target"].any()  # the model does not receive the answer
     for stream, tokens in zip(STAGES["coarse"].conditions, seen["conditions"], strict=True):
         expected = [tokens_of(stream, held_out[i]) for i in range(SONGS)]
         np.testing.assert_array_equal(tokens, expected)
@@ -76,10 +76,10 @@ def test_what_is_generated_is_conditioned_on_the_songs_own_tokens(tokenizers, tm
 
 def test_a_stage_or_a_folder_without_sound_is_refused(tokenizers, tmp_path):
     held_out = token_set(tmp_path / "tokens", [WINDOW_CELLS])
-    for stage, folder, says in (
+    for stage, folder, message in (
         ("semantic", tokenizers, "makes no sound"),
         ("coarse", "", "config.tokenizers"),
         ("coarse", tmp_path / "nowhere", "nowhere/codec"),
     ):
-        with pytest.raises(InputError, match=says):
+        with pytest.raises(InputError, match=message):
             Preview(tiny_config(stage, window_cells=WINDOW_CELLS), training(folder), held_out)

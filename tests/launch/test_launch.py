@@ -216,9 +216,8 @@ def test_tpu_dry_run():
 
 
 # Simulates gcloud for a TPU of two workers, each with a folder as its home: states are files, and a command over ssh
-# runs on this machine.
-# Setting up a worker, which needs a network, only copies this working tree's worker script. Deleting moves their folders
-# away at once, though a command that is ending may still write there.
+# runs on this machine. Setting up a worker, which needs a network, only copies this working tree's worker script.
+# Deleting moves the folders away at once, though a command that is ending may still write there.
 GCLOUD = """#!/usr/bin/env bash
 set -euo pipefail
 cd "$CLOUD"

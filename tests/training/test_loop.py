@@ -169,6 +169,7 @@ def test_bad_configurations_are_refused(tiny, token_set, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_full_size_makes_one_training_step_and_a_short_decode():
     config = get_config()
     config.update(stage="coarse", window_cells=1, batch_size=1)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -59,6 +60,25 @@ def finish(process: subprocess.Popen) -> tuple[int, str, str]:
     return process.returncode, out, err.rstrip().split("\n")[-1]
 
 
+@pytest.fixture
+def here(monkeypatch, capsys) -> Iterator[Callable]:
+    """Run the command in this process: arguments -> (exit code, standard output, standard error)."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.chdir(ROOT)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["train", *map(str, arguments)])
+        code = 0
+        try:
+            run_command(train.main)
+        except SystemExit as ended:
+            code = ended.code or 0
+        return code, *capsys.readouterr()
+
+    yield run
+    signal.signal(signal.SIGTERM, before)
+
+
 def logged(workdir: Path) -> list[dict]:
     path = workdir / "metrics.jsonl"
     lines = path.read_text().split("\n")[:-1] if path.exists() else []  # the last one may be incomplete
@@ -101,22 +121,15 @@ def test_a_stopped_run_resumes_when_started_again(token_sets, tmp_path):
     assert [entry["weight"] for entry in json.loads((workdir / "config.json").read_text())["data"]["sets"]] == [2, 1]
 
 
-def test_sigterm_before_the_first_step_asks_to_be_started_again(monkeypatch, capsys):
+def test_sigterm_before_the_first_step_asks_to_be_started_again(monkeypatch, here):
     def starting(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "argv", ["train", "--config=configs/base.py", "--data=tokens", "--workdir=run"])
     monkeypatch.setattr(hosts, "join", starting)
     monkeypatch.setattr(train, "use_compilation_cache", lambda: None)
     monkeypatch.setattr(train, "train", lambda *_: pytest.fail("it trained"))
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        with pytest.raises(SystemExit) as ended:
-            run_command(train.main)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert ended.value.code == 75 and capsys.readouterr().err.endswith("run the same command again\n")
+    code, _, error = here("--config=configs/base.py", "--data=tokens", "--workdir=run")
+    assert code == 75 and error.endswith("run the same command again\n")
 
 
 def test_a_run_on_two_devices_is_exported_on_one(token_sets, tmp_path, monkeypatch):
@@ -129,8 +142,8 @@ def test_a_run_on_two_devices_is_exported_on_one(token_sets, tmp_path, monkeypat
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(weights.params))
 
 
-def test_verify_reports_damage(token_sets, tmp_path):
-    code, out, _ = finish(start("--data", token_sets[0], "--verify"))
+def test_verify_reports_damage(token_sets, tmp_path, here):
+    code, out, _ = here("--data", token_sets[0], "--verify", "--config.steps=2")
     assert code == 0 and "train: 4 songs are whole" in out and "validation: 2 songs are whole" in out
 
     damaged = tmp_path / "damaged"
@@ -141,7 +154,7 @@ def test_verify_reports_damage(token_sets, tmp_path):
     content = bytearray(shard.read_bytes())
     content[100] ^= 1
     shard.write_bytes(content)
-    code, _, error = finish(start("--data", damaged, "--verify"))
+    code, _, error = here("--data", damaged, "--verify")
     assert code == 2 and shard.name in error and "byte 0" in error
 
 
@@ -157,17 +170,28 @@ def test_verify_reports_damage(token_sets, tmp_path):
         (["--num-processes=two", "--data", "tokens", "--workdir", "run"], "--num-processes"),
     ],
 )
-def test_bad_arguments_end_with_one_line_and_exit_code_two(arguments, message):
-    process = start(*arguments)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert err.startswith("error: ") and err.count("\n") == 1 and message in err
+def test_bad_arguments_end_with_one_line_and_exit_code_two(arguments, message, here):
+    code, _, error = here(*arguments)
+    assert code == 2
+    assert error.startswith("error: ") and error.count("\n") == 1 and message in error
 
 
-def test_help_teaches():
-    command = [sys.executable, "-m", "hafm_jax.train", "--help"]
-    out = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=True).stdout
+def test_help_teaches(here):
+    code, out, _ = here("--help")
+    assert code == 0
     assert all(word in out for word in ("Reads", "Writes", "default", "--data", "--workdir", "--verify"))
+
+
+@pytest.mark.parametrize("form", ["--num-processes=2 --process-id=1", "--num_processes 2 --process_id 1"])
+def test_processes_are_numbered_in_either_spelling(form, monkeypatch, here):
+    joined = []
+    monkeypatch.setattr(hosts, "join", lambda *arguments: joined.append(arguments))
+    monkeypatch.setattr(train, "use_compilation_cache", lambda: None)
+    monkeypatch.setattr(train, "train", lambda config, sets, workdir: joined.append((config.steps, sets, workdir)))
+    command = ["--config", "configs/demo.py:coarse,2", "--config.steps", "5", "--coordinator=a:1", *form.split()]
+    code, _, error = here(*command, "--data", "a=2", "--data=b", "--workdir", "run")
+    assert code == 0, error
+    assert joined == [("a:1", 2, 1), (5, [(Path("a"), 2.0), (Path("b"), 1.0)], Path("run"))]
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,11 @@ test: $(VENV)/.dev
 test-slow: $(VENV)/.dev  # whole chains, large models, processes that are killed
 	$(PYTEST) -m slow
 
-ROUNDING := tests/model tests/tokenizers tests/metrics tests/test_accompany.py
-test-processors: $(VENV)/.dev  # tests that depend on rounding, as on older processors; then media without ffmpeg
-	XLA_FLAGS=--xla_cpu_max_isa=AVX2 CXXFLAGS=-march=x86-64-v3 $(PYTEST) -m "not slow" $(ROUNDING)
-	XLA_FLAGS=--xla_cpu_max_isa=SSE4_2 CXXFLAGS=-march=x86-64-v2 $(PYTEST) -m "not slow" $(ROUNDING)
+# Tests that depend on rounding with the instructions of older processors, then media without ffmpeg.
+ROUNDING := $(PYTEST) -m "not slow" tests/model tests/tokenizers tests/metrics tests/test_accompany.py
+test-processors: $(VENV)/.dev
+	XLA_FLAGS=--xla_cpu_max_isa=AVX2 CXXFLAGS=-march=x86-64-v3 OPENBLAS_CORETYPE=Haswell $(ROUNDING)
+	XLA_FLAGS=--xla_cpu_max_isa=SSE4_2 CXXFLAGS=-march=x86-64-v2 OPENBLAS_CORETYPE=Nehalem $(ROUNDING)
 	PATH=$(abspath $(BIN)) $(PYTEST) -m "not slow" tests/audio tests/corpus
 
 test-slurm: $(VENV)/.dev  # needs SLURM's daemons (Debian: slurm-wlm), which it starts and ends; two minutes
@@ -42,7 +43,7 @@ evaluate: $(VENV)/.dev  # the demo model among anchors and baselines, on 104 cli
 	$(BIN)/python -m hafm_jax.evaluate --songs build/evaluation/songs --protocol configs/protocols/synthetic.json --clips 104 --guidance-scales 5 --out build/evaluation/report
 	@echo "open build/evaluation/report/index.html"
 
-demo-model: $(VENV)/.dev  # -j2: two stages at a time
+demo-model: $(VENV)/.dev
 	$(MAKE) --file configs/demo.mk
 
 $(VENV)/bin/python:

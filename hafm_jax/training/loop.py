@@ -90,7 +90,7 @@ def check_config(config: ConfigDict) -> None:
 
 @dataclass
 class Run:
-    """A training run before its first step: data, functions, and the state that it starts or resumes from."""
+    """A training run before its first step: its data, its functions and its files."""
 
     config: ConfigDict
     workdir: Path
@@ -101,7 +101,6 @@ class Run:
     preview: Preview | None
     checkpoints: Checkpoints
     first_step: int
-    first_state: State  # its memory goes to the first step
 
     @property
     def tokens_per_step(self) -> int:
@@ -113,8 +112,8 @@ class Run:
         return self.config.batch_size * train_flops(self.sharded.config, self.sharded.config.window_cells)
 
 
-def prepare(config: ConfigDict, token_sets: TokenSets, workdir: Path) -> Run:
-    """Check everything, open the data and the work directory, and place the state on the devices.
+def prepare(config: ConfigDict, token_sets: TokenSets, workdir: Path) -> tuple[Run, State]:
+    """Check everything, open data and work directory, and place the state to start or resume from on the devices.
 
     Raises InputError where config, data or work directory cannot be used.
     """
@@ -147,7 +146,8 @@ def prepare(config: ConfigDict, token_sets: TokenSets, workdir: Path) -> Run:
         start_workdir(workdir, description, resumed=True)
         first_step, state = checkpoints.restore_latest(sharded.state_shapes)
     num_records = description["data"]["records"]
-    return Run(config, workdir, num_records, batches, validation, sharded, preview, checkpoints, first_step, state)
+    run = Run(config, workdir, num_records, batches, validation, sharded, preview, checkpoints, first_step)
+    return run, state
 
 
 def compile_step(run: Run, verbose: bool) -> jax.stages.Compiled:
@@ -194,8 +194,8 @@ def train(config: ConfigDict, token_sets: TokenSets, workdir: Path, quiet: bool 
     Raises InputError where config or data cannot be used, NotFinite where the loss or its gradient is NaN or infinite,
     Preempted after SIGTERM, KeyboardInterrupt after Ctrl-C; the message of the last two says what was saved.
     """
-    run = prepare(config, token_sets, workdir)
-    state, verbose = run.first_state, hosts.is_first() and not quiet
+    run, state = prepare(config, token_sets, workdir)
+    verbose = hosts.is_first() and not quiet
     step_fn, trace = compile_step(run, verbose), _Trace(run)
     log = RunLog(workdir, run.first_step, run.tokens_per_step, run.flops_per_step, writes=hosts.is_first())
     preemption = hosts.Preemption()

@@ -56,7 +56,7 @@ def start(*arguments: object, devices: int = 1) -> subprocess.Popen:
 
 def finish(process: subprocess.Popen) -> tuple[int, str, str]:
     """(exit code, standard output, the last line of standard error)."""
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=240)
     return process.returncode, out, err.rstrip().split("\n")[-1]
 
 

@@ -36,7 +36,7 @@ from tqdm import tqdm
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from configs.demo_false_history import RECIPES as FALSE_HISTORIES  # noqa: E402
+from configs.demo import FOLLOW_UPS  # noqa: E402
 from hafm_jax import accompany, evaluate  # noqa: E402
 from hafm_jax.common.errors import run_command  # noqa: E402
 from hafm_jax.dataset.layout import read_tokens_json  # noqa: E402
@@ -117,7 +117,7 @@ def train_all(arguments: argparse.Namespace, keys: Sequence[tuple[str, int]]) ->
         folder = arguments.workdir / f"{name}-{seed}"
         command = ["-m", "hafm_jax.train", "--config", f"configs/demo.py:{stage}", "--data", tokens[name]]
         options = RECIPE | {"tokenizers": arguments.tokenizers, "seed": seed, **VARIANTS[name].options}
-        options["history_corruption"] = FALSE_HISTORIES[stage].history_corruption
+        options["history_corruption"] = FOLLOW_UPS[f"{stage},2"].history_corruption
         command += ["--workdir", folder / stage, *(f"--config.{k}={v}" for k, v in options.items())]
         run(command, folder / f"{stage}.log")
 

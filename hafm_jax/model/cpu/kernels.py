@@ -32,7 +32,7 @@ TARGETS = ("hafm_jax_product", "hafm_jax_attend")
 # beyond, XLA's product is used, which is then the faster one.
 FEW_ROWS = 128
 THIS_PROCESSOR = "-march=native" if platform.machine() in ("x86_64", "AMD64") else "-mcpu=native"
-FLAGS = ("-std=c++17", "-O3", THIS_PROCESSOR, "-fPIC", "-shared", "-Wno-psabi")
+FLAGS = ("-std=c++17", "-O3", THIS_PROCESSOR, "-fPIC", "-shared", "-Wno-psabi", *os.environ.get("CXXFLAGS", "").split())
 
 
 def _compiler() -> str | None:

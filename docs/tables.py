@@ -53,7 +53,8 @@ def negated(found: dict[str, float]) -> dict[str, float]:
 
 # --- The demo model ---
 
-EVALUATION = "benchmarks/results/evaluation.json"
+EVALUATION = "experiments/results/evaluation.json"
+VOICES = "experiments/results/voices.json"
 SYSTEMS = {
     "truth": "the true band",
     "codec8": "the true band through the codec, 8 codebooks",
@@ -133,51 +134,14 @@ def evaluation_parts() -> str:
     return markdown(["", *list(MEASURES.values())[:3], *DISTANCES.values()], rows)
 
 
-def drawn(found: dict) -> list[str]:
-    """The figures of one system over validation songs and seeds."""
-    values = [found["measures"][name]["value"] for name in ("chroma_chords", "beat_f", "lag_strength")]
-    spread = f"{number(found['between_songs'], 1)}, {number(found['within_songs'], 1)}"
-    return [*(number(value, 3) for value in values), number(statistics.fmean(found["fad_stem"])), spread]
-
-
-DRAWN = ["chords", "beats", "rhythm", "FAD, band", "variance between songs, within"]
-
-
-@table
-def true_tokens() -> str:
-    labels = {
-        "the true band": "the band itself",
-        "through the codec": "the codec's 8 codebooks",
-        "through the codec, 4 codebooks": "its 4 coarse codebooks",
-        "true coarse tokens, fine stage": "coarse tokens; the fine stage follows",
-        "true coarse tokens, any fine ones": "coarse tokens; any fine tokens follow",
-        "true semantic tokens, coarse stage": "semantic tokens; the coarse stage follows",
-        "true semantic tokens, coarse and fine stage": "semantic tokens; coarse and fine stage follow",
-        "semantic and coarse stage": "nothing; semantic and coarse stage follow",
-        "all stages": "nothing; all stages follow",
-    }
-    found = results("benchmarks/results/true_tokens.json")["systems"]
-    return markdown(["what is true", *DRAWN], ([label, *drawn(found[name])] for name, label in labels.items()))
-
-
 @table
 def voices() -> str:
     rows = []
-    for label, found in results("benchmarks/results/voices.json")["voices"].items():
+    for label, found in results(VOICES)["voices"].items():
         cells = [number(found["measures"][name]["mean"]) for name in (*MEASURES, "coverage")]
         loop = found["measures"]["longest_loop_s"]
         rows.append([label, str(found["clips"]), *cells, f"{number(loop['mean'])}, {number(loop['high'])} s"])
     return markdown(["singer", "songs", *MEASURES.values(), "coverage", "longest loop of codes, mean and most"], rows)
-
-
-@table
-def vocal_use() -> str:
-    rows = []
-    for stage, found in results("benchmarks/results/vocal_use.json")["stages"].items():
-        margin = f"{found['margin_nats']:.4f} ± {found['standard_error_nats']:.4f}"
-        right, wrong = number(found["right_nats"], 3), number(found["wrong_nats"], 3)
-        rows.append([stage, f"{found['windows']:,}", right, wrong, margin])
-    return markdown(["stage", "windows", "loss with the right vocal", "with another song's", "difference"], rows)
 
 
 @table
@@ -194,7 +158,7 @@ def codec() -> str:
 
 # --- The two rates ---
 
-ABLATIONS = "benchmarks/results/ablations.json"
+ABLATIONS = "experiments/results/ablations.json"
 
 
 @table
@@ -225,15 +189,6 @@ DECODE = "benchmarks/results/decode.json"
 TRAIN = "benchmarks/results/train.json"
 
 
-def decode_case(stage: str, batch: int, context: int) -> dict:
-    (found,) = (
-        case
-        for case in results(DECODE)["cases"]
-        if (case["stage"], case["batch"], case["guided"], case["context"]) == (stage, batch, True, context)
-    )
-    return found["subjects"]
-
-
 def step_ms(subjects: dict, *names: str) -> float:
     """The median of a step, of the fastest of the named subjects."""
     return min(subjects[name]["ms_per_step"]["median"] for name in names)
@@ -245,25 +200,22 @@ MUSICGEN_BF16 = ("MusicGen bfloat16", "MusicGen bfloat16, compiled")
 @table
 def decode() -> str:
     rows = []
-    for batch, stages in ((1, ("semantic", "coarse", "fine")), (8, ("coarse",))):
-        for stage in stages:
-            for context in (0, 2000, 6000):
-                subjects = decode_case(stage, batch, context)
-                ours = subjects["ours"]
-                ms = step_ms(subjects, "ours")
-                row = [stage, str(batch), f"{ours['context']:,}", number(ms, 1), number(ours["tokens_per_s"], 0)]
-                row.append(number(ours["share_of_floor"]))
-                if "ours, bfloat16" in subjects:
-                    half = step_ms(subjects, "ours, bfloat16")
-                    row += [number(step_ms(subjects, name) / ms, 1) for name in ("MusicGen float32",)]
-                    row += [number(step_ms(subjects, "MusicGen float32, compiled") / ms, 1), number(half, 1)]
-                    row.append(number(step_ms(subjects, *MUSICGEN_BF16) / half, 1))
-                else:
-                    row += [""] * 4
-                rows.append(row)
-    header = ["stage", "voices", "context", "ms a step", "tokens/s", "share of the floor"]
-    header += ["MusicGen's time over ours", "MusicGen compiled", "ours in bfloat16, ms", "MusicGen in bfloat16 over it"]
-    return markdown(header, rows)
+    for case in results(DECODE)["cases"]:
+        subjects, ours = case["subjects"], case["subjects"]["ours"]
+        ms, half = step_ms(subjects, "ours"), step_ms(subjects, "ours, bfloat16")
+        rows.append(
+            [
+                f"{case['stage']}, {ours['context']:,}",
+                number(ms, 1),
+                number(ours["share_of_floor"]),
+                number(step_ms(subjects, "MusicGen float32") / ms, 1),
+                number(step_ms(subjects, "MusicGen float32, compiled") / ms, 1),
+                number(half, 1),
+                number(step_ms(subjects, *MUSICGEN_BF16) / half, 1),
+            ]
+        )
+    header = ["stage, context", "ms a step", "share of the floor", "MusicGen over ours", "compiled"]
+    return markdown([*header, "ours in bfloat16, ms", "MusicGen in bfloat16 over it"], rows)
 
 
 @table
@@ -282,7 +234,9 @@ def starts() -> str:
         compile_s = found["compiled_s"] - found["loaded_s"]
         cells = [found["loaded_s"], compile_s, found["first_tokens_s"], found["generate_s"], found["done_s"]]
         rows.append([f"{start} caches", *(number(cell, 1) for cell in cells)])
-    return markdown(["seconds, of 10 s of singing", "load", "compile", "first tokens after", "generate", "in all"], rows)
+    return markdown(
+        ["seconds, of 10 s of singing", "load", "compile", "first tokens after", "generate", "in all"], rows
+    )
 
 
 STEPS = {  # of train.json -> what the table says of it; "as is" is the plain allocator
@@ -315,10 +269,8 @@ def train() -> str:
 @table
 def tokenizing() -> str:
     rates = results("benchmarks/results/tokenize.json")["measured"]["rates"]
-    separation = results("benchmarks/results/separate.json")["audio_s_per_s"]
     fma_s = 100_000 * 30  # FMA-Large
     rows = [
-        ["`separate_stems.py --separator demucs`", separation["ours"], 1],
         ["`fit_kmeans.py --hours 10`, HuBERT-large", rates["HuBERT-large to layer 9"], 60 * 3600 / fma_s],
         ["`extract_tokens.py`, HuBERT-large, EnCodec", rates["extractor, large"], 1],
         ["`extract_tokens.py`, HuBERT-base, EnCodec", rates["extractor, base"], 1],
@@ -330,41 +282,20 @@ def tokenizing() -> str:
     return markdown(["", "seconds of audio a second", "FMA-Large (833 h) on two such cores"], cells)
 
 
-# --- Scaling laws ---
-
-FIT = "benchmarks/results/sweep/fit.json"
-
-
-STAGES_SWEPT = ("semantic",)
-
-
-def with_interval(found: dict, digits: int = 2) -> str:
-    low, high = found["interval"]
-    return interval({"value": found["value"], "low": low, "high": high}, digits)
-
-
 @table
-def laws() -> str:
+def sharding() -> str:
+    found = results("benchmarks/results/sharding.json")["results"]
     rows = []
-    for stage in STAGES_SWEPT:
-        found = results(FIT)["stages"][stage]
-        law, best = found["losses"]["all"]["law"], found["losses"]["all"]["methods"]["law"]["best"][0]
-        cells = [with_interval(law["numbers"][name]) for name in ("E", "alpha", "beta")]
-        low, high = (value / 1e3 for value in best["parameters"]["interval"])
-        size = f"{best['parameters']['value'] / 1e3:.0f} k ({low:.0f} k to {high:.0f} k)"
-        rows.append([stage, str(found["runs"]), *cells, f"{100 * law['scatter']:.1f} %", size])
-    return markdown(["stage", "runs", "E", "alpha", "beta", "runs scatter by", "best N at 3.9e12 FLOPs"], rows)
-
-
-@table
-def held_out() -> str:
-    rows = []
-    for stage in STAGES_SWEPT:
-        for run in results(FIT)["stages"][stage]["losses"]["all"]["held_out"]:
-            size, tokens = re.search(r"\(\w+, (\S+), (\S+) tokens", run["run"]).groups()
-            label = f"{stage}, size {size}, {float(tokens) / 1e6:.2f} M tokens"
-            rows.append([label, with_interval(run["predicted"], 3), number(run["measured"], 3)])
-    return markdown(["held out", "predicted, nats a token", "measured"], rows)
+    for mesh in ([8, 1, 1], [1, 8, 1], [2, 2, 2]):
+        of_mesh = [case for case in found if case["mesh"] == mesh]
+        cells = []
+        for part in ("parameters", "gradients", "activations"):
+            pairs = [(case["sent_bytes"][part], case["needed_bytes"][part]) for case in of_mesh]
+            cells.append(number(max(sent / need for sent, need in pairs), 3) if all(need for _, need in pairs) else "")
+        largest = max(case["loss_difference"] for case in of_mesh)
+        rows.append([" x ".join(map(str, mesh)), f"{largest:.1e}", *cells])
+    header = ["data x fsdp x tensor", "losses differ by at most", "sent over needed: parameters", "gradients"]
+    return markdown([*header, "activations"], rows)
 
 
 # --- README: one row a question ---
@@ -376,17 +307,22 @@ def answers() -> str:
         beside = "; ".join(f"{label} {number(measured(system, name), digits)}" for system, label in others.items())
         return [number(measured("model", name), digits), beside]
 
-    bands = {"codec4": "the true band", "retrieval": "retrieval by the voice", "wrong_vocal": "with another's voice"}
-    sounds = {"codec4": "the true band", "retrieval": "retrieval by the voice"}
-    voices = results("benchmarks/results/voices.json")["voices"]
+    bands = {
+        "codec8": "the true band through the codec",
+        "retrieval": "retrieval by the voice",
+        "wrong_vocal": "with another's voice",
+    }
+    sounds = {"codec8": "the true band through the codec", "retrieval": "retrieval by the voice"}
+    voices = results(VOICES)["voices"]
     own, *strangers = (of["measures"]["chroma_chords"]["mean"] for of in voices.values())
     found = results(ABLATIONS)["variants"]
     clock, index = (found[name]["measures"]["chroma_chords"]["value"] for name in ("clock", "index"))
-    coarse = decode_case("coarse", 1, 2000)
-    half = step_ms(coarse, "ours, bfloat16")
-    steps = next(stage["subjects"] for stage in results(TRAIN)["stages"] if stage["stage"] == "coarse")
-    ours, torch = (steps[name]["seconds"]["median"] for name in ("ours", "torch, bias, layers again"))
-    held = results(FIT)["stages"]["semantic"]["losses"]["all"]["held_out"][0]
+    (decoding,) = (case["subjects"] for case in results(DECODE)["cases"] if case["context"] == 2000)
+    half = step_ms(decoding, "ours, bfloat16")
+    (steps,) = (stage["subjects"] for stage in results(TRAIN)["stages"] if stage["stage"] == "fine")
+    ours, torch = (steps[f"{name}, as is"] for name in ("ours", "torch, bias, layers again"))
+    times = torch["seconds"]["median"] / ours["seconds"]["median"]
+    difference = max(case["loss_difference"] for case in results("benchmarks/results/sharding.json")["results"])
     page = "docs/results.md"
     rows = [
         [f"[Beats]({page}#does-the-band-go-with-the-voice), F-measure", *demo_beside("beat_f", bands)],
@@ -403,19 +339,19 @@ def answers() -> str:
             f"the paper's `index` {number(index)}",
         ],
         [
-            f"[A decoding step]({page}#how-fast-is-decoding), coarse stage at full size, bfloat16",
+            f"[A decoding step]({page}#how-fast-is-decoding), fine stage at full size",
             f"{number(half, 1)} ms",
-            f"MusicGen's decoder of that size {number(step_ms(coarse, *MUSICGEN_BF16) / half, 1)} times as long",
+            f"MusicGen's decoder of that size: {number(step_ms(decoding, *MUSICGEN_BF16) / half, 1)} times as long",
         ],
         [
-            f"[A training step]({page}#how-fast-is-training), the same stage, float32",
-            f"{number(ours, 1)} s",
-            f"a PyTorch model with learned bias {number(torch / ours, 1)} times as long",
+            f"[A training step]({page}#how-fast-is-training), the same stage",
+            f"{number(ours['seconds']['median'], 1)} s, {ours['peak_bytes'] / 1e9:.1f} GB",
+            f"PyTorch with a learned bias: {number(times, 1)} times as long, {torch['peak_bytes'] / 1e9:.1f} GB",
         ],
         [
-            "[Loss of a larger run](docs/scaling.md#what-did-the-sweep-of-this-repository-find), nats a token",
-            number(held["measured"], 3),
-            f"predicted {with_interval(held['predicted'], 3)}",
+            f"[Eight simulated devices]({page}#do-several-devices-compute-the-same), difference in loss",
+            f"{difference:.1e}",
+            "one device",
         ],
     ]
     return markdown(["", "here", "beside it"], rows)

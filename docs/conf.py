@@ -33,6 +33,8 @@ html_copy_source = False
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+autodoc_default_options = {"members": True, "special-members": "__call__"}
 default_role = "code"  # docstrings set names in single backticks
 nitpicky = True
 nitpick_ignore_regex = [("py:class", ".*")]  # types in signatures are links only where they have a page
@@ -60,5 +62,11 @@ def as_rst(app, what, name, obj, options, lines: list[str]) -> None:
     lines[:] = text
 
 
+def skip(app, what, name, obj, skipped: bool, options) -> bool | None:
+    """Leave out the fields of a NamedTuple, whose docstrings say "Alias for field number 0"."""
+    return True if type(obj).__name__ == "_tuplegetter" else None
+
+
 def setup(app) -> None:
+    app.connect("autodoc-skip-member", skip)
     app.connect("autodoc-process-docstring", as_rst)

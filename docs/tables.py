@@ -228,6 +228,14 @@ def length() -> str:
 
 
 @table
+def overfit() -> str:
+    found = results("experiments/results/overfit.json")
+    return markdown(
+        ["step", *map(str, found["steps"])], [["loss, nats a token", *(number(x, 3) for x in found["loss"])]]
+    )
+
+
+@table
 def starts() -> str:
     rows = []
     for start, found in results("benchmarks/results/length.json")["medians"].items():
@@ -354,7 +362,7 @@ def answers() -> str:
             "one device",
         ],
     ]
-    return markdown(["", "here", "beside it"], rows)
+    return markdown(["question", "here", "beside it"], rows)
 
 
 def filled(text: str) -> str:

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest --quiet --durations=15 --numprocesses 2 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow test-slurm lint format docs overfit evaluate demo-model clean
+.PHONY: demo test test-slow test-slurm lint format overfit evaluate demo-model clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m hafm_jax.sample --vocal examples/vocal.wav --out mix.wav
@@ -29,11 +29,6 @@ lint: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-
-# Strict about links between pages, files and headings; links to other sites are not followed.
-docs: $(VENV)/.dev
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet --conf-dir docs . build/docs
-	@echo "open build/docs/index.html"
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -112,3 +107,8 @@ $(DEMO)/.coarse_longer: $(DEMO)/.coarse_false_history
 
 clean:
 	rm -rf $(VENV) build mix.wav mix_instrumental.wav
+
+.PHONY: docs
+docs: $(VENV)/.dev  # strict about links between pages, files and headings; links to other sites are not followed
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet --conf-dir docs . build/docs
+	@echo "open build/docs/index.html"

@@ -11,19 +11,10 @@ CORE = ["numpy", "scipy", "jax>=0.10", "flax>=0.12.8", "soundfile", "soxr", "saf
 EXTRAS = {
     "hub": ["huggingface_hub"],
     "torch": ["torch", "transformers"],
-    "separate": ["demucs>=4.1", "onnxruntime", "av"],  # before 4.1, demucs needed torchaudio
-    "tokenize": [
-        "optax",
-        "orbax-checkpoint",
-        "scikit-learn",
-        "tensorflow-datasets",
-        "google-crc32c",
-        "jinja2",
-        "matplotlib",
-        "av",
-    ],
+    "separate": ["demucs>=4.1", "onnxruntime", "av", "pooch"],  # before 4.1, demucs needed torchaudio
+    "tokenize": "optax orbax-checkpoint scikit-learn tensorflow-datasets google-crc32c jinja2 matplotlib".split(),
     "ray": ["ray"],
-    "evaluate": ["librosa", "mir_eval", "matplotlib", "jinja2"],
+    "evaluate": ["librosa", "mir_eval", "matplotlib", "jinja2", "pooch"],
     "sweep": ["matplotlib", "jinja2"],
     "train": ["optax", "orbax-checkpoint", "grain", "ml-collections", "protobuf", "google-crc32c", "tensorboardX"],
 }

@@ -230,9 +230,10 @@ def length() -> str:
 @table
 def overfit() -> str:
     found = results("experiments/results/overfit.json")
-    return markdown(
-        ["step", *map(str, found["steps"])], [["loss, nats a token", *(number(x, 3) for x in found["loss"])]]
-    )
+    losses = dict(zip(found["steps"], found["losses"], strict=True))
+    shown = [step for step in (1, 10, 20, 30, 40, 50, 60, 80, 100, 150, 200) if step in losses]
+    header = ["step", *map(str, shown)]
+    return markdown(header, [["loss, nats a token", *(number(losses[step], 3) for step in shown)]])
 
 
 @table

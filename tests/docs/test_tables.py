@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import soundfile
 from helpers import ROOT
 
 from configs.base import get_config
@@ -138,15 +139,14 @@ def test_no_file_cites_a_page_that_is_not_there():
             assert not missing, f"{name} cites {missing}"
 
 
-def test_the_readmes_python_runs(tmp_path, monkeypatch):
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    import soundfile
-
+@pytest.mark.parametrize("page", ["README.md", pytest.param("docs/python.md", marks=pytest.mark.slow)])
+def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.S)
     voice, rate_hz = soundfile.read(ROOT / "examples" / "vocal.wav", frames=24_000, always_2d=True)
     soundfile.write(tmp_path / "in.wav", voice, rate_hz)
     (tmp_path / "hafm_jax").mkdir()
     (tmp_path / "hafm_jax" / "demo").symlink_to(ROOT / "hafm_jax" / "demo")
     monkeypatch.chdir(tmp_path)
-    exec(code, {})
+    exec("\n".join(blocks), {})
     band, band_rate_hz = soundfile.read(tmp_path / "band.wav")
     assert band_rate_hz == 24_000 and len(band) / band_rate_hz == pytest.approx(len(voice) / rate_hz, abs=1e-3)

@@ -64,7 +64,7 @@ SYSTEMS = {
     "no_guidance": "... without guidance",
     "no_history_off": "... without no-history guidance",
     "no_fine": "... without its fine stage",
-    "wrong_vocal": "... asked with another clip's voice",
+    "wrong_vocal": "... given another clip's voice",
     "retrieval_oracle": "retrieval by the true tempo, beats and key",
     "retrieval": "retrieval by the voice alone",
     "random": "any training band",

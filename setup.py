@@ -48,7 +48,7 @@ setup(
     python_requires=">=3.11",
     # Only this package: tokenize/ and configs/ hold scripts and must never be installed.
     packages=find_packages(include=["hafm_jax", "hafm_jax.*"]),
-    package_data={"hafm_jax": ["py.typed", "model/cpu/*.cc", "demo/*", "demo/*/*", "listening/*.html", "*/*.html.j2"]},
+    package_data={"hafm_jax": ["py.typed", "model/cpu/*.cc", "demo/*", "demo/*/*", "*/*.html.j2"]},
     install_requires=CORE,
     extras_require=EXTRAS,
 )

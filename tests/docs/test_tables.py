@@ -61,15 +61,11 @@ def help_text(command: str, arguments: Sequence[str], monkeypatch, capsys) -> st
 
 def parser_options(command: str, monkeypatch, capsys) -> set[str]:
     """The options that a command's --help names, those of its subcommands included."""
-    if command == "hafm_jax.train":  # its flags can be defined once in a process
-        call = [sys.executable, "-m", command, "--help"]
-        text = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    else:
-        text = help_text(command, [], monkeypatch, capsys)
-        if subcommands := re.search(r"^  \{([\w,]+)\}$", text, re.M):
-            text += "".join(help_text(command, [name], monkeypatch, capsys) for name in subcommands[1].split(","))
+    text = help_text(command, [], monkeypatch, capsys)
+    if subcommands := re.search(r"^  \{([\w,]+)\}$", text, re.M):
+        text += "".join(help_text(command, [name], monkeypatch, capsys) for name in subcommands[1].split(","))
     assert OPTION.search(text)
-    return set(OPTION.findall(text)) | {f"--{name}" for name in re.findall(r"--\[no\](\w+)", text)}
+    return set(OPTION.findall(text))
 
 
 def commands_in(page: Path) -> list[tuple[str, set[str]]]:

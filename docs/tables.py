@@ -156,6 +156,43 @@ def codec() -> str:
     return markdown(["the true band, replaced by", "multi-scale spectral distance, dB"], rows)
 
 
+# --- What the measures are worth ---
+
+COHERENCE = "experiments/results/coherence.json"
+
+
+@table
+def fooled() -> str:
+    bands = {
+        "truth": "true band",
+        "another song's band": "another song's",
+        "click": "clicks on the beats",
+        "tonic chord, held": "held tonic chord",
+        "noise": "noise",
+        "vocal": "the vocal itself",
+    }
+    found = results(COHERENCE)["measures"]
+    rows = []
+    for name in found["truth"]:
+        figure, digits, label = ("sd", 0, "`lag_ms`, spread") if name == "lag_ms" else ("mean", 2, f"`{name}`")
+        rows.append([label, *(number(found[band][name][figure], digits) for band in bands)])
+    return markdown(["measure", *bands.values()], rows)
+
+
+@table
+def found_right() -> str:
+    labels = {
+        "beat_f": "beats, F-measure",
+        "tempo_within_4_percent": "tempo within 4 %, share of clips",
+        "tempo_within_4_percent_octaves_forgiven": "the same, half and double forgiven",
+        "key_right": "key, share of clips",
+    }
+    found = results(COHERENCE)
+    parts = ("heard_in_the_true_band", "heard_in_the_vocal")
+    rows = ([label, *(number(found[part][name]["mean"]) for part in parts)] for name, label in labels.items())
+    return markdown(["analysis of", "true bands", "vocals alone"], rows)
+
+
 # --- The two rates ---
 
 ABLATIONS = "experiments/results/ablations.json"

@@ -25,7 +25,7 @@ ONLY_IN = {  # library -> the files that may import it
     "flax.nnx": {"model/transformer.py", "tokenizers/spectral_codec.py"},
     "orbax": {"training/checkpoint.py"},
 }
-FILES = sorted(PACKAGE.rglob("*.py"))
+FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.name != "__main__.py"]  # which is a command
 
 
 def room_of(path: Path) -> str:

@@ -224,6 +224,9 @@ def ablations() -> str:
 
 DECODE = "benchmarks/results/decode.json"
 TRAIN = "benchmarks/results/train.json"
+LENGTH = "benchmarks/results/length.json"
+OVERFIT = "experiments/results/overfit.json"
+NOT_MEASURED = "Not measured yet with the model of today.\n"  # in place of a table whose result is still to be made
 
 
 def step_ms(subjects: dict, *names: str) -> float:
@@ -257,8 +260,10 @@ def decode() -> str:
 
 @table
 def length() -> str:
+    if not (ROOT / LENGTH).exists():
+        return NOT_MEASURED
     rows = []
-    for seconds, found in results("benchmarks/results/length.json")["lengths"].items():
+    for seconds, found in results(LENGTH)["lengths"].items():
         times = [f"{number(found['generate_s'], 1)} s", number(found["real_time_factor"])]
         rows.append([f"{int(seconds)} s", *times, f"{number(found['peak_gb'])} GB"])
     return markdown(["singing", "generated in", "real-time factor", "process, peak"], rows)
@@ -266,17 +271,19 @@ def length() -> str:
 
 @table
 def overfit() -> str:
-    found = results("experiments/results/overfit.json")
-    losses = dict(zip(found["steps"], found["losses"], strict=True))
-    shown = [step for step in (1, 10, 20, 30, 40, 50, 60, 80, 100, 150, 200) if step in losses]
-    header = ["step", *map(str, shown)]
-    return markdown(header, [["loss, nats a token", *(number(losses[step], 3) for step in shown)]])
+    if not (ROOT / OVERFIT).exists():
+        return NOT_MEASURED
+    found = results(OVERFIT)
+    losses = [number(loss, 3) for loss in found["loss"]]
+    return markdown(["step", *map(str, found["steps"])], [["loss, nats a token", *losses]])
 
 
 @table
 def starts() -> str:
+    if not (ROOT / LENGTH).exists():
+        return NOT_MEASURED
     rows = []
-    for start, found in results("benchmarks/results/length.json")["medians"].items():
+    for start, found in results(LENGTH)["medians"].items():
         compile_s = found["compiled_s"] - found["loaded_s"]
         cells = [found["loaded_s"], compile_s, found["first_tokens_s"], found["generate_s"], found["done_s"]]
         rows.append([f"{start} caches", *(number(cell, 1) for cell in cells)])

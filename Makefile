@@ -62,3 +62,8 @@ $(VENV)/.dev: setup.py constraints.txt | $(VENV)/bin/python
 
 clean:
 	rm -rf $(VENV) build mix.wav mix_instrumental.wav
+
+.PHONY: docs
+docs: $(VENV)/.dev  # strict about links between pages, files and headings; links to other sites are not followed
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet --conf-dir docs . build/docs
+	@echo "open build/docs/index.html"

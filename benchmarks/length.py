@@ -1,9 +1,9 @@
-"""The demo model from a newcomer's side: cold start, and cost and memory from 10 s to 10 min of singing.
+"""The demo model as a newcomer meets it: cold start, and time and memory from 10 s to 10 min of singing.
 
-    python benchmarks/length.py [--out benchmarks/results/length.json]
+    python -m benchmarks.length [--lengths 10 60] [--out benchmarks/results/length.json]
 
-Each figure is of a process of its own. Cold: caches of XLA and of the kernels are empty; warm: they are full. The first
-tokens are there when the first second of the semantic stage is (its first report of progress).
+Each figure is from a process of its own. Cold: the caches of XLA and of the kernels are empty; warm: they are full. The
+first tokens are there at the semantic stage's first report of progress, after its first second of music.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ import json
 import os
 import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from pathlib import Path
 
-from machine import machine
 from tqdm import tqdm
+
+from benchmarks._common import begin_result, make_parser, run_worker
+from hafm_jax.common.errors import run_command
 
 LENGTHS_S = (10, 30, 60, 120, 300, 600)
 STARTS = 3

@@ -29,7 +29,7 @@ def accompany(seconds: float, started_s: float) -> dict:
     """In a fresh process: accompany so much singing; started_s is the clock when the process was asked for."""
     import numpy as np
 
-    from hafm_jax.accompany import Accompanist
+    from hafm_jax.accompany import Accompanist, SamplingOptions
     from hafm_jax.common.cache import use_compilation_cache
     from hafm_jax.model.pretrained import DEMO
     from hafm_jax.streams import CELLS_PER_S, CODEC_SAMPLE_RATE_HZ
@@ -57,7 +57,7 @@ def accompany(seconds: float, started_s: float) -> dict:
         "generate_s": clock["done_s"] - clock["compiled_s"],
         "real_time_factor": (clock["done_s"] - clock["compiled_s"]) / seconds,
         "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
-        "stated_gb": accompanist.needed_bytes(1, None, False, vocal.shape, CODEC_SAMPLE_RATE_HZ) / 1e9,
+        "stated_gb": accompanist.needed_bytes(SamplingOptions(), vocal.shape, CODEC_SAMPLE_RATE_HZ) / 1e9,
         "audio_gb": out.nbytes / 1e9,
     }
 

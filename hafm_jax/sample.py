@@ -130,7 +130,7 @@ def accompany(arguments: argparse.Namespace, progress: Progress, written: list[P
     """What the command does; each file that is whole is added to `written`."""
     import numpy as np
 
-    from hafm_jax.accompany import Accompanist
+    from hafm_jax.accompany import Accompanist, SamplingOptions
     from hafm_jax.audio import files
     from hafm_jax.common.cache import use_compilation_cache
     from hafm_jax.common.errors import InputError
@@ -161,19 +161,18 @@ def accompany(arguments: argparse.Namespace, progress: Progress, written: list[P
     if reason := kernels.load():
         print(f"note: decoding at XLA's own speed, without this package's kernels: {reason}", file=sys.stderr)
 
-    options = {"num_samples": arguments.num_samples, "sampling": sampling, "skip_fine": arguments.skip_fine}
-    request = options | {"vocal_shape": vocal.shape, "sample_rate_hz": rate_hz}
-    accompanist.check_memory(**request)
-    needed_gb = accompanist.needed_bytes(**request) / 1e9
+    options = SamplingOptions(arguments.num_samples, sampling, arguments.skip_fine)
+    accompanist.check_memory(options, vocal.shape, rate_hz)
+    needed_gb = accompanist.needed_bytes(options, vocal.shape, rate_hz) / 1e9
     audio_gb = memory.audio_bytes(vocal.shape, rate_hz, arguments.num_samples) / 1e9
     print(
         f"generating takes at most {needed_gb:.2f} GB of memory beside the model: {audio_gb:.2f} GB for audio, "
         "the rest however long the voice is"
     )
     cells = num_cells(files.resampled_length(vocal.shape[1], rate_hz, CODEC_SAMPLE_RATE_HZ), CODEC_SAMPLE_RATE_HZ)
-    accompanist.compile(cells, **options, progress=progress)
+    accompanist.compile(cells, options, progress=progress)
     compiled_s = time.monotonic()
-    instrumentals = accompanist(vocal, rate_hz, seed=arguments.seed, **options, progress=progress)
+    instrumentals = accompanist(vocal, rate_hz, options, seed=arguments.seed, progress=progress)
     progress.close()
     generated_s = time.monotonic()
     vocal = files.resample(vocal, rate_hz, CODEC_SAMPLE_RATE_HZ)

@@ -1,15 +1,22 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers import WINDOW_CELLS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hafm_jax.accompany import Accompanist, plan_windows
+from hafm_jax.accompany import Accompanist, SamplingOptions, plan_windows
+from hafm_jax.common.errors import InputError
 from hafm_jax.model.sampling import Sampling
 
-FREE = Sampling(guidance_scale=1.0, temperature=1.0)
+FREE = SamplingOptions(sampling=Sampling(guidance_scale=1.0, temperature=1.0))
+COARSE = replace(FREE, skip_fine=True)
 
 
 @given(st.integers(1, 15_000), st.integers(1, 300))  # up to 10 min
@@ -38,20 +45,18 @@ def vocal(seconds, rate_hz, channels=1, seed=0):
 @pytest.mark.parametrize(("seconds", "rate_hz", "channels"), [(0.2, 44_100, 2), (1.7003, 48_000, 1), (0.9, 11_025, 1)])
 def test_the_band_is_exactly_as_long_as_the_voice(accompanist, seconds, rate_hz, channels):
     voice = vocal(seconds, rate_hz, channels)
-    out = accompanist(voice, rate_hz, sampling=FREE)
+    out = accompanist(voice, rate_hz, FREE)
     assert out.shape == (1, round(voice.shape[1] * 24_000 / rate_hz))
     assert np.isfinite(out).all()
 
 
 def test_the_seed_decides_and_samples_do_not_depend_on_their_neighbours(accompanist):
     voice = vocal(1.0, 24_000)
-    one = accompanist(voice, 24_000, seed=3, sampling=FREE)
-    np.testing.assert_array_equal(one, accompanist(voice, 24_000, seed=3, sampling=FREE))
-    assert np.abs(one - accompanist(voice, 24_000, seed=4, sampling=FREE)).max() > 0
-    alone, three = (
-        accompanist.tokens(voice, 24_000, 25, seed=3, num_samples=n, sampling=FREE, skip_fine=True) for n in (1, 3)
-    )
-    again = accompanist.tokens(voice, 24_000, 25, seed=3, num_samples=3, sampling=FREE, skip_fine=True)
+    one = accompanist(voice, 24_000, FREE, seed=3)
+    np.testing.assert_array_equal(one, accompanist(voice, 24_000, FREE, seed=3))
+    assert np.abs(one - accompanist(voice, 24_000, FREE, seed=4)).max() > 0
+    alone, three = (accompanist.tokens(voice, 24_000, 25, replace(COARSE, num_samples=n), seed=3) for n in (1, 3))
+    again = accompanist.tokens(voice, 24_000, 25, replace(COARSE, num_samples=3), seed=3)
     np.testing.assert_array_equal(three, again)
     np.testing.assert_array_equal(alone[0], three[0])
     assert (three[0] != three[1]).mean() > 0.5 and (three[1] != three[2]).mean() > 0.5
@@ -59,22 +64,22 @@ def test_the_seed_decides_and_samples_do_not_depend_on_their_neighbours(accompan
 
 def test_several_vocals_at_once_get_what_each_gets_alone(accompanist):
     voices = [vocal(1.0, 24_000, seed=s) for s in (1, 2)]
-    options = {"sampling": FREE, "skip_fine": True}
-    together = accompanist.tokens_of_each(voices, 24_000, 25, seeds=[7, 8], **options)
-    alone = [accompanist.tokens(v, 24_000, 25, seed=s, **options) for v, s in zip(voices, (7, 8), strict=True)]
+    together = accompanist.tokens_of_each(voices, 24_000, 25, COARSE, seeds=[7, 8])
+    alone = [accompanist.tokens(v, 24_000, 25, COARSE, seed=s) for v, s in zip(voices, (7, 8), strict=True)]
     np.testing.assert_array_equal(together, np.concatenate(alone))
 
 
 def test_the_voice_is_heard(accompanist):
-    a, b = (accompanist(vocal(1.0, 24_000, seed=s), 24_000, sampling=FREE._replace(temperature=0.0)) for s in (0, 5))
+    a, b = (
+        accompanist(vocal(1.0, 24_000, seed=s), 24_000, replace(FREE, sampling=FREE.sampling._replace(temperature=0.0)))
+        for s in (0, 5)
+    )
     assert np.abs(a - b).max() > 0
 
 
 def test_without_the_fine_stage_only_coarse_tokens_are_made(accompanist):
     progress = []
-    out = accompanist.tokens(
-        vocal(1.0, 24_000), 24_000, 25, sampling=FREE, skip_fine=True, progress=lambda *x: progress.append(x)
-    )
+    out = accompanist.tokens(vocal(1.0, 24_000), 24_000, 25, COARSE, progress=lambda *x: progress.append(x))
     assert out.shape == (1, 75, 4)
     assert {stage for stage, *_ in progress} == {"semantic", "coarse"}
     for stage in ("semantic", "coarse"):
@@ -86,7 +91,81 @@ def test_all_tokens_are_of_their_codebook_and_coarse_ones_do_not_depend_on_fine(
     seconds = 2 * WINDOW_CELLS["coarse"] / 25  # several windows of every stage
     voice = vocal(seconds, 24_000)
     cells = round(seconds * 25)
-    both = accompanist.tokens(voice, 24_000, cells, sampling=FREE)
+    both = accompanist.tokens(voice, 24_000, cells, FREE)
     assert both.shape == (1, 3 * cells, 8)
     assert both.min() >= 0 and both.max() < 1024
     assert (np.diff(both[0], axis=0) != 0).any(axis=0).all()  # no codebook is stuck
+
+
+@pytest.mark.parametrize("cells", [5, 25])  # shorter than a window of the next stage, and several windows
+def test_given_tokens_of_a_former_call_lead_to_the_same_later_stages(accompanist, cells):
+    voices = [vocal(1.0, 24_000, seed=s) for s in (1, 2)]
+    options = replace(FREE, num_samples=2)
+
+    def generate(names=(), seeds=(7, 8)):
+        progress = set()
+        streams = accompanist.generate_streams(
+            voices,
+            24_000,
+            cells,
+            options,
+            seeds=seeds,
+            given={name: first[name] for name in names},
+            progress=lambda stage, *_: progress.add(stage),
+        )
+        return streams, progress
+
+    first, ran = generate()
+    assert ran == {"semantic", "coarse", "fine"}
+    for names, ran in (
+        (["instrumental_semantic"], {"coarse", "fine"}),
+        (["coarse"], {"fine"}),  # and no semantic tokens, which only the coarse stage reads
+        (["instrumental_semantic", "fine"], {"coarse"}),
+        (["coarse", "fine"], set()),
+    ):
+        streams, progress = generate(names)
+        assert progress == ran
+        for name in streams:
+            np.testing.assert_array_equal(streams[name], first[name])
+    other, _ = generate(["coarse"], seeds=(9, 10))
+    np.testing.assert_array_equal(other["coarse"], first["coarse"])
+    assert (other["fine"] != first["fine"]).mean() > 0.5
+
+
+def test_given_tokens_are_followed_by_the_stages_after_them(accompanist):
+    voice, cells = vocal(1.0, 24_000), 30
+    streams = accompanist.generate_streams([voice], 24_000, cells, COARSE, seeds=[0])
+    other = (streams["instrumental_semantic"] + 1) % 500
+    coarse = accompanist.tokens(voice, 24_000, cells, COARSE, given={"instrumental_semantic": other})
+    assert (coarse != streams["coarse"]).mean() > 0.5
+
+
+GIVEN = np.zeros((1, 60, 1), np.int32)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"vocal_semantic": GIVEN},
+            r"'vocal_semantic' are given; expected those of instrumental_semantic, coarse, fine",
+        ),
+        ({"instrumental_semantic": GIVEN[:, :59]}, r"int32 \[1, 59, 1\]; expected integers \[1, 60, 1\]"),
+        ({"instrumental_semantic": np.repeat(GIVEN, 2, axis=0)}, r"int32 \[2, 60, 1\]; expected integers \[1, 60, 1\]"),
+        ({"instrumental_semantic": GIVEN[..., 0]}, r"int32 \[1, 60\]; expected"),
+        ({"instrumental_semantic": GIVEN.astype(float)}, r"float64 \[1, 60, 1\]; expected integers"),
+        ({"instrumental_semantic": GIVEN + 500}, "are 500 to 500; expected 0 to 499"),  # the NULL id
+        ({"instrumental_semantic": GIVEN - 1}, "are -1 to -1; expected 0 to 499"),
+    ],
+)
+def test_given_tokens_that_do_not_fit_are_refused(accompanist, given, message):
+    with pytest.raises(InputError, match=message):
+        accompanist.tokens(vocal(1.0, 24_000), 24_000, 30, FREE, given=given)
+
+
+def test_the_api_is_imported_when_it_is_asked_for():
+    program = (
+        "import sys, hafm_jax; assert hafm_jax.__version__; assert 'jax' not in sys.modules;"
+        "from hafm_jax import Accompanist, Sampling, SamplingOptions; assert Accompanist.load"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, env=os.environ | {"PYTHONPATH": os.getcwd()})

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from hafm_jax import sample
-from hafm_jax.accompany import Accompanist
+from hafm_jax.accompany import Accompanist, SamplingOptions
 from hafm_jax.common import cache
 from hafm_jax.common.errors import InputError
 from hafm_jax.model import decode, memory
@@ -79,8 +79,8 @@ def test_tokens_are_drawn_as_asked_stage_by_stage_else_as_the_model_says(run, ti
     own = Accompanist.load(str(tiny_model)).sampling
     seen = []
 
-    def begin(*_, sampling, **__):
-        seen.append(sampling)
+    def begin(accompanist, cells, options, **_):
+        seen.append(options.sampling)
         raise Begun
 
     monkeypatch.setattr(Accompanist, "compile", begin)
@@ -111,8 +111,8 @@ def test_memory_is_stated_and_checked_before_the_work(run, tiny_model, tmp_path,
 
     monkeypatch.setattr(Accompanist, "compile", begin)
     vocal = write(tmp_path / "in.wav", 30.0, 44_100, 2)
-    arguments = Sampling(guidance_scale=1.0), False, (2, 30 * 44_100), 44_100
-    one, two = (Accompanist.load(str(tiny_model)).needed_bytes(n, *arguments) for n in (1, 2))
+    accompanist, sampling = Accompanist.load(str(tiny_model)), Sampling(guidance_scale=1.0)
+    one, two = (accompanist.needed_bytes(SamplingOptions(n, sampling), (2, 30 * 44_100), 44_100) for n in (1, 2))
     with pytest.raises(Begun):
         run("--vocal", vocal, "--num-samples", 2)
     stated, audio = map(float, re.search(r"at most (\S+) GB .* (\S+) GB for audio", capsys.readouterr().out).groups())

@@ -18,7 +18,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from hafm_jax.accompany import Accompanist
+from hafm_jax.accompany import Accompanist, SamplingOptions
 from hafm_jax.audio.files import write_audio
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import write_bytes
@@ -157,12 +157,11 @@ class Bands:
         if not _tokens_file(folder, clip).exists():
             clips = self._protocol.clips[self._protocol.clips.index(clip) :]
             waiting = [c for c in clips if not _tokens_file(folder, c).exists()]
+            wanted = CLIPS_AT_ONCE_ON_CPU if jax.default_backend() == "cpu" else CLIPS_AT_ONCE
             at_once = self._accompanist.fitting(
-                CLIPS_AT_ONCE_ON_CPU if jax.default_backend() == "cpu" else CLIPS_AT_ONCE,
-                sampling=self._sampling(otherwise),
-                skip_fine=False,
-                vocal_shape=self._vocal(songs, clip)[None].shape,
-                sample_rate_hz=CODEC_SAMPLE_RATE_HZ,
+                SamplingOptions(wanted, self._sampling(otherwise)),
+                self._vocal(songs, clip)[None].shape,
+                CODEC_SAMPLE_RATE_HZ,
             )
             with suppress(Exception):  # one of the others may be to blame: its own turn will come, and fail
                 self._generate(waiting[:at_once], otherwise, songs, folder)
@@ -178,8 +177,8 @@ class Bands:
             [self._vocal(songs, clip)[None] for clip in clips],
             CODEC_SAMPLE_RATE_HZ,
             num_cells(CLIP_SAMPLES, CODEC_SAMPLE_RATE_HZ),
+            SamplingOptions(sampling=self._sampling(otherwise)),
             seeds=[self._protocol.seed_of(clip) for clip in clips],
-            sampling=self._sampling(otherwise),
         )
         folder.mkdir(parents=True, exist_ok=True)
         for clip, found in zip(clips, tokens, strict=True):

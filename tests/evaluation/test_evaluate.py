@@ -23,7 +23,7 @@ pytest.importorskip("librosa", reason="needs the extra hafm_jax[evaluate]")
 pytest.importorskip("mir_eval", reason="needs the extra hafm_jax[evaluate]")
 
 from hafm_jax import evaluate
-from hafm_jax.accompany import Accompanist
+from hafm_jax.accompany import Accompanist, SamplingOptions
 from hafm_jax.audio.files import read_audio, write_audio
 from hafm_jax.common import cache
 from hafm_jax.common.errors import InputError
@@ -74,10 +74,10 @@ def separated(songs, tmp_path_factory):
     return root
 
 
-def stand_in(accompanist, vocals, sample_rate_hz, cells, *, seeds, sampling):
+def stand_in(accompanist, vocals, sample_rate_hz, cells, options, *, seeds):
     """In place of the three stages, which other tests run: the vocal's own tokens, the later the more guidance."""
     tokens = accompanist.codec.encode(np.concatenate(vocals))[:, : 3 * cells]
-    return np.roll(tokens, round(sampling["coarse"].guidance_scale), axis=1)
+    return np.roll(tokens, round(options.sampling["coarse"].guidance_scale), axis=1)
 
 
 @pytest.fixture
@@ -156,14 +156,15 @@ def test_the_model_is_what_sample_makes(report, songs, tiny_model, tmp_path):
     vocal, rate_hz = read_audio(songs / "test" / clip.song / "vocals.flac")
     for system, skip_fine in (("model", False), ("no_fine", True)):
         bands.make(system, clip)
-        (expected,) = accompanist(vocal, rate_hz, seed=protocol.seed_of(clip), skip_fine=skip_fine)
+        options = SamplingOptions(skip_fine=skip_fine)
+        (expected,) = accompanist(vocal, rate_hz, options, seed=protocol.seed_of(clip))
         np.testing.assert_allclose(read_band(tmp_path, system, clip.id), np.clip(expected, -1, 1), atol=2**-15)
 
 
 def test_no_more_clips_at_once_than_memory_has_room_for(report, songs, tiny_model, monkeypatch, tmp_path):
     protocol = read_protocol(report[0] / "protocol.json")
     accompanist = Accompanist.load(str(tiny_model))
-    one = accompanist.needed_bytes(1, Sampling(), False, (1, CLIP_SAMPLES), 24_000)
+    one = accompanist.needed_bytes(SamplingOptions(sampling=Sampling()), (1, CLIP_SAMPLES), 24_000)
     at_once = []
 
     def counted(accompanist, vocals, *rest, **options):
@@ -189,8 +190,8 @@ def test_a_model_with_no_history_guidance_is_asked_without_too(report, songs, ti
     own = {name: how._replace(no_history_scale=0.5) for name, how in accompanist.sampling.items()}
     asked = []
 
-    def remember(accompanist, *rest, sampling, **options):
-        asked.append(sampling)
+    def remember(accompanist, vocals, sample_rate_hz, cells, options, **_):
+        asked.append(options.sampling)
         return np.zeros((1, 750, 8), np.int32)
 
     protocol = read_protocol(report[0] / "protocol.json")

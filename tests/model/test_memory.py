@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from hafm_jax.accompany import Accompanist
+from hafm_jax.accompany import Accompanist, SamplingOptions
 from hafm_jax.common.errors import InputError
 from hafm_jax.model import decode, memory, transformer
 from hafm_jax.model.config import StageConfig
@@ -54,10 +54,10 @@ def test_too_many_samples_are_told_how_many_would_fit(tiny_model, monkeypatch):
     accompanist = Accompanist.load(str(tiny_model))
 
     def check(num_samples, guidance_scale=3.0, seconds=1):
-        request = {"sampling": Sampling(guidance_scale), "skip_fine": False, "vocal_shape": (1, 24_000 * seconds)}
-        accompanist.check_memory(num_samples, **request, sample_rate_hz=24_000)
+        options = SamplingOptions(num_samples, Sampling(guidance_scale))
+        accompanist.check_memory(options, (1, 24_000 * seconds), 24_000)
 
-    three = accompanist.needed_bytes(3, Sampling(), False, (1, 24_000), 24_000)
+    three = accompanist.needed_bytes(SamplingOptions(3, Sampling()), (1, 24_000), 24_000)
     monkeypatch.setattr(memory, "available_bytes", lambda: three)
     check(3)
     with pytest.raises(InputError, match=r"4 samples at once need .* 3 would fit"):

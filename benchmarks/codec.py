@@ -1,6 +1,7 @@
 """How well and how fast a codec copies songs that it was not trained on, with 1, 2, 4 and 8 codebooks.
 
-    python -m benchmarks.codec --songs SONGS [--codec TOKENIZERS/codec] [--limit 32] [--out benchmarks/results/codec.json]
+    python -m benchmarks.codec --songs SONGS [--codec TOKENIZERS/codec]
+        [--limit 32] [--out benchmarks/results/codec.json]
 
 Measured on the instrumentals of SONGS/test: multi-scale spectral distance (hafm_jax/audio/stft.py), codes in use of
 each codebook, and speed. Anchors give the distances a scale: the same codec without its quantiser, the original 1 dB

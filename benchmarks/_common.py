@@ -12,6 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from hafm_jax.common.bootstrap import NUM_DRAWS, draw_counts, percentile_interval
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import make_folder, write_json
 from hafm_jax.common.machine import this_machine
@@ -53,6 +56,16 @@ def run_worker(module: str, request: Any, environment: Mapping[str, str] = os.en
 
 def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "low": min(values), "high": max(values)}
+
+
+def mean_interval(values: np.ndarray) -> dict[str, float]:
+    """The mean of values [N], one a song, and its interval when songs are drawn again: value, low, high."""
+    draws = draw_counts(len(values), seed=0, num_draws=10 * NUM_DRAWS) @ values / len(values)
+    return percentile_interval(float(np.mean(values)), draws)._asdict()
+
+
+def show_interval(figure: Mapping[str, float]) -> str:
+    return "{value:.3f} ({low:.3f} to {high:.3f})".format_map(figure)
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:

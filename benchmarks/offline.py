@@ -6,9 +6,9 @@
 All subjects take turns, round by round: machines drift, ratios hold.
 
 separate: a mixture of 30 s. `HTDemucs` is the published htdemucs through hafm_jax.corpus.separators, `demucs` the same
-network through the package's own apply_model, without its random shifts and with equal segments. `MDX-Net` is a network
-of the size of KUIELab-MDX-Net's for vocals (7.4 M parameters, an ONNX of 29.7 MB) through hafm_jax.corpus.separators and
-ONNX Runtime.
+network through the package's own apply_model, without its random shifts and with equal segments. `MDX-Net`, through
+hafm_jax.corpus.separators and ONNX Runtime, has the size of KUIELab-MDX-Net's network for vocals: 7.4 M parameters, an
+ONNX of 29.7 MB.
 
 tokenize: songs of 30 s, a vocal and an instrumental each. `bare` calls transformers' models one after another, the
 least that an extractor has to do: HuBERT for both stems, layers above the ninth cut off, EnCodec at 6 kbps for the
@@ -127,7 +127,7 @@ class Block(nn.Module):
 
 
 class MdxNet(nn.Module):
-    """A U-Net over [B, 4, F, T]. Each level halves both axes; on the way up it multiplies by its values of the way down."""
+    """A U-Net over [B, 4, F, T]: each level halves both axes, and multiplies its way up by its way down."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -26,9 +26,9 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from benchmarks._common import begin_result, make_parser, markdown, spread
+from benchmarks._peers import SIZE, MusicGen
 from hafm_jax.common.errors import run_command
 
-SIZE = "base"
 ROUNDS = 3
 MAX_STEPS = 96  # a round
 SHORTEST_WINDOW_CELLS = 12  # half a second: the context "near 0" is its conditions
@@ -39,6 +39,10 @@ class Case(NamedTuple):
     batch: int
     guided: bool
     context: int  # tokens in the cache at the first step, at least
+
+    @property
+    def rows(self) -> int:
+        return self.batch * (2 if self.guided else 1)
 
 
 def cases(quick: bool, batches: list[int]) -> list[Case]:
@@ -79,10 +83,9 @@ class Ours:
         del params
         self.codebooks = target.codebooks
         self.frames = cells * target.frames_per_cell
-        rows = case.batch * (2 if case.guided else 1)
         # Random numbers: their values do not change the time, but zeros would.
         capacity = decode._capacity(config, self.weights, min(self.frames, self.start + 64))
-        shape = (rows, config.num_heads, capacity, config.head_dim)
+        shape = (case.rows, config.num_heads, capacity, config.head_dim)
         self.cache = [
             tuple(self.weights.stored(jax.random.normal(jax.random.key(2 * i + j), shape, dtype)) for j in range(2))
             for i in range(config.num_layers)
@@ -105,9 +108,9 @@ class Ours:
         self.facts = {
             "compile_s": time.perf_counter() - started_s,
             "context": context,
-            "rows": rows,
+            "rows": case.rows,
             "weights_bytes": weights * item,
-            "cache_bytes_per_token": 2 * config.num_layers * rows * config.d_model * item,
+            "cache_bytes_per_token": 2 * config.num_layers * case.rows * config.d_model * item,
             "packed": self.weights.packed,
         }
 
@@ -118,99 +121,6 @@ class Ours:
         self.cache, self.target = self.extend(self.cache, self.target, self.start, stop)
         self.target.block_until_ready()
         return time.perf_counter() - started_s, (stop - self.start) * self.codebooks
-
-
-class MusicGen:
-    """The peer at one case: eager with its growing cache, or compiled with its static one."""
-
-    def __init__(self, case: Case, dtype: str, compiled: bool):
-        import torch
-        from transformers import MusicgenForCausalLM
-        from transformers.cache_utils import DynamicCache, EncoderDecoderCache, StaticCache
-        from transformers.generation.logits_process import (
-            ClassifierFreeGuidanceLogitsProcessor,
-            TemperatureLogitsWarper,
-            TopKLogitsWarper,
-        )
-        from transformers.models.musicgen.configuration_musicgen import MusicgenDecoderConfig
-
-        from hafm_jax.model.config import StageConfig
-        from hafm_jax.model.sampling import Sampling
-
-        ours = StageConfig.of_size(case.stage, SIZE, window_cells=1)
-        target = ours.stage.target
-        config = MusicgenDecoderConfig(
-            hidden_size=ours.d_model,
-            num_hidden_layers=ours.num_layers,
-            num_attention_heads=ours.num_heads,
-            ffn_dim=ours.ffn_dim * 3 // 2,  # two matrices for our three
-            vocab_size=target.vocabulary,
-            num_codebooks=target.codebooks,
-            max_position_embeddings=8192,
-            pad_token_id=None,
-            bos_token_id=None,
-        )
-        torch.manual_seed(0)
-        self.torch = torch
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = MusicgenForCausalLM(config).to(self.device, getattr(torch, dtype)).eval()
-        self.rows = case.batch * (2 if case.guided else 1)
-        self.codebooks = target.codebooks
-        *_, self.context = layout(case)
-        filled = StaticCache(config, self.context + MAX_STEPS) if compiled else DynamicCache(config=config)
-        shape = (self.rows, ours.num_heads, self.context, ours.head_dim)
-        for layer in range(ours.num_layers):
-            keys, values = (torch.randn(shape, dtype=self.model.dtype, device=self.device) for _ in range(2))
-            filled.update(keys, values, layer)
-        self.cache = EncoderDecoderCache(filled, DynamicCache(config=config))
-        self.compiled = compiled
-        self.forward = torch.compile(self.model) if compiled else self.model
-        sampling = Sampling()
-        self.processors = [TemperatureLogitsWarper(sampling.temperature), TopKLogitsWarper(sampling.top_k)]
-        if case.guided:
-            self.processors.insert(0, ClassifierFreeGuidanceLogitsProcessor(sampling.guidance_scale))
-        self.guided = case.guided
-        started_s = self.seconds()
-        self.run(2)
-        compile_s = self.seconds() - started_s
-        self.run(8)
-        layer = self.model.model.decoder.layers[0]
-        parts = [layer.self_attn, layer.fc1, layer.fc2]
-        self.facts = {
-            "compile_s": compile_s,
-            "context": self.context,
-            "layer_parameters": sum(p.numel() for part in parts for p in part.parameters()),
-            "torch_threads": torch.get_num_threads(),
-            "torch_device": str(self.device),
-        }
-
-    def seconds(self) -> float:
-        """The clock once the device has finished its work."""
-        if self.device.type == "cuda":
-            self.torch.cuda.synchronize()
-        return time.perf_counter()
-
-    def run(self, steps: int) -> tuple[float, int]:
-        torch = self.torch
-        tokens = torch.zeros((self.rows * self.codebooks, 1), dtype=torch.long, device=self.device)
-        started_s = self.seconds()
-        with torch.inference_mode():
-            for _ in range(steps):
-                out = self.forward(input_ids=tokens, past_key_values=self.cache, use_cache=True)
-                scores = out.logits[:, -1].float()
-                for process in self.processors:
-                    scores = process(tokens[: len(tokens) // 2] if self.guided else tokens, scores)
-                tokens = torch.multinomial(torch.softmax(scores, dim=-1), 1)
-                if self.guided:
-                    tokens = torch.cat([tokens, tokens])
-        seconds = self.seconds() - started_s
-        assert self.cache.get_seq_length() == self.context + steps
-        if self.compiled:
-            for layer in self.cache.self_attention_cache.layers:
-                layer.cumulative_length.fill_(self.context)
-        else:
-            self.cache.crop(-steps)
-        return seconds, steps
 
 
 class Bandwidth:
@@ -243,7 +153,12 @@ class Bandwidth:
         return min(totals), 1
 
 
-KINDS = {"ours": Ours, "musicgen": MusicGen, "bandwidth": Bandwidth}
+def musicgen(case: Case, dtype: str, compiled: bool) -> MusicGen:
+    *_, context = layout(case)
+    return MusicGen(case.stage, case.rows, case.guided, context, MAX_STEPS, dtype, compiled)
+
+
+KINDS = {"ours": Ours, "musicgen": musicgen, "bandwidth": Bandwidth}
 
 
 def work() -> None:

@@ -34,20 +34,20 @@ import os
 import resource
 import statistics
 import time
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
 from benchmarks._common import begin_result, make_parser, markdown, run_worker, spread
+from benchmarks._peers import SIZE, qwen3_step, torch_device
 from hafm_jax.common.errors import run_command
 
-SIZE = "base"
 WINDOW_CELLS = 250
 ROUNDS = 2
 STEPS = 2  # of a process, after one that does not count
 GEMM_WIDTH = 4096
 GEMM_REPEATS = 3
-CHECK_TOKENS = 64  # sequence on which the peer is checked to be causal
 
 # As in the Makefile.
 TUNED = {
@@ -88,8 +88,10 @@ SUBJECTS = {
 LARGE = {"fine": [OURS_AS_IS, PEER_AS_IS]}
 
 
-def ours(stage: str, dtype: str, batch: int, position: str, remat: str) -> tuple:
-    """(a step that returns its loss, facts)."""
+def ours_step(
+    stage: str, window_cells: int, dtype: str, batch: int, position: str, remat: str
+) -> tuple[Callable[[], float], dict[str, Any]]:
+    """(a training step of ours, which returns its loss; facts)."""
     import jax
     import numpy as np
 
@@ -98,13 +100,13 @@ def ours(stage: str, dtype: str, batch: int, position: str, remat: str) -> tuple
     from hafm_jax.training.step import ShardedStep
 
     training = get_config()
-    training.update(stage=stage, size=SIZE, window_cells=WINDOW_CELLS, compute_dtype=dtype, batch_size=batch)
+    training.update(stage=stage, size=SIZE, window_cells=window_cells, compute_dtype=dtype, batch_size=batch)
     training.update(position=position, remat=remat)
     sharded = ShardedStep(training, sharding.make_mesh(1, 1, 1))
     rng = np.random.default_rng(0)
     tokens = sharded.place(
         {
-            s.name: rng.integers(0, s.vocabulary, (batch, WINDOW_CELLS * s.frames_per_cell, s.codebooks), np.int32)
+            s.name: rng.integers(0, s.vocabulary, (batch, window_cells * s.frames_per_cell, s.codebooks), np.int32)
             for s in sharded.config.stage.streams
         }
     )
@@ -126,118 +128,6 @@ def ours(stage: str, dtype: str, batch: int, position: str, remat: str) -> tuple
         "layer_parameters": sum(jax.tree.leaves(parameters["blocks"])) // sharded.config.num_layers,
         "parameters": sum(jax.tree.leaves(parameters)),
     }
-
-
-def torch_peer(stage: str, dtype: str, batch: int, bias: bool, again: bool) -> tuple:
-    """(a step that returns its loss, facts)."""
-    import torch
-    from transformers import Qwen3Config, Qwen3Model
-    from transformers.models.qwen3 import modeling_qwen3
-    from transformers.models.t5.modeling_t5 import T5Attention
-
-    from configs.base import get_config
-    from hafm_jax.model.config import StageConfig
-    from hafm_jax.model.position import INDEX_BUCKETS, INDEX_MAX_DISTANCE
-
-    ours = StageConfig.of_size(stage, SIZE, window_cells=WINDOW_CELLS)
-    training = get_config()
-    target = ours.stage.target
-    num_tokens = ours.stage.num_tokens(WINDOW_CELLS)
-    num_targets = WINDOW_CELLS * target.tokens_per_cell
-    modeling_qwen3.apply_rotary_pos_emb = lambda q, k, *_: (q, k)
-    torch.manual_seed(0)
-    device = torch_device()
-
-    class Stage(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            config = Qwen3Config(
-                hidden_size=ours.d_model,
-                num_hidden_layers=ours.num_layers,
-                num_attention_heads=ours.num_heads,
-                num_key_value_heads=ours.num_heads,
-                head_dim=ours.head_dim,
-                intermediate_size=ours.ffn_dim,
-                hidden_act="gelu_pytorch_tanh",
-                vocab_size=sum(s.codebooks * s.vocabulary for s in ours.stage.streams),
-                use_cache=False,
-                attn_implementation="sdpa",
-            )
-            self.body = Qwen3Model(config)
-            heads = torch.randn(target.codebooks, ours.d_model, target.vocabulary)
-            self.heads = torch.nn.Parameter(config.initializer_range * heads)
-            self.table = torch.nn.Embedding(INDEX_BUCKETS, ours.num_heads)
-            torch.nn.init.zeros_(self.table.weight)  # as in ours
-
-        def mask(self, length: int) -> torch.Tensor | None:
-            """The bias with the future masked, [1, heads, T, T]; None: causal attention without bias."""
-            if not bias:
-                return None
-            # Of a query to the keys, starting with the last row's first.
-            distance = torch.arange(length - 1, -length, -1, device=device)
-            bucket = T5Attention._relative_position_bucket(-distance, False, INDEX_BUCKETS, INDEX_MAX_DISTANCE)
-            falling = torch.where(distance < 0, torch.finfo(torch.float32).min, self.table(bucket).T.contiguous())
-            return falling.unfold(1, length, 1).flip(1)[None]
-
-        def hidden(self, tokens: torch.Tensor) -> torch.Tensor:
-            return self.body(tokens, attention_mask={"full_attention": self.mask(tokens.shape[1])}).last_hidden_state
-
-        def forward(self, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-            """Cross-entropy of targets [B, F, K], which the last F * K tokens predict."""
-            hidden = self.hidden(tokens)
-            assert hidden.shape == (batch, num_tokens, ours.d_model)
-            hidden = hidden[:, -num_targets:].reshape(*targets.shape, -1)
-            logits = torch.einsum("bfkd,kdv->bfkv", hidden, self.heads)
-            return torch.nn.functional.cross_entropy(logits.flatten(0, 2), targets.flatten())
-
-    model = Stage().train().to(device)
-    if again:
-        model.body.activation_checkpointing_enable({"use_reentrant": False})
-    frames = WINDOW_CELLS * target.frames_per_cell
-    tokens = torch.randint(0, model.body.config.vocab_size, (batch, num_tokens), device=device)
-    targets = torch.randint(0, target.vocabulary, (batch, frames, target.codebooks), device=device)
-
-    with torch.no_grad():  # no token reads a later one, and the last one is read
-        short = tokens[:1, :CHECK_TOKENS]
-        changed = torch.cat([short[:, :-1], (short[:, -1:] + 1) % model.body.config.vocab_size], dim=1)
-        difference = (model.hidden(short) - model.hidden(changed)).abs().amax(-1)[0]
-        assert difference[:-1].max() < 1e-5 < difference[-1], "the peer is not causal"
-
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    rest = [p for p in model.parameters() if p.ndim == 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": training.weight_decay}, {"params": rest, "weight_decay": 0.0}],
-        lr=training.learning_rate,
-        betas=(training.beta1, training.beta2),
-        fused=True,
-    )
-    layers = sum(p.numel() for p in model.body.layers.parameters())
-    facts = {
-        "layer_parameters": layers // ours.num_layers,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "torch_threads": torch.get_num_threads(),
-    }
-
-    def step() -> float:
-        with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
-            loss = model(tokens, targets)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)
-        if bias:
-            facts["bias_gradient_norm"] = model.table.weight.grad.norm().item()
-        optimizer.step()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return loss.item()
-
-    return step, facts
-
-
-def torch_device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def gemm_flops_per_s(kind: str, dtype: str) -> float:
@@ -276,7 +166,7 @@ def peak_bytes(kind: str) -> int:
 
 def timed_steps(kind: str, options: dict) -> dict:
     """In a fresh process: seconds of each step, peak memory, rate of products, and the subject's own facts."""
-    step, facts = {"ours": ours, "torch": torch_peer}[kind](**options)
+    step, facts = {"ours": ours_step, "torch": qwen3_step}[kind](window_cells=WINDOW_CELLS, **options)
     first_loss = step()
     seconds, cpu_s = [], time.process_time()
     for _ in range(STEPS):

@@ -7,7 +7,7 @@ late); no beats trimmed at the ends, nor squeezed to end with the clip; no tunin
 for chroma that tells the bass's semitones apart, and no rest made as loud as a chord.
 
 The share of right answers that `Analysis` gives stands at each of them, on 64 clips of 10 s of synthesised songs, whose
-truth is known (benchmarks/coherence.py; what was chosen here was chosen on other songs).
+truth is known (experiments/coherence.py; what was chosen here was chosen on other songs).
 
 Axes: S samples, T frames of the onset envelope (10 ms), F frames of level and chroma (100 ms), P pitch classes (12).
 """

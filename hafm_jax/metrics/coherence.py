@@ -1,7 +1,7 @@
 """Does this band go with this vocal? Clip by clip, in time, in pitch and in presence.
 
 Each measure alone is fooled by something that is no accompaniment; its docstring says by what. So each is read beside
-bands whose place is known. Means over 64 clips of synthesised songs (benchmarks/coherence.py has their spread, and what
+bands whose place is known. Means over 64 clips of synthesised songs (experiments/coherence.py has their spread, and what
 a shift, a transposition, noise and a cut do):
 
                          range        true band  another song's  clicks on  held tonic  noise  vocal as its

@@ -2,8 +2,8 @@
 
     python -m experiments.examples
 
-For each clip it writes ID.ogg, the vocal with the model's band, mixed as `hafm_jax.sample` mixes them, and ID.png, the
-spectrograms of vocal, model's band and true band, with the song's beats and chords.
+For each clip it writes ID.ogg, the vocal with the model's band, mixed as `hafm_jax.sample` mixes them, and for the first
+one ID.png, the spectrograms of vocal, model's band and true band, with the song's beats and chords.
 """
 
 from __future__ import annotations
@@ -54,11 +54,12 @@ def main() -> None:
     add("--out", type=Path, default=ROOT / "examples", help="folder (default: examples)")
     arguments = parser.parse_args()
     for clip_id in arguments.clips:
-        clip = Clip.of_id(clip_id)
-        bands = {name: read_band(arguments.report, name, clip_id) for name in ROWS}
-        picture(bands, read_song(arguments.songs / "test" / clip.song), clip.start_s, arguments.out / f"{clip_id}.png")
-        mixed = mix(bands[VOCAL], bands["model"], CODEC_SAMPLE_RATE_HZ)
+        vocal, band = (read_band(arguments.report, name, clip_id) for name in (VOCAL, "model"))
+        mixed = mix(vocal, band, CODEC_SAMPLE_RATE_HZ)
         soundfile.write(arguments.out / f"{clip_id}.ogg", mixed.audio.T, CODEC_SAMPLE_RATE_HZ, "VORBIS", format="OGG")
+    clip = Clip.of_id(arguments.clips[0])
+    bands = {name: read_band(arguments.report, name, clip.id) for name in ROWS}
+    picture(bands, read_song(arguments.songs / "test" / clip.song), clip.start_s, arguments.out / f"{clip.id}.png")
 
 
 if __name__ == "__main__":

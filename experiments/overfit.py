@@ -3,7 +3,8 @@
     make overfit
     python -m experiments.overfit [--workdir build/overfit/coarse] [--out experiments/results/overfit.json]
 
-The loss falls to nearly 0, and the stage then draws the song's own tokens (configs/overfit.py).
+The loss falls to nearly 0, and the tokens that the stage then draws sound like the song's own (configs/overfit.py); the
+same tokens are the same bits of sound.
 """
 
 from __future__ import annotations
@@ -14,27 +15,23 @@ from pathlib import Path
 from benchmarks._common import begin_result, make_parser, markdown
 from hafm_jax.common.errors import InputError, run_command
 
-SHOWN_STEPS = (1, 10, 20, 30, 40, 50, 60, 80, 100, 150, 200)
-
-
-def read_losses(workdir: Path) -> dict[int, float]:
-    """Step -> loss in nats a token. Raises InputError where the folder is not one of a run."""
-    path = workdir / "metrics.jsonl"
-    if not path.exists():
-        raise InputError(f"{path} does not exist; expected the work directory of a run: run `make overfit` first")
-    lines = map(json.loads, path.read_text().splitlines())
-    return {line["step"]: line["loss"] for line in lines if "loss" in line}
+STEPS = (1, 10, 20, 30, 40, 50, 60, 80, 100, 150, 200)
 
 
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--workdir", type=Path, default=Path("build/overfit/coarse"), help="default: %(default)s")
     arguments = parser.parse_args()
+    metrics, sounds = arguments.workdir / "metrics.jsonl", arguments.workdir / "sounds"
+    if not metrics.exists():
+        raise InputError(f"{metrics} does not exist; expected a finished run: run `make overfit` first")
     write = begin_result(arguments.out)
-    losses = read_losses(arguments.workdir)
-    write({"steps": list(losses), "losses": list(losses.values())})
-    shown = [step for step in SHOWN_STEPS if step in losses]
-    print(markdown([["step", *map(str, shown)], ["loss, nats a token", *(f"{losses[step]:.3f}" for step in shown)]]))
+    lines = map(json.loads, metrics.read_text().splitlines())
+    losses = {line["step"]: line["loss"] for line in lines if line["step"] in STEPS and "loss" in line}
+    drawn, song = ((sounds / f"{name}-0-{STEPS[-1]}.wav").read_bytes() for name in ("generated", "song"))
+    write({"steps": list(losses), "loss": list(losses.values()), "drawn_equals_song": drawn == song})
+    print(markdown([["step", *map(str, losses)], ["loss, nats a token", *(f"{loss:.3f}" for loss in losses.values())]]))
+    print(f"the drawn band {'equals' if drawn == song else 'differs from'} the song")
 
 
 if __name__ == "__main__":

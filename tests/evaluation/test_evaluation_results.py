@@ -44,7 +44,7 @@ MEASURES = (  # rows of the table in coherence.py
 
 
 def results(name: str) -> dict:
-    return json.loads((ROOT / "experiments" / "results" / f"{name}.json").read_text())
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -186,3 +186,38 @@ def test_docstrings_have_how_often_what_is_heard_is_right(heard, sentence, names
     values = [found[part][name]["mean"] for name in names for part in ("heard_in_the_true_band", "heard_in_the_vocal")]
     for number, value in zip(numbers, values, strict=True):
         assert float(number) == rounded(value if "." in number else 100 * value, number)
+
+
+def drawn(found: dict) -> list[float]:
+    """What the README tells of a system of benchmarks/validation_songs.py."""
+    values = [found["measures"][name]["value"] for name in ("chroma_chords", "beat_f", "lag_strength")]
+    return [*values, statistics.fmean(found["fad_stem"]), found["between_songs"], found["within_songs"]]
+
+
+@pytest.mark.parametrize("label", ["0, 0", "0.25, 0", "0.5, 0", "1, 0", "0, 0.5", "0.5, 0.5: the demo's", "0.5, 1"])
+def test_readme_has_what_no_history_guidance_does(label):
+    found = results("no_history_scale")["systems"]
+    *cells, spread = readme_row(label)
+    for cell, value in zip([*cells, *spread.split(", ")], drawn(found[label.partition(":")[0]]), strict=True):
+        assert float(cell) == rounded(value, cell)
+
+
+@pytest.mark.parametrize(
+    "label, system",
+    [
+        ("the band itself", "the true band"),
+        ("the codec's 8 codebooks", "through the codec"),
+        ("its 4 coarse ones", "through the codec, 4 codebooks"),
+        ("the coarse ones, and the fine stage", "true coarse tokens, fine stage"),
+        ("the coarse ones, and any fine tokens", "true coarse tokens, any fine ones"),
+        ("semantic tokens, and the coarse stage", "true semantic tokens, coarse stage"),
+        ("semantic tokens, and coarse and fine stage", "true semantic tokens, coarse and fine stage"),
+        ("nothing: semantic and coarse stage", "semantic and coarse stage"),
+        ("nothing: all stages", "all stages"),
+    ],
+)
+def test_readme_has_what_stages_make_of_true_tokens(label, system):
+    found = results("true_tokens")["systems"][system]
+    *cells, spread = readme_row(label)
+    for cell, value in zip([*cells, *spread.split(", ")], drawn(found), strict=True):
+        assert float(cell) == rounded(value, cell)

@@ -2,8 +2,8 @@
 
     python -m experiments.examples
 
-For each clip it writes ID.ogg, the vocal with the model's band, mixed as `hafm_jax.sample` mixes them, and for the first
-one ID.png, the spectrograms of vocal, model's band and true band, with the song's beats and chords.
+For each clip it writes ID.ogg, the vocal with the model's band, mixed as `hafm_jax.sample` mixes them; for the first
+one also ID.png, the spectrograms of vocal, model's band and true band, with the song's beats and chords.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python -m hafm_jax.train --config configs/base.py --config.stage=semantic --data TOKENS --workdir runs/semantic
 
-Not yet trained: tests/test_train.py makes one step and a short decode of the coarse stage at this size.
+Not yet trained: tests/training/test_loop.py makes one step and a short decode of the coarse stage at this size.
 """
 
 from ml_collections import ConfigDict
@@ -20,26 +20,23 @@ def get_config() -> ConfigDict:
     config.window_cells = 250  # trained length, cells of 40 ms: 10 s [paper]
     config.compute_dtype = "bfloat16"  # of matrix products; the rest is float32 [ours]
 
-    # Where embeddings and heads start: random, or tokenizers: as the vectors that their tokens stand for, centroids and
-    # codebooks of the folder that `tokenizers` names (ours; README.md, "Train", has what it gains)
+    # What embeddings and heads start from: random, or tokenizers: the vectors that their tokens stand for, centroids
+    # and codebooks of the folder in `tokenizers` (ours; it gains 0.1 to 0.4 nats on the way)
     config.embeddings = "random"
 
-    # Or a work directory whose last parameters, all of them, this run starts with, or a model directory: fine-tuning.
-    # "": none
+    # Fine-tuning: the work directory or model directory whose parameters, all of them, this run starts from. "": none
     config.start_from = ""
 
     # The run
     config.steps = 200_000  # optimiser steps [ours]
     config.batch_size = 64  # windows a step, all devices together [ours]
     config.seed = 0
-    config.condition_dropout = 0.1  # share of examples that learn without condition, for guidance [paper]
-    config.history_corruption = 0.0  # up to this share of a window's past is another window's (training/step.py) [ours]
+    config.condition_dropout = 0.1  # share of examples without their condition, for guidance [paper]
+    config.history_corruption = 0.0  # at most this share of a past is another's (training/corruption.py) [ours]
     config.accumulate_steps = 1  # parts of a batch that are computed one after another: less memory [ours]
-    config.remat = (
-        "attention"  # none, attention, layer: what the backward pass computes again (model/transformer.py) [ours]
-    )
+    config.remat = "attention"  # what the backward pass computes again: none, attention, layer [ours]
 
-    # The devices (hafm_jax/model/sharding.py). The product of the three is their number; -1: what the other two leave
+    # The devices (hafm_jax/model/sharding.py). The product of the three is their number; -1: as the other two leave
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
 
     # The optimiser (hafm_jax/training/optim.py)
@@ -47,28 +44,26 @@ def get_config() -> ConfigDict:
     config.warmup_steps = 2_000  # [ours]
     config.beta1 = 0.9  # [paper]
     config.beta2 = 0.95  # [paper]
-    config.weight_decay = 0.1  # decoupled, a step's share is learning rate times this [ours]
+    config.weight_decay = 0.1  # decoupled: a step removes learning rate times this [ours]
     config.clip_norm = 1.0  # global gradient norm [ours]
-    config.moment_dtype = "float32"  # of AdamW's first moment; bfloat16 saves 2 bytes a parameter [ours]
     config.z_loss = 0.0  # weight of the squared log-normaliser; 1e-4 where logits drift [PaLM]
 
-    # What is written, and how often, in steps
+    # How often something is written, in steps
     config.log_every = 50
     config.eval_every = 2_000
-    config.eval_batches = 32  # at most, of the validation split
+    config.eval_batches = 32  # at most; fewer where the validation split is smaller
     config.checkpoint_every = 2_000
-    config.keep_checkpoints = 2  # the last ones stay
-    config.keep_every = 0  # and those at multiples of this; 0: none
+    config.keep_checkpoints = 2  # the last ones; older ones are deleted
 
-    # The folder of the tokenizers that made the tokens: others are refused at the start. "": not looked at
+    # The folder of the tokenizers that made the tokens: a run on other tokens is refused. "": not checked
     config.tokenizers = ""
 
-    # How tokens are drawn, in the sounds below and, unless told otherwise, of the exported model (model/sampling.py)
+    # How tokens are drawn for the sounds below, and by default from the exported model (model/sampling.py)
     config.sampling = ConfigDict(Sampling()._asdict())
 
-    # Sounds in TensorBoard, of the coarse and the fine stage: what the model makes of validation songs, on one device.
-    # Parameters are gathered for it: each host needs room for all of them, and the first host's first device for them
-    # in float32 and once more in the compute dtype, beside the training
+    # Sounds in TensorBoard (coarse and fine stage): the model's output for validation songs, made on one device. For
+    # this the parameters are gathered: each host needs memory for all of them, and the first host's first device for a
+    # copy in float32 and one in the compute dtype, besides the training
     config.sample_every = 0  # steps; 0: none
 
     # A trace of some steps for the profiler, in profile/

@@ -1,9 +1,12 @@
-"""The demo model: small enough to ship, to be trained on two CPU cores on songs this project synthesises.
+"""The demo model: small enough to ship and to train on two CPU cores, on songs that this project synthesises.
 
     make demo-model
 
-Sizes, batches and rates follow what the sweep of configs/scaling.py found at such budgets: small models that see much.
-Windows are shorter the finer the tokens (as AudioLM has it), so that a step stays cheap.
+configs/demo.mk trains each stage in one or more runs. `--config configs/demo.py:coarse` is the first run of a stage,
+`--config configs/demo.py:coarse,2 --config.start_from=WORKDIR` its second one.
+
+Sizes, batches and rates follow the sweep of configs/scaling.py at such budgets: small models that see much. Windows are
+shorter for finer tokens (as in AudioLM), so that a step stays cheap.
 """
 
 from typing import NamedTuple
@@ -17,13 +20,13 @@ from hafm_jax.scaling import rules
 
 
 class Recipe(NamedTuple):
-    """Of one stage, all ours."""
+    """The first run of a stage, all ours."""
 
     size: str
-    window_cells: int  # 10 s to hear the key and the metre, then less, since finer tokens depend on what is near
+    window_cells: int  # 10 s to learn key and metre, then less: finer tokens depend on their neighbourhood
     batch_size: int
     steps: int
-    sampling: Sampling  # of what was tried on validation songs, what keeps chords, beats and brightness
+    sampling: Sampling  # the best of those tried for chords, beats and brightness on validation songs
 
 
 RECIPES = {
@@ -33,8 +36,29 @@ RECIPES = {
 }
 
 
-def get_config(stage: str = "semantic") -> ConfigDict:
-    """`--config configs/demo.py:coarse` chooses the stage, and with it the size, the window and the number of steps."""
+class FollowUp(NamedTuple):
+    """A run from the parameters of the run before it, with history corruption: as good at the end as throughout, and
+    much cheaper (docs/notebook.md). Seeds differ, so that windows do too. All ours."""
+
+    history_corruption: float
+    steps: int
+    warmup_steps: int
+    eval_every: int
+    seed: int
+    learning_rate: float = 2e-3
+
+
+# The fine stage depends little on its past: it has no second run.
+FOLLOW_UPS = {
+    "semantic,2": FollowUp(0.95, 600, 20, 100, seed=1),
+    "coarse,2": FollowUp(0.3, 600, 20, 100, seed=1),
+    "coarse,3": FollowUp(0.3, 4_800, 200, 500, seed=3),
+}
+
+
+def get_config(run: str = "semantic") -> ConfigDict:
+    """The configuration of "STAGE", or of its N-th run, "STAGE,N"."""
+    stage = run.split(",")[0]
     recipe = RECIPES[stage]
     config = base_config()
     config.stage = stage
@@ -52,4 +76,6 @@ def get_config(stage: str = "semantic") -> ConfigDict:
     config.eval_batches = 8
     config.checkpoint_every = 250
 
+    if run != stage:
+        config.update(FOLLOW_UPS[run]._asdict())
     return config

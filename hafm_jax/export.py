@@ -1,4 +1,4 @@
-"""Put three trained stages, a tokenizer and a codec into one model directory.
+"""Put three trained stages, a semantic tokenizer and a codec into one model directory.
 
 python -m hafm_jax.export --workdir runs/semantic runs/coarse runs/fine --tokenizers TOKENIZERS --out MODEL
 """
@@ -17,11 +17,11 @@ from hafm_jax.model.pretrained import StageWeights, check_tokenizers, save_model
 from hafm_jax.streams import CELLS_PER_S, STAGES
 from hafm_jax.training.workdir import load_run
 
-LIMITS = "a model plays what it was trained on; it was given nothing else."
+LIMITS = "a model plays music of the kind that it was trained on, and no other."
 
 
 def codec_facts(codec: dict[str, Any]) -> str:
-    """What a codec's config.json says of how it was made and how well it copies; nothing of a codec not made here."""
+    """How a codec was trained and how well it copies songs, from its config.json; "" for a codec not trained here."""
     facts = ""
     if made := codec.get("training"):
         facts += (
@@ -38,12 +38,12 @@ def codec_facts(codec: dict[str, Any]) -> str:
 
 
 def runs_of(facts: dict[str, Any]) -> list[dict[str, Any]]:
-    """What is known of a stage's runs, first to last: the one that made it, and those it started from."""
+    """The facts of a stage's runs, first to last: those that it started from, and its own."""
     return (runs_of(facts["started_from"]) if "started_from" in facts else []) + [facts]
 
 
 def model_card(stages: dict[str, StageWeights], tokenizers: Path, trained_on: str, limits: str) -> str:
-    """README.md of the model directory: what it is, from which data, how long, how well."""
+    """README.md of the model directory: its data, the time that it took to train, and its validation loss."""
     rows = []
     for name, stage in stages.items():
         c, f = stage.config, stage.facts
@@ -86,7 +86,7 @@ Validation loss is in nats a token, in brackets by codebook.
   {versions}, seed {seeds}.
 - Semantic tokens: `{semantic["features"]}`, {semantic["clusters"]} clusters.
 - Codec: `{codec["codec"]}`{codec_facts(codec)}.
-- What made each stands in `semantic/config.json` and `codec/config.json`, what made the stages in `config.json`.
+- `semantic/config.json` and `codec/config.json` record how these were made, `config.json` how the stages were.
 - Limits: {limits}
 """
 
@@ -105,7 +105,7 @@ def main() -> None:
         help="of the stored weights (default: float32, exact; float16 halves the files)",
     )
     parser.add_argument(
-        "--trained-on", default="", help='for the model card, what the songs are: "40 h of choir music, CC BY 4.0"'
+        "--trained-on", default="", help='for the model card, the songs: "40 h of choir music, CC BY 4.0"'
     )
     parser.add_argument(
         "--limits", default=LIMITS, help="for the model card, what not to expect (default: %(default)s)"

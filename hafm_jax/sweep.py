@@ -85,8 +85,8 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--ray", action="store_true", help="with --all: each run a task of the cluster of RAY_ADDRESS")
     run.add_argument("--ray-gpus", type=float, default=1.0, help="GPUs of a run on Ray, 0.25 for four at once")
     run.add_argument("--coordinator", help="with --index: HOST:PORT of process 0, where no launcher tells")
-    run.add_argument("--num_processes", type=int, help="with --coordinator: how many processes make the run")
-    run.add_argument("--process_id", type=int, help="with --coordinator: which of them this is, from 0")
+    run.add_argument("--num-processes", "--num_processes", type=int, help="with --coordinator: how many make the run")
+    run.add_argument("--process-id", "--process_id", type=int, help="with --coordinator: which this is, from 0")
 
     fit = command(
         "fit",

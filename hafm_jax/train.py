@@ -1,26 +1,28 @@
 """Train one stage: python -m hafm_jax.train --config configs/base.py --config.stage=coarse --data TOKENS --workdir DIR
 
-Reads token sets (tokenize/extract_tokens.py): --data DIR, or several times --data DIR=WEIGHT for a mixture. Writes to
-the work directory config.json, metrics.jsonl (a line a logged step), tensorboard/ and checkpoints/, and, where the
-config asks for them, sounds/ and profile/. Run again with the same directory it goes on from the last checkpoint, bit
-for bit, also on other devices. Any field of the config can be set: --config.steps=1000 --config.batch_size=8
---config.mesh.fsdp=4 ...
+Reads token sets (tokenize/extract_tokens.py): --data DIR, or --data DIR=WEIGHT several times for a mixture. Writes to
+the work directory: config.json, metrics.jsonl (a line for each logged step), tensorboard/, checkpoints/ and, where the
+config asks for them, sounds/ and profile/. Started again with the same directory it resumes from the last checkpoint,
+bit for bit, on the same or on other devices. Any field of the config can be set: --config.steps=1000
+--config.batch_size=8 --config.mesh.fsdp=4 ...
 
-On several hosts, run it alike on each: TPU pods, GKE and SLURM steps are recognised, others are named by --coordinator,
---num_processes and --process_id. On SIGTERM it saves and exits with 75, on Ctrl-C with 130: run it again. launch/ has
+On several hosts, run the same command on each: TPU pods, GKE and SLURM steps are recognised; others need --coordinator,
+--num-processes and --process-id. On SIGTERM it saves and exits with 75, on Ctrl-C with 130: run it again. launch/ has
 scripts.
 
-With --verify it reads all of the data, says what is damaged, and trains nothing.
+With --verify it reads all of the data, reports damage, and trains nothing.
 """
 
 from __future__ import annotations
 
+import argparse
 import signal
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from hafm_jax.common.cache import use_compilation_cache
 from hafm_jax.common.errors import InputError, run_command
@@ -28,50 +30,80 @@ from hafm_jax.dataset.verify import verify_tokens
 from hafm_jax.training import hosts
 from hafm_jax.training.loop import Preempted, token_sets, train
 
-CONFIG = config_flags.DEFINE_config_file("config", "configs/base.py", "A file of configs/; its fields are flags too.")
-DATA = flags.DEFINE_multi_string("data", None, "Token set, or TOKENS=WEIGHT, several times for a mixture.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints and metrics go; all hosts see the same folder.")
-VERIFY = flags.DEFINE_bool("verify", False, "Only read all of --data and say what is damaged.")
-COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where no launcher tells.")
-NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With --coordinator: how many processes there are.")
-PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --coordinator: which of them this is, from 0.")
+DEFAULT_CONFIG = "configs/base.py"
 
 
-def _told_to_go(*_: object) -> None:
-    """SIGTERM before training listens to it (hosts.Preemption), or after: there is nothing to save."""
-    print("preempted: no step was under way; run the same command again", file=sys.stderr)
-    sys.exit(hosts.RESTART_EXIT_CODE)
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see --help")
 
 
-def main() -> None:
-    if "--help" in sys.argv:
-        print(f"{__doc__}{flags.FLAGS.main_module_help()}")
-        return
+def parser() -> Parser:
+    p = Parser(
+        prog="python -m hafm_jax.train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    p.add_argument(
+        "--config", default=DEFAULT_CONFIG, help="a file of configs/; its fields are options too (default: %(default)s)"
+    )
+    p.add_argument(
+        "--data", action="append", metavar="TOKENS", help="token set, or TOKENS=WEIGHT, several times for a mixture"
+    )
+    p.add_argument("--workdir", type=Path, help="where checkpoints and metrics go; all hosts see the same folder")
+    p.add_argument("--verify", action="store_true", help="only read all of --data and report damage")
+    p.add_argument("--coordinator", help="HOST:PORT of process 0, where no launcher provides it")
+    p.add_argument("--num-processes", "--num_processes", type=int, help="with --coordinator: the number of processes")
+    p.add_argument("--process-id", "--process_id", type=int, help="with --coordinator: this process's number, from 0")
+    return p
+
+
+def read_config(path: str, overrides: list[str]) -> ConfigDict:
+    """The configuration of a file of configs/ ("FILE.py" or "FILE.py:ARGUMENT") with its `--config.FIELD=VALUE`.
+
+    Raises InputError where there is no such file or field, or where a value has another type.
+    """
+    command = ["train", f"--config={path}", *overrides]
+    values = flags.FlagValues()
+    holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=command)
     try:
-        _, *stray = flags.FLAGS(sys.argv)
-        if not VERIFY.value:
-            CONFIG.value.to_dict()  # a file that could not be loaded says so only when it is looked into
+        _, *stray = values(command)
+        config = holder.value
+        config.to_dict()  # a file that could not be loaded raises only when it is read
     except (AttributeError, KeyError) as error:  # of the config: a field, a stage
         name = str(error).strip("\"'")
         raise InputError(f"--config: nothing is named {name!r}; expected a field or a stage: see configs/") from error
     except (flags.Error, TypeError, ValueError, OSError) as error:
         raise InputError(f"{' '.join(str(error).split())}; see --help") from error
     if stray:
-        raise InputError(f"{stray[0]!r} belongs to no flag; expected --NAME=VALUE: see --help")
-    for flag in (DATA,) if VERIFY.value else (DATA, WORKDIR):
-        if not flag.value:
-            raise InputError(f"--{flag.name} is missing; see --help")
-    sets = token_sets(DATA.value)
-    if VERIFY.value:
+        raise InputError(f"{stray[0]!r} belongs to no option; expected --NAME=VALUE: see --help")
+    return config
+
+
+def _exit_without_saving(*_: object) -> None:
+    """SIGTERM before training catches it (hosts.Preemption), or after: there is nothing to save."""
+    print("preempted: no step was under way; run the same command again", file=sys.stderr)
+    sys.exit(hosts.RESTART_EXIT_CODE)
+
+
+def main() -> None:
+    arguments, overrides = parser().parse_known_args()
+    config = None if arguments.verify else read_config(arguments.config, overrides)
+    for name in ("data",) if arguments.verify else ("data", "workdir"):
+        if not getattr(arguments, name):
+            raise InputError(f"--{name} is missing; see --help")
+    sets = token_sets(arguments.data)
+    if arguments.verify:
         for directory, _ in sets:
             for summary in verify_tokens(directory):
                 print(f"{directory} {summary.split}: {summary.num_examples} songs are whole")
         return
-    signal.signal(signal.SIGTERM, _told_to_go)
+    signal.signal(signal.SIGTERM, _exit_without_saving)
     use_compilation_cache()  # a restart finds its programs
-    hosts.join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+    hosts.join(arguments.coordinator, arguments.num_processes, arguments.process_id)
     try:
-        train(CONFIG.value, sets, Path(WORKDIR.value))
+        train(config, sets, arguments.workdir)
     except Preempted as saved:
         print(f"preempted: {saved}", file=sys.stderr)
         sys.exit(hosts.RESTART_EXIT_CODE)

@@ -1,4 +1,4 @@
-"""What the Python launchers share: OPTIONS -- COMMAND on the command line, and running or only printing commands."""
+"""Shared by the Python launchers: parse OPTIONS -- COMMAND, and run commands or only print them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NoReturn
 
 
 class Parser(argparse.ArgumentParser):
-    """Bad arguments end in one line and exit code 2, as in all of this project's commands."""
+    """Ends on bad arguments with one line and exit code 2, as all commands of this project."""
 
     def __init__(self, description: str | None):
         super().__init__(
@@ -22,7 +22,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def split_command(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """(what stands before the first --, what stands after it)."""
+    """(the arguments before the first --, the arguments after it)."""
     if "--" not in arguments:
         return arguments, []
     at = arguments.index("--")
@@ -30,13 +30,13 @@ def split_command(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 class Shell:
-    """Runs commands, or prints them as they could be pasted into a shell."""
+    """Runs commands, or prints them quoted for a shell."""
 
     def __init__(self, dry_run: bool):
         self.dry_run = dry_run
 
     def run(self, *command: str, stdin: str | None = None) -> int:
-        """Run to the end, output shown, and return the exit code; what failed is said."""
+        """Run a command, show its output, and return its exit code; a failure is reported on stderr."""
         if self.dry_run:
             print(shlex.join(command))
             return 0
@@ -49,7 +49,7 @@ class Shell:
         return code
 
     def output(self, *command: str) -> str | None:
-        """What the command prints; None if it fails."""
+        """The command's standard output; None where it fails."""
         try:
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         except FileNotFoundError:

@@ -3,16 +3,16 @@
     python launch/gke.py NAME --image IMAGE --tpu tpu-v6e-slice --topology 4x4 [--slices 2] [--spot] -- COMMAND...
     python launch/gke.py NAME --image IMAGE --gpu nvidia-h100-80gb --nodes 2 [--spot] -- COMMAND...
 
-Creates a JobSet with kubectl, in its current context and namespace. The command runs once on every host: of TPU slices
-the processes find each other; on several GPU nodes this adds what they need to the command, --coordinator,
---num_processes and --process_id. Its exit code decides what comes next:
+Creates a JobSet with kubectl, in its current context and namespace. The command runs once on every host. On TPU slices
+its processes find each other; on several GPU nodes this script adds --coordinator, --num-processes and --process-id to
+the command. Its exit code decides what comes next:
 
     0      done
-    75     it was told to stop and has saved: all hosts start again, however often that happens
+    75     it was stopped and has saved: all hosts start again, however often that happens
     2      bad input: the JobSet fails at once
     other  a crash: all hosts start again, at most 3 times in all, then the JobSet fails
 
-A host that Kubernetes takes away (spot, drained, evicted) counts as 75, whatever its process made of it.
+A host that Kubernetes takes away (spot, drained, evicted) counts as 75, whatever its exit code was.
 Needs JobSet 0.10 or later in the cluster. launch/README.md has logs, stopping and deleting.
 """
 
@@ -32,7 +32,7 @@ MAX_CRASHES = 3
 # From SIGTERM to SIGKILL. Spot nodes have less: 15 s, unless their node pool says otherwise.
 GRACE_S = 120
 COORDINATOR_PORT = 8476
-SHARED = "/shared"  # where hosts find the folder that all of them see
+SHARED = "/shared"  # the folder that all hosts share
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -72,22 +72,22 @@ def num_chips(args: argparse.Namespace) -> int:
 
 
 def manifest(args: argparse.Namespace, command: list[str]) -> dict[str, Any]:
-    """The JobSet: one replicated job, `host`; of TPUs a job a slice, and always a pod a host."""
+    """The JobSet: one replicated job, `host`, with one pod for each host; for TPUs a job for each slice."""
     if args.tpu:
         num_hosts, devices = num_chips(args) // args.chips_per_host, {"google.com/tpu": args.chips_per_host}
         nodes = {"cloud.google.com/gke-tpu-accelerator": args.tpu, "cloud.google.com/gke-tpu-topology": args.topology}
-        # A slice is a node pool: a job must have one for itself.
+        # A slice is a node pool, and each job needs its own.
         annotations = {"alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"}
     else:
         num_hosts, devices = args.nodes, {"nvidia.com/gpu": args.gpus_per_node}
         nodes, annotations = {"cloud.google.com/gke-accelerator": args.gpu}, {}
     if args.gpu and num_hosts > 1:
-        # Nothing on a GPU node says who the others are. Kubernetes fills in $(JOB_COMPLETION_INDEX).
+        # On GPU nodes JAX cannot find the other hosts by itself. Kubernetes fills in $(JOB_COMPLETION_INDEX).
         command = [
             *command,
             f"--coordinator={args.name}-host-0-0.{args.name}:{COORDINATOR_PORT}",
-            f"--num_processes={num_hosts}",
-            "--process_id=$(JOB_COMPLETION_INDEX)",
+            f"--num-processes={num_hosts}",
+            "--process-id=$(JOB_COMPLETION_INDEX)",
         ]
     tolerations = [{"key": key, "operator": "Exists"} for key in devices]
     if args.spot:
@@ -95,7 +95,7 @@ def manifest(args: argparse.Namespace, command: list[str]) -> dict[str, Any]:
         tolerations.append({"key": "cloud.google.com/gke-spot", "operator": "Equal", "value": "true"})
 
     pod = {
-        "restartPolicy": "Never",  # a host does not start again alone: the JobSet starts all of them
+        "restartPolicy": "Never",  # the JobSet restarts all hosts together
         "terminationGracePeriodSeconds": GRACE_S,
         "nodeSelector": nodes,
         "tolerations": tolerations,
@@ -105,7 +105,7 @@ def manifest(args: argparse.Namespace, command: list[str]) -> dict[str, Any]:
                 "image": args.image,
                 "command": command,
                 "resources": {"limits": devices},
-                # NCCL's buffers: the 64 MB that a container has otherwise are too few.
+                # For NCCL's buffers: the default of 64 MB is too small.
                 "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}],
             }
         ],
@@ -121,8 +121,8 @@ def manifest(args: argparse.Namespace, command: list[str]) -> dict[str, Any]:
         "parallelism": num_hosts,
         "completions": num_hosts,
         "backoffLimit": 0,
-        # Tells a JobSet's rules, which see no exit codes, why a job failed: by PodFailurePolicy if one of these
-        # matched, with the exit code in the message, and by BackoffLimitExceeded otherwise.
+        # A JobSet's rules see no exit codes. A job that fails by one of these rules has the reason PodFailurePolicy and
+        # the exit code in its message, any other the reason BackoffLimitExceeded.
         "podFailurePolicy": {
             "rules": [
                 {
@@ -142,7 +142,7 @@ def manifest(args: argparse.Namespace, command: list[str]) -> dict[str, Any]:
             "onJobFailureMessagePatterns": [f"failed with exit code {BAD_INPUT} "],
         },
         {
-            "name": "toldToStop",
+            "name": "stopped",
             "action": "RestartJobSetAndIgnoreMaxRestarts",
             "onJobFailureReasons": ["PodFailurePolicy"],
         },

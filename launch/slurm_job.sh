@@ -5,7 +5,7 @@ set -euo pipefail
 readonly DONE=0 BAD_INPUT=2 START_AGAIN=75
 readonly MAX_CRASHES=3
 
-say() {
+log() {
     echo "slurm_job.sh: $*"
 }
 
@@ -14,15 +14,15 @@ if [[ -v SLURM_CPUS_PER_TASK ]]; then
     export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 fi
 
-# One task of a job array has the number of the whole array: by that number all of them would be requeued.
+# One task of a job array has the number of the whole array, which would requeue all of them.
 job=$SLURM_JOB_ID
 if [[ -v SLURM_ARRAY_TASK_ID ]]; then
     job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
 fi
 
-say "job $job on $SLURM_JOB_NODELIST, requeued ${SLURM_RESTART_COUNT:-0} times, $(date --utc +%FT%TZ)"
+log "job $job on $SLURM_JOB_NODELIST, requeued ${SLURM_RESTART_COUNT:-0} times, $(date --utc +%FT%TZ)"
 for ((crashes = 1; ; crashes++)); do
-    # Whatever the cluster's default is, one task that has saved and ended must not kill those that are still saving.
+    # Whatever the cluster's default, a task that has saved and ended must not kill those that are still saving.
     code=0
     srun --kill-on-bad-exit=0 --label "$@" || code=$?
     case $code in
@@ -32,15 +32,15 @@ for ((crashes = 1; ; crashes++)); do
         "$START_AGAIN")
             # SLURM ends the job itself where it cancels, preempts or requeues it; a cancelled one would come back.
             if [[ $(squeue --noheader --format=%T --jobs="$job") != COMPLETING ]]; then
-                say "exit code $code: requeueing"
-                scontrol requeue "$job" || say "SLURM refused: submit again to go on"
+                log "exit code $code: requeueing"
+                scontrol requeue "$job" || log "SLURM refused: submit again to resume"
             fi
             exit "$code"
             ;;
     esac
     if ((crashes > MAX_CRASHES)); then
-        say "exit code $code, after $MAX_CRASHES crashes: giving up"
+        log "exit code $code, after $MAX_CRASHES crashes: giving up"
         exit "$code"
     fi
-    say "exit code $code, crash $crashes: starting again"
+    log "exit code $code, crash $crashes: starting again"
 done

@@ -5,20 +5,20 @@
     python launch/tpu.py stop NAME --zone ZONE
     python launch/tpu.py delete NAME --zone ZONE
 
-`run` asks for the TPU as a queued resource, waits for it, copies this repository as it is at a commit (what is not
-committed stays here), installs it, and starts the command on every worker, in the repository. Then it watches: leave it
-running, on a machine that stays on. Interrupted, it leaves the TPU at work; the same `run` watches it again. The
-command's exit codes decide what comes next:
+`run` requests the TPU as a queued resource, waits for it, copies this repository at a commit (without uncommitted
+changes), installs it, and starts the command on every worker, in the repository. Then it watches the command: leave it
+running, on a machine that stays on. If it is interrupted, the TPU keeps working, and the same `run` watches it again.
+The command's exit codes decide what comes next:
 
     0      done: the TPU is deleted
-    75     it was told to stop and has saved: started again
+    75     it was stopped and has saved: started again
     2      bad input: this ends with 2
     other  a crash: started again, at most 3 times on the same machines
 
-A TPU that was preempted is deleted and asked for again, so everything the command writes belongs on a disk of
-another machine: `launch/tpu_worker.sh mount` brings one in.
+A preempted TPU is deleted and requested again, so everything that the command writes must be on another machine's disk:
+`launch/tpu_worker.sh mount` mounts one.
 `logs` follows a worker's log. `stop` sends SIGTERM; end `run` first, or it starts the command again.
-`delete` gives the TPU back, whatever runs on it.
+`delete` deletes the TPU, even while something runs on it.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Tpu:
 
     def state(self) -> str:
         """NONE, the queued resource's state while it has no node, then the node's: READY, PREEMPTED, ..."""
-        # A listing tells "there is none" from "could not ask"; describe fails on both.
+        # A listing distinguishes "there is none" from "cannot ask"; describe fails in both cases.
         listed = self._shell.output(*self._gcloud("queued-resources", "list", "--format=value(name,state.state)"))
         if listed is None:
             return "UNKNOWN"
@@ -95,7 +95,7 @@ class Tpu:
         return self._run(*self._ssh(f"{WORKER} start {shlex.join(command)}"))
 
     def workers(self) -> list[str] | None:
-        """Of each worker `running`, `absent` or its exit code; None if they cannot be asked."""
+        """For each worker `running`, `absent` or its exit code; None where they cannot be reached."""
         # A new machine does not have the script.
         text = self._shell.output(*self._ssh(f"{WORKER} status || echo worker absent"))
         return None if text is None else re.findall(r"worker (?:ended )?(running|absent|\d+)", text)
@@ -108,26 +108,26 @@ class Tpu:
 
 
 def supervise(tpu: Tpu, command: list[str]) -> int:
-    """Keep the command going until it is done, and return its last exit code."""
+    """Keep the command running until it is done, and return its last exit code."""
     crashes = 0  # on these machines
-    started = False  # what ended before says nothing about this command
+    started = False  # whether an exit code found on a worker is this command's
     last_seen = ""
     while True:
         state = tpu.state()
         workers = tpu.workers() if state == "READY" else None
         seen = " ".join([state, *(workers or [])])
         if seen != last_seen:
-            say(seen)
+            log(seen)
             last_seen = seen
 
         if state == "NONE":
             if not tpu.create():
                 return 1
         elif state == "FAILED":
-            say("the request failed: `gcloud compute tpus queued-resources describe` has why; delete, then run again")
+            log("the request failed: `gcloud compute tpus queued-resources describe` has why; delete, then run again")
             return 1
         elif state in ("SUSPENDED", "PREEMPTED", "TERMINATED"):
-            say("the machines are gone: asking for others")
+            log("the machines are gone: requesting others")
             tpu.delete()
             crashes, started = 0, False
         elif workers and "running" in workers:
@@ -143,7 +143,7 @@ def supervise(tpu: Tpu, command: list[str]) -> int:
                 crashes += START_AGAIN not in codes
                 if crashes > MAX_CRASHES:
                     return max(codes)
-                say(f"starting again, after {crashes} crashes")
+                log(f"starting again, after {crashes} crashes")
             started = (again or tpu.install()) and tpu.start(command)
             if not started:
                 crashes += 1
@@ -152,7 +152,7 @@ def supervise(tpu: Tpu, command: list[str]) -> int:
         time.sleep(POLL_S)
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     print(time.strftime("%Y-%m-%dT%H:%M:%S"), text, flush=True)
 
 
@@ -165,17 +165,17 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--runtime", help="TPU software version, such as v2-alpha-tpuv6e (run)")
     parser.add_argument("--spot", action="store_true", help="spot machines (run)")
     parser.add_argument("--ref", default="HEAD", help="commit, tag or branch to install (run, default: HEAD)")
-    parser.add_argument("--worker", default="0", help="whose log (logs, default: 0)")
+    parser.add_argument("--worker", default="0", help="the worker whose log to follow (logs, default: 0)")
     parser.add_argument("--dry-run", action="store_true", help="print the commands, and run none")
     options, command = split_command(arguments)
     args = parser.parse_args(options)
     if args.action == "run":
         if not (args.type and args.runtime and command):
             parser.error("run needs more; expected: run NAME --zone ZONE --type TYPE --runtime VERSION -- COMMAND...")
-        # Now, not when machines are set up again: HEAD may have moved by then.
+        # Resolved now: when machines are set up again, HEAD may have moved.
         commit = Shell(dry_run=False).output("git", "-C", str(REPOSITORY), "rev-parse", "--quiet", "--verify", args.ref)
         if commit is None:
-            parser.error(f"--ref {args.ref} is no commit, tag or branch of {REPOSITORY}")
+            parser.error(f"--ref {args.ref} is not a commit, tag or branch of {REPOSITORY}")
         args.ref = commit.strip()
     elif command:
         parser.error(f"{args.action} takes no command; found: {shlex.join(command)}")
@@ -196,12 +196,12 @@ def main() -> None:
     try:
         code = supervise(tpu, command)
     except KeyboardInterrupt:
-        say("no longer watching: the TPU goes on, and the same command watches it again")
+        log("no longer watching: the TPU keeps working, and the same command watches it again")
         sys.exit(130)
     if code == 0:
         tpu.delete()
     else:
-        say(f"exit code {code}: the TPU is kept, with its logs; launch/tpu.py delete gives it back")
+        log(f"exit code {code}: the TPU is kept, with its logs; launch/tpu.py delete ends it")
     sys.exit(code)
 
 

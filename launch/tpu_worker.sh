@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# What launch/tpu.py does on every worker of a TPU: tpu_worker.sh setup | start COMMAND... | status | log | stop
-# And for commands to use: tpu_worker.sh mount ADDRESS:/SHARE FOLDER
+# Run by launch/tpu.py on every worker of a TPU: tpu_worker.sh setup | start COMMAND... | status | log | stop
+# For use in commands: tpu_worker.sh mount ADDRESS:/SHARE FOLDER
 set -euo pipefail
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-# Beside the repository, not in it: setting it up again keeps them.
+# Beside the repository, not in it: a new setup keeps them.
 log=$repository.log
 pid_file=$repository.pid
 exit_file=$repository.exit
 
 case ${1-} in
     setup)
-        # The machines' own Python may be older than the package takes, so uv brings one.
+        # The machines' own Python may be too old for the package: uv installs one.
         cd "$repository"
         python3 -m pip install --quiet --user uv
         python3 -m uv venv --quiet --allow-existing --python 3.12 .venv
@@ -22,8 +22,8 @@ case ${1-} in
         rm -f "$exit_file"
         cd "$repository"
         export PATH=$repository/.venv/bin:$PATH
-        # In a session of its own, so that it outlives the connection. SIGTERM goes to the shell too, which must stay to
-        # note the exit code. The lock lasts as long as the processes: process ids come again after a reboot.
+        # In a session of its own, so that it outlives the connection. SIGTERM goes to the shell too, which must survive
+        # it to write the exit code. The lock lasts as long as the processes, while process ids are reused after a reboot.
         # shellcheck disable=SC2016 # expanded by the inner shell
         setsid flock "$pid_file" bash -c 'trap : TERM; "${@:2}"; echo $? >"$1"' bash "$exit_file" "$@" >>"$log" 2>&1 </dev/null &
         echo $! >"$pid_file"
@@ -46,7 +46,7 @@ case ${1-} in
         fi
         ;;
     mount)
-        # A folder that all workers see, by NFS; a new share belongs to root. Started again, it is there already.
+        # A folder that all workers share, by NFS; a new share belongs to root. After a restart it is mounted already.
         if ! mountpoint --quiet "$3"; then
             sudo apt-get update --quiet=2
             sudo apt-get install --quiet=2 --yes nfs-common

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import shutil
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 # Tests compile far more than they compute: half the compiler's effort, before JAX reads the flags.
@@ -21,50 +18,15 @@ from hypothesis import settings
 from ml_collections import ConfigDict
 
 from configs.base import get_config
-from hafm_jax.common.files import replacing
 from hafm_jax.model.config import SIZES, Size
 
 settings.register_profile("any-machine", deadline=None)  # speed is measured in benchmarks/, not by tests
 settings.load_profile("any-machine")
 
-# ShardedStep compiled by an earlier run of the tests are taken from disk; a changed program has another key.
+# Programs compiled by an earlier run of the tests are read from disk; a changed program has another key.
 os.environ["XDG_CACHE_HOME"] = str(CACHE)
 jax.config.update("jax_compilation_cache_dir", str(CACHE / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-
-
-# What tests write need not outlive a power failure, and to wait for the disk takes 10 ms a file.
-os.fsync = lambda descriptor: None
-
-# Where no ffmpeg is installed, the one of the wheel imageio-ffmpeg is found by that name, in this process and others.
-if shutil.which("ffmpeg") is None and importlib.util.find_spec("imageio_ffmpeg"):
-    import imageio_ffmpeg
-
-    with suppress(RuntimeError):  # it has none for this machine
-        program = Path(imageio_ffmpeg.get_ffmpeg_exe())
-        link = CACHE / "bin" / "ffmpeg"
-        link.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(link) as temporary:
-            temporary.symlink_to(program)
-        os.environ["PATH"] = f"{link.parent}{os.pathsep}{os.environ['PATH']}"
-
-
-# Files of a few long tests, which would else come last and leave one worker alone with them.
-LONG = (
-    "test_sweep",
-    "test_hosts",
-    "test_demo",
-    "test_seams",
-    "test_train_command",
-    "test_sharding",
-    "test_torch_models",
-    "test_train",
-)
-
-
-def pytest_collection_modifyitems(items: list) -> None:
-    """The files of LONG first; --no-loadscope-reorder keeps it so among several workers."""
-    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
 @pytest.fixture(autouse=True)
@@ -73,9 +35,15 @@ def no_network(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch):
+    """Files of tests need not survive a power failure, and waiting for the disk takes 10 ms a file."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[str]:
-    """A Ray cluster on this machine, for RAY_ADDRESS: to start it takes longer than to join it, as each test does."""
+    """A Ray cluster on this machine, for RAY_ADDRESS: starting it takes longer than joining it, as each test does."""
     pytest.importorskip("ray", reason="needs the extra hafm_jax[ray]")
     from ray.cluster_utils import Cluster
 
@@ -110,7 +78,7 @@ def token_set(tmp_path) -> Path:
 
 @pytest.fixture(scope="session")
 def tokenizers(tmp_path_factory) -> Path:
-    """Tokenizers with random centroids and weights: of the real formats and vocabularies, but small."""
+    """Tokenizers with random centroids and weights: real formats and vocabularies, small networks."""
     from hafm_jax.tokenizers import chroma, codecs, semantic, spectral_codec
 
     directory = tmp_path_factory.mktemp("tokenizers")

@@ -32,7 +32,7 @@ def tiny():
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Work directories as training leaves them, each with two checkpoints, and their states: (stage, step) -> state."""
+    """Work directories of finished runs, each with two checkpoints, and their states: (stage, step) -> state."""
     folder, states = tmp_path_factory.mktemp("trained"), {}
     for stage in STAGES:
         config = get_config()
@@ -51,7 +51,7 @@ def trained(tmp_path_factory):
             {"step": 10, "loss": 6.0, "seconds": 60.0},
             {"step": 20, "loss": 5.0, "seconds": 120.0},
             {"step": 20, "validation_loss": 5.25, "validation_loss_per_codebook": [5.0, 5.5]},
-            {"step": 30, "loss": 1.0, "seconds": 600.0},  # after the last checkpoint: of weights that are lost
+            {"step": 30, "loss": 1.0, "seconds": 600.0},  # after the last checkpoint: its weights are lost
         ]
         (workdir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         start = jax.jit(partial(init_state, stage_config(config), optimizer(config)))
@@ -65,7 +65,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def runs(trained, tmp_path):
-    """The same to change at will."""
+    """A copy that a test may change."""
     folder, states = trained
     shutil.copytree(folder, tmp_path / "runs")
     return [tmp_path / "runs" / stage for stage in STAGES], states
@@ -109,13 +109,13 @@ def test_the_card_counts_the_runs_that_a_stage_came_from(runs, tokenizers, tmp_p
     assert f"(token set 0123456789ab and fedcba987654), with\n  jax 9.9 and {jax.__version__}, seed 0 and 9." in card
 
 
-def test_the_card_says_how_the_codec_was_made():
+def test_the_card_has_the_training_of_the_codec():
     assert export.codec_facts({"codec": "encodec"}) == ""
     made = {"steps": 10, "batch_size": 2, "seconds": 1.0, "songs": 3, "minutes": 4.2}
     figures = {f"{k}_books": {"spectral_distance_db": 4.0 / k} for k in (4, 8)}
-    said = export.codec_facts({"training": made, "evaluation": {"songs": 5, **figures}})
-    assert "10 steps of 2 x 1 s on 3 songs in 4 minutes" in said
-    assert "4 books copy at 1.00 dB" in said and "8 books copy at 0.50 dB" in said
+    facts = export.codec_facts({"training": made, "evaluation": {"songs": 5, **figures}})
+    assert "10 steps of 2 x 1 s on 3 songs in 4 minutes" in facts
+    assert "4 books copy at 1.00 dB" in facts and "8 books copy at 0.50 dB" in facts
 
 
 def test_a_missing_or_unfinished_run_is_refused(runs, tokenizers, tmp_path, monkeypatch):

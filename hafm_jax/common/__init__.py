@@ -1,1 +1,1 @@
-"""What every part uses: errors, whole files, workers, downloads, caches and pages."""
+"""Helpers of every room: errors, files, resuming, workers, downloads, caches, the bootstrap and pages."""

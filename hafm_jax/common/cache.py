@@ -1,4 +1,4 @@
-"""Where compiled programs are kept between runs, so that the next one starts at once."""
+"""The cache folder: programs that were compiled in one run let the next one start at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def cache_directory() -> Path:
 
 
 def use_compilation_cache() -> None:
-    """Keep what XLA compiles on disk. JAX_COMPILATION_CACHE_DIR says where, if not in the package's folder."""
+    """Keep compiled programs on disk: in JAX_COMPILATION_CACHE_DIR where it is set, else in the package's folder."""
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(cache_directory()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -1,16 +1,13 @@
-"""Weights that others published: a local file or folder, a Hugging Face Hub id, or an https URL, known by SHA-256."""
+"""Weights that others published: a local file or folder, a Hugging Face Hub id, or an https URL, checked by SHA-256."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-import shutil
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import replacing
 
 FORMS = "expected a local file or folder, a Hub id (OWNER/NAME or OWNER/NAME/FILE), or an https URL"
 TIMEOUT_S = 60.0
@@ -19,8 +16,8 @@ TIMEOUT_S = 60.0
 def find_weights(source: str, patterns: Sequence[str]) -> Path:
     """The local file or folder of `source`, downloaded first where it is a Hub id or an https URL.
 
-    Of a Hub repository OWNER/NAME only files that match one of `patterns` ("*.onnx") are fetched. The Hub's client
-    keeps its own cache; URLs are kept in the package's. Raises InputError where there is nothing to be had.
+    From a Hub repository OWNER/NAME only files that match one of `patterns` ("*.onnx") are fetched. The Hub's client
+    keeps its own cache; URLs are kept in the package's. Raises InputError where there are no such weights.
     """
     path = Path(source).expanduser()
     if source and path.exists():
@@ -28,56 +25,20 @@ def find_weights(source: str, patterns: Sequence[str]) -> Path:
     if source.startswith("https://"):
         return _from_url(source)
     if re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)+", source):
-        return _from_hub(source, patterns)
+        return from_hub(source, patterns)
     raise InputError(f"no weights at {source}; {FORMS}: check the path")
 
 
-def check_sha256(files: Sequence[Path], expected: str | None = None) -> str:
-    """SHA-256 in hexadecimal of a file; of several, of the lines that `sha256sum FILES` prints in their folder.
+def from_hub(source: str, patterns: Sequence[str]) -> Path:
+    """The local folder of the Hub repository OWNER/NAME, with the files that match `patterns`, or OWNER/NAME/FILE.
 
-    Raises InputError where it is not the `expected` one.
+    Raises InputError where it cannot be downloaded.
     """
-    digests = []
-    for path in files:
-        with path.open("rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-    if len(files) == 1:
-        found = digests[0]
-    else:
-        lines = [f"{digest}  {path.name}\n" for digest, path in zip(digests, files, strict=True)]
-        found = hashlib.sha256("".join(lines).encode()).hexdigest()
-    if expected is not None and found != expected.lower():
-        what = files[0] if len(files) == 1 else f"{files[0].parent} ({', '.join(path.name for path in files)})"
-        raise InputError(
-            f"{what} has the SHA-256 {found}; expected {expected}: remove it and get it again, or correct the SHA-256"
-        )
-    return found
-
-
-def _from_url(url: str) -> Path:
-    from hafm_jax.common.cache import cache_directory  # imports JAX, which nothing else here needs
-
-    name = url.split("?")[0].rsplit("/", 1)[-1]
-    target = cache_directory() / "weights" / hashlib.sha256(url.encode()).hexdigest()[:16] / name
-    if not target.is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(target) as temporary:
-            try:
-                with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response, temporary.open("wb") as file:
-                    shutil.copyfileobj(response, file)
-            except (OSError, ValueError) as error:  # ValueError: what urllib makes of a malformed address
-                raise InputError(
-                    f"{url} cannot be downloaded ({error}); expected weights: check the address"
-                ) from error
-    return target
-
-
-def _from_hub(source: str, patterns: Sequence[str]) -> Path:
     try:
         import huggingface_hub
     except ImportError as error:
         raise InputError(
-            f"{source} is no local file or folder, and a download needs huggingface_hub: pip install 'hafm_jax[hub]'"
+            f"{source} is not a local file or folder, and a download needs huggingface_hub: pip install 'hafm_jax[hub]'"
         ) from error
     owner, name, *file = source.split("/")
     try:
@@ -86,4 +47,40 @@ def _from_hub(source: str, patterns: Sequence[str]) -> Path:
         return Path(huggingface_hub.snapshot_download(source, allow_patterns=list(patterns)))
     except Exception as error:  # the Hub's client raises a dozen kinds: offline, not found, gated, ...
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{source} is no local file or folder and cannot be downloaded ({reason}); {FORMS}") from error
+        raise InputError(
+            f"{source} is not a local file or folder and cannot be downloaded ({reason}); {FORMS}"
+        ) from error
+
+
+def _from_url(url: str) -> Path:
+    import pooch  # only here, as JAX is only needed for the cache's place
+
+    from hafm_jax.common.cache import cache_directory
+
+    name = url.split("?")[0].rsplit("/", 1)[-1]
+    folder = cache_directory() / "weights" / hashlib.sha256(url.encode()).hexdigest()[:16]
+    try:
+        return Path(pooch.retrieve(url, None, name, folder, downloader=pooch.HTTPDownloader(timeout=TIMEOUT_S)))
+    except (OSError, ValueError) as error:  # ValueError: a malformed address
+        raise InputError(f"{url} cannot be downloaded ({error}); expected weights: check the address") from error
+
+
+def check_sha256(files: Sequence[Path], expected: str | None = None) -> str:
+    """SHA-256 of a file, in hexadecimal; for several files, of the lines that `sha256sum FILES` prints in their folder.
+
+    Raises InputError where it is not the `expected` one.
+    """
+    digests = []
+    for path in files:
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    found, what = digests[0], str(files[0])
+    if len(files) > 1:
+        lines = [f"{digest}  {path.name}\n" for digest, path in zip(digests, files, strict=True)]
+        found = hashlib.sha256("".join(lines).encode()).hexdigest()
+        what = f"{files[0].parent} ({', '.join(path.name for path in files)})"
+    if expected is not None and found != expected.lower():
+        raise InputError(
+            f"{what} has the SHA-256 {found}; expected {expected}: remove it and get it again, or correct the SHA-256"
+        )
+    return found

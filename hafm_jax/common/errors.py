@@ -1,4 +1,4 @@
-"""The one exception for bad input, and how a command ends on it."""
+"""The one exception for bad input, and the exit codes of commands."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 
 class InputError(Exception):
-    """Something the user gave cannot be used. The message says what was found, what was expected, what to do."""
+    """An input of the user cannot be used. The message has what was found, what was expected, and what to do."""
 
 
 def run_command(main: Callable[[], None]) -> None:
     """Run a command's `main`; bad input becomes one line on stderr and exit code 2, Ctrl-C or SIGTERM 130 or 143.
 
-    A command that knows how far it got raises KeyboardInterrupt anew with that as its message.
+    A command that counts its progress raises KeyboardInterrupt again with that as its message.
     """
     caught = []
 

@@ -1,4 +1,4 @@
-"""Write a whole file or none, whatever stops the process or the machine; JSON files and folders."""
+"""Write a whole file or none, even if the process or the machine stops; JSON files and folders."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from hafm_jax.common.errors import InputError
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` to write to: renamed to `path` if the block succeeds, removed if it does not.
 
-    The bytes are on the disk before the name, and the name when this returns: what is written next, a receipt say,
-    is never there without it. Raises InputError where the place cannot be written.
+    The bytes are on the disk before the name, and the name when this returns: a file that is written next is never
+    there without this one. Raises InputError where the place cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -37,7 +37,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
+    """Wait until a file's bytes, or a folder's names, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -46,17 +46,18 @@ def _sync(path: Path) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
+    """Write a whole file or none. Raises InputError as `replacing`."""
     with replacing(path) as temporary:
         temporary.write_bytes(data)
 
 
 def write_json(path: Path, document: Any) -> None:
-    """A whole JSON file or none, indented, with a newline at its end. Raises InputError as `replacing`."""
+    """Write a whole JSON file or none, indented, with a newline at its end. Raises InputError as `replacing`."""
     write_bytes(path, (json.dumps(document, indent=2) + "\n").encode())
 
 
 def make_folder(path: Path, option: str) -> None:
-    """Make a folder and those above it, where there is none. Raises InputError that names the command's `option`."""
+    """Make a folder and those above it, unless it is there. Raises InputError that names the command's `option`."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Pages for people: one HTML file with its tables, plots, pictures and sounds in it, which needs nothing else."""
+"""HTML pages, each one file that contains its tables, plots, pictures and sounds."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from hafm_jax.common.files import write_bytes
 
 
 def write_page(path: Path, template: str, **context: Any) -> None:
-    """Write the page that a template of this package makes: "evaluation/report.html.j2", say, relative to hafm_jax/.
+    """Render a template of this package, such as "evaluation/report.html.j2" (relative to hafm_jax/), to a file.
 
-    Templates extend common/page.html.j2. Text is escaped; what the functions below return is HTML already. Raises
-    InputError where the page cannot be written, or Jinja2 is missing.
+    Templates extend common/page.html.j2. Text is escaped; the functions below return Html, which is not. Raises
+    InputError where the page cannot be written or Jinja2 is missing.
     """
     try:
         import jinja2
@@ -34,14 +34,14 @@ def write_page(path: Path, template: str, **context: Any) -> None:
 
 
 class Html(str):
-    """Text that is HTML already: templates do not escape it."""
+    """HTML text: templates do not escape it."""
 
     def __html__(self) -> str:
         return self
 
 
 def new_figure(columns: int = 1, width_in: float = 4.0, height_in: float = 3.0) -> tuple[Any, np.ndarray]:
-    """A matplotlib figure and its axes [columns], each of this width; equal data gives an equal picture.
+    """A matplotlib figure and its axes [columns], each `width_in` wide. Equal data give equal pictures.
 
     Raises InputError where matplotlib is missing.
     """
@@ -56,20 +56,21 @@ def new_figure(columns: int = 1, width_in: float = 4.0, height_in: float = 3.0) 
 
 
 def svg(figure: Any) -> Html:
+    """The figure as SVG, without the date."""
     out = io.StringIO()
     figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None})
     return Html(out.getvalue()[out.getvalue().index("<svg") :])
 
 
 def picture(figure: Any) -> Html:
-    """As PNG, for what has too many parts to be drawn as SVG."""
+    """The figure as PNG, for plots with too many parts for SVG."""
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=100, bbox_inches="tight", metadata={"Software": None})
     return Html(f"<img src='{data_url(out.getvalue(), 'image/png')}'>")
 
 
 def player(audio: np.ndarray, sample_rate_hz: int) -> Html:
-    """Audio float32 [S] or [C, S] as an MP3 to be played on the page."""
+    """A player for audio float32 [S] or [C, S], as MP3."""
     import soundfile
 
     out = io.BytesIO()

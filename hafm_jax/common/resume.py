@@ -1,9 +1,9 @@
-"""How work that was stopped resumes, the same way everywhere.
+"""How stopped work resumes, the same way everywhere.
 
-run.json    what the work was asked for: a folder is continued by the same request only
+run.json    the arguments of the work: only the same arguments continue a folder
 a task      is done when its file is there; files are written whole or not at all
-a claim     is a locked file: of several processes one has the task, until it ends, however it ends
-a log       is a line a record, of which only whole lines count
+a claim     is a locked file: one of several processes has the task until it ends, however it ends
+a log       has one line for each record; only whole lines count
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RUN_FILE = "run.json"
 
 
 def check_same_run(folder: Path, run: dict[str, Any]) -> None:
-    """Write down what the work in `folder` is asked for. Raises InputError where it was begun with something else."""
+    """Write the arguments of the work in `folder` to run.json. Raises InputError where it was begun with others."""
     path = folder / RUN_FILE
     if not path.exists():
         write_json(path, run)
@@ -45,8 +45,8 @@ def check_same_run(folder: Path, run: dict[str, Any]) -> None:
 def claim(path: Path, *, wait: bool = False) -> Iterator[bool]:
     """Whether this process alone has the task of the lock file `path`, until the block or the process ends.
 
-    The file is made if need be and stays. With `wait` the answer is always yes, once the others are through. Raises
-    InputError where it cannot be made.
+    The file is made where there is none, and stays. With `wait` it waits for the others, and is always True. Raises
+    InputError where the file cannot be made.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def claim(path: Path, *, wait: bool = False) -> Iterator[bool]:
         ) from error
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))  # let go when this process ends
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))  # released when this process ends
         except BlockingIOError:
             yield False
         else:
@@ -65,12 +65,12 @@ def claim(path: Path, *, wait: bool = False) -> Iterator[bool]:
 
 
 def whole_lines(path: Path) -> list[str]:
-    """The lines of a log that are whole: a last one may be being written. [] where there is no file."""
+    """The whole lines of a log, without a last one that is still being written. [] where there is no file."""
     text = path.read_text() if path.exists() else ""
     return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
 def end_after_whole_line(path: Path) -> None:
-    """Cut off what a kill left of a log's last line, so that the next one begins where a line does."""
+    """Cut off the part of a last line that a kill left, so that the next record begins on its own line."""
     if path.exists() and (data := path.read_bytes()) != (whole := data[: data.rfind(b"\n") + 1]):
         write_bytes(path, whole)

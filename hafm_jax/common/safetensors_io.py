@@ -1,28 +1,22 @@
-"""Nested dicts of arrays <-> safetensors files. Both networks keep their weights this way."""
+"""Nested dicts of arrays <-> safetensors files, the form in which both networks keep their weights."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import write_bytes
 
 
-def flatten(tree: dict) -> dict[str, np.ndarray]:
-    """{"a": {"b": x}} -> {"a.b": x}."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {".".join(str(p.key) for p in path): leaf for path, leaf in leaves}
-
-
 def save(path: Path, tree: dict, dtype: str) -> None:
-    """Write a nested dict of arrays, each rounded to `dtype`. Raises InputError where a value does not survive that."""
+    """Write a nested dict of arrays, each rounded to `dtype`. Raises InputError where a value is not finite in it."""
     arrays = {}
-    for name, leaf in flatten(tree).items():
+    for name, leaf in flatten_dict(tree, sep=".").items():
         arrays[name] = np.ascontiguousarray(np.asarray(leaf).astype(jnp.dtype(dtype)))
         if not np.isfinite(arrays[name].astype(np.float32)).all():
             raise InputError(f"{name} holds values that are not finite in {dtype}; train again or export as float32")
@@ -30,7 +24,7 @@ def save(path: Path, tree: dict, dtype: str) -> None:
 
 
 def load(path: Path, like: dict) -> dict:
-    """Read a file of `save` as float32, in the structure and shapes of `like`, nested arrays or abstract ones.
+    """Read a file of `save` as float32, in the structure and shapes of `like`, a nested dict of arrays or shapes.
 
     Raises InputError where the file is missing, damaged, or holds other arrays.
     """
@@ -39,8 +33,8 @@ def load(path: Path, like: dict) -> dict:
     try:
         arrays = safetensors.numpy.load_file(path)
     except Exception as error:  # safetensors raises its own error, and bare ones from its header parser
-        raise InputError(f"{path} is no safetensors file ({error}); copy the directory again, whole") from error
-    expected = {name: leaf.shape for name, leaf in flatten(like).items()}
+        raise InputError(f"{path} is not a safetensors file ({error}): copy the directory again, whole") from error
+    expected = {name: leaf.shape for name, leaf in flatten_dict(like, sep=".").items()}
     found = {name: array.shape for name, array in arrays.items()}
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
@@ -48,9 +42,8 @@ def load(path: Path, like: dict) -> dict:
                 f"{path} holds {name} {found.get(name, 'not at all')}; its config.json expects "
                 f"{expected.get(name, 'no such array')}: the two are not of one model"
             )
-    values = {name: array.astype(np.float32) for name, array in arrays.items()}
+    values = {name: arrays[name].astype(np.float32) for name in expected}
     for name, value in values.items():
         if not np.isfinite(value).all():
             raise InputError(f"{path}: {name} holds values that are not finite; copy the directory again, whole")
-    names = iter(flatten(like))
-    return jax.tree.map(lambda _: values[next(names)], like)
+    return unflatten_dict(values, sep=".")

@@ -1,7 +1,7 @@
-"""Independent pieces of work, done here, by a pool of processes, or by a Ray cluster.
+"""Independent tasks, done in this process, by a pool of processes, or by a Ray cluster.
 
-A piece is done when what it writes is there: its function looks, and does nothing twice. So a run that was killed goes
-on when it is started again, and it does not matter which machine did what.
+A task is done when its output is there: its function checks that and does nothing twice. So a run that was killed
+resumes when it is started again, on whichever machine.
 """
 
 from __future__ import annotations
@@ -18,43 +18,43 @@ from typing import Any, TypeVar
 
 from hafm_jax.common.errors import InputError
 
-Piece = TypeVar("Piece")
-RAY_RETRIES = 3  # of a piece whose worker, or whose machine, went away
+Task = TypeVar("Task")
+RAY_RETRIES = 3  # of a task whose worker or machine went away
 RAY_GPUS = "1 where the cluster has GPUs"
 
 
 def do_all(
-    function: Callable[[Piece], Any],
-    pieces: Sequence[Piece],
+    function: Callable[[Task], Any],
+    tasks: Sequence[Task],
     workers: int,
     *,
     num_gpus: int = 0,
     on_ray: bool = False,
     ray_gpus: float | None = None,
     ray_batch: int = 1,
-) -> Generator[tuple[Piece, Any]]:
-    """(piece, function(piece)) of every piece, as they are done. `function` can be pickled, and raises no more than
-    InputError.
+) -> Generator[tuple[Task, Any]]:
+    """(task, function(task)) of every task, in the order in which they end. `function` must be picklable and raise
+    nothing but InputError.
 
-    One worker is this process itself; several are processes that share out the machine's cores and, one each in turn,
-    its `num_gpus`. On Ray, `ray_batch` pieces are a task, tried again where its worker went away. It has `ray_gpus`
-    (None: RAY_GPUS); with 0, all tasks of a machine see all of its GPUs and take the first. A worker with a GPU lasts
-    for one task: small pieces that need large models belong together. To close the generator ends the work: it returns
-    when the pieces that were begun are done. Raises InputError where a local worker was killed.
+    One worker is this process itself. Several are processes that divide the machine's cores and take its `num_gpus` in
+    turn, one each. On Ray, `ray_batch` tasks run together, again where their worker went away, with `ray_gpus` GPUs
+    (None: RAY_GPUS); with 0, all workers of a machine see all of its GPUs and use the first. A Ray worker with a GPU
+    ends after its batch: put small tasks that need a large model into one batch. Closing the generator ends the work;
+    it returns when the tasks that have begun are done. Raises InputError where a local worker was killed.
     """
     if on_ray:
-        yield from _on_ray(function, pieces, ray_gpus, ray_batch)
-    elif workers == 1 or len(pieces) <= 1:
-        for piece in pieces:
-            yield piece, function(piece)
+        yield from _on_ray(function, tasks, ray_gpus, ray_batch)
+    elif workers == 1 or len(tasks) <= 1:
+        for task in tasks:
+            yield task, function(task)
     else:
-        yield from _in_processes(function, pieces, min(workers, len(pieces)), num_gpus)
+        yield from _in_processes(function, tasks, min(workers, len(tasks)), num_gpus)
 
 
 @contextmanager
 def on_device(what: str) -> Generator[None]:
-    """Turns a RuntimeError, as torch, XLA and ONNX Runtime have it where a device's memory is full or the device gone,
-    into an InputError: no fault of the piece, which the next run does again."""
+    """Turn a RuntimeError, which torch, XLA and ONNX Runtime raise where a device's memory is full or the device gone,
+    into an InputError. It is not a fault of the task, which the next run does again."""
     try:
         yield
     except RuntimeError as error:
@@ -66,7 +66,7 @@ def on_device(what: str) -> Generator[None]:
 
 
 def gpus_here() -> int:
-    """GPUs that torch could use on this machine, where there is torch."""
+    """The number of GPUs that torch can use on this machine; 0 without torch."""
     try:
         import torch
     except ImportError:
@@ -75,13 +75,13 @@ def gpus_here() -> int:
 
 
 def _in_processes(
-    function: Callable[[Piece], Any], pieces: Sequence[Piece], workers: int, num_gpus: int
-) -> Generator[tuple[Piece, Any]]:
-    context = multiprocessing.get_context("spawn")  # what was forked under threads of JAX or torch may lock up
+    function: Callable[[Task], Any], tasks: Sequence[Task], workers: int, num_gpus: int
+) -> Generator[tuple[Task, Any]]:
+    context = multiprocessing.get_context("spawn")  # a process forked under threads of JAX or torch may deadlock
     pool = ProcessPoolExecutor(workers, context, _start_worker, (context.Value("i", 0), num_gpus))
     try:
         with _environment("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers))):
-            running = {pool.submit(function, piece): piece for piece in pieces}
+            running = {pool.submit(function, task): task for task in tasks}
         while running:
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 yield running.pop(future), future.result()
@@ -91,12 +91,12 @@ def _in_processes(
             "--workers; what is finished stays"
         ) from error
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)  # after an error or Ctrl-C the rest is not begun
+        pool.shutdown(wait=True, cancel_futures=True)  # after an error or Ctrl-C no further task begins
 
 
 @contextmanager
 def _environment(name: str, value: str) -> Generator[None]:
-    """For processes that begin in it: a worker's libraries count threads when it imports them, before all else."""
+    """Set a variable for processes that start in the block: libraries read the number of threads on import."""
     before = os.environ.get(name)
     os.environ[name] = value
     try:
@@ -108,7 +108,7 @@ def _environment(name: str, value: str) -> Generator[None]:
 
 
 def _start_worker(number: Any, num_gpus: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent: it ends the workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which ends the workers
     threading.Thread(target=end_with_parent, daemon=True).start()
     if num_gpus:
         with number.get_lock():
@@ -117,14 +117,14 @@ def _start_worker(number: Any, num_gpus: int) -> None:
 
 
 def end_with_parent() -> None:
-    """A parent that is killed tells nobody, and its workers would wait for ever."""
+    """End this process when its parent ends: workers of a killed parent would wait for ever."""
     multiprocessing.parent_process().join()
     os._exit(1)
 
 
 def _on_ray(
-    function: Callable[[Piece], Any], pieces: Sequence[Piece], gpus: float | None, batch: int
-) -> Generator[tuple[Piece, Any]]:
+    function: Callable[[Task], Any], tasks: Sequence[Task], gpus: float | None, batch: int
+) -> Generator[tuple[Task, Any]]:
     try:
         import ray
     except ImportError as error:
@@ -133,9 +133,9 @@ def _on_ray(
     try:
         if gpus is None:
             gpus = 1.0 if ray.cluster_resources().get("GPU") else 0.0
-        task = ray.remote(max_retries=RAY_RETRIES, num_gpus=gpus)(lambda together: [function(p) for p in together])
-        batches = [pieces[start : start + batch] for start in range(0, len(pieces), batch)]
-        running = {task.remote(together): together for together in batches}
+        remote = ray.remote(max_retries=RAY_RETRIES, num_gpus=gpus)(lambda together: [function(t) for t in together])
+        batches = [tasks[start : start + batch] for start in range(0, len(tasks), batch)]
+        running = {remote.remote(together): together for together in batches}
         while running:
             (done, *_), _ = ray.wait(list(running))
             try:
@@ -143,7 +143,10 @@ def _on_ray(
             except ray.exceptions.RayTaskError as error:
                 raise error.cause if isinstance(error.cause, InputError) else error from None
             except ray.exceptions.RayError as error:
-                raise InputError(f"a piece of work was lost {RAY_RETRIES + 1} times: {error}; run again") from error
+                raise InputError(
+                    f"a task's worker went away {RAY_RETRIES + 1} times ({error}); expected machines that stay up: run "
+                    "the same command again"
+                ) from error
             yield from zip(running.pop(done), results, strict=True)
     finally:
         ray.shutdown()

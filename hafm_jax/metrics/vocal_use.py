@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from hafm_jax.common.errors import InputError
 from hafm_jax.dataset.loader import crop
@@ -19,40 +20,43 @@ from hafm_jax.dataset.records import cells_of
 from hafm_jax.model import transformer
 from hafm_jax.model.config import StageConfig
 from hafm_jax.model.transformer import Params
-from hafm_jax.training.loss import cross_entropy
 
 
 class VocalUse(NamedTuple):
-    """Mean cross-entropy of each window, nats a token [N]: everything right, and with another song's vocal alone."""
+    """Mean cross-entropy of each window, nats a token [N]: with the right conditions, and with another song's vocal."""
 
     right: np.ndarray
     wrong: np.ndarray
 
     @property
     def margin(self) -> float:
-        """How much the wrong vocal costs on the mean: nats a token. Above 0 the model listens."""
+        """The mean increase of the loss with the wrong vocal: nats a token. Above 0 the model uses the vocal."""
         return float(np.mean(self.wrong - self.right))
 
     @property
     def standard_error(self) -> float:
-        """Of the margin, over windows."""
+        """The standard error of the margin, over windows."""
         return float(np.std(self.wrong - self.right, ddof=1) / np.sqrt(len(self.right)))
 
 
 @partial(jax.jit, static_argnums=0)
 def _window_loss(config: StageConfig, params: Params, conditions: list[jax.Array], target: jax.Array) -> jax.Array:
-    return jnp.mean(cross_entropy(transformer.forward(config, params, conditions, target), target), axis=(1, 2))
+    logits = transformer.forward(config, params, conditions, target)
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, target), axis=(1, 2))
 
 
 def vocal_use(config: StageConfig, params: Params, records: Sequence[Mapping[str, np.ndarray]]) -> VocalUse:
-    """Cut every record into windows; the wrong vocal is that of the same time of the next record, the last one's of the
-    first. All other conditions stay right. Raises InputError on fewer than two records or too short ones.
+    """The losses of all windows of all records, with the right vocal and with the wrong one.
+
+    The wrong vocal is the next record's at the same time (for the last record, the first one's). All other conditions
+    stay right. Raises InputError where there are fewer than two records, or where a record is shorter than a window.
     """
     stage, length = config.stage, config.window_cells
     windows = min((cells_of(record) for record in records), default=0) // length
     if len(records) < 2 or windows < 1:
         raise InputError(
-            f"found {len(records)} records of {windows} windows of {length} cells; expected two of one at least"
+            f"found {len(records)} records of {windows} windows of {length} cells; expected at least two records of "
+            "at least one window: use more or longer songs"
         )
     right, wrong = [], []
     for window in range(windows):

@@ -15,22 +15,21 @@ from hafm_jax.training import hosts
 
 
 class Checkpoints:
-    """The checkpoints of one training run, in `workdir/checkpoints`, a folder a step: saved in the background.
+    """The last `keep` checkpoints of one training run, in `workdir/checkpoints`, a folder for each step.
 
-    The last `keep` stay, and every one at a multiple of `keep_every` steps (0: none of them).
+    They are saved in the background.
     """
 
-    def __init__(self, workdir: str | Path, keep: int, keep_every: int = 0):
-        policies = [managers.LatestN(keep)] + ([managers.EveryNSteps(keep_every)] if keep_every else [])
+    def __init__(self, workdir: str | Path, keep: int):
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=managers.AnyPreservationPolicy(policies), enable_async_checkpointing=True
+            preservation_policy=managers.LatestN(keep), enable_async_checkpointing=True
         )
         self.directory = Path(workdir).absolute() / "checkpoints"
-        handler = ocp.StandardCheckpointHandler()  # known before the first save, so that shapes can be asked for
+        handler = ocp.StandardCheckpointHandler()  # set before the first save, so that shapes can be read
         self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handler)
 
     def latest(self) -> int | None:
-        """The last step whose checkpoint was written to its end, or None."""
+        """The last step whose checkpoint is complete, or None."""
         return self._manager.latest_step()
 
     def save(self, step: int, state: Any) -> None:
@@ -38,10 +37,10 @@ class Checkpoints:
         self._manager.save(step, args=ocp.args.StandardSave(state), force=True)
 
     def restore(self, step: int, like: Any) -> Any:
-        """The state of `step`, in the shapes, dtypes and shardings of `like`; what has no sharding comes to one device,
-        wherever it was when it was saved.
+        """The state of `step`, in the shapes, dtypes and shardings of `like`.
 
-        Raises InputError where the checkpoint holds other arrays; what it raises where files are damaged is Orbax's.
+        An array without a sharding goes to one device, wherever it was when it was saved. Raises InputError where the
+        checkpoint holds other arrays, and Orbax's exceptions where files are damaged.
         """
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         abstract = jax.tree.map(
@@ -51,10 +50,10 @@ class Checkpoints:
         return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
 
     def restore_latest(self, like: Any) -> tuple[int, Any] | None:
-        """(step, state) of the last checkpoint that can be read, or None where there is none at all.
+        """(step, state) of the last readable checkpoint, or None where there is no checkpoint at all.
 
-        A torn one is moved out of the way, to `torn-STEP`, and said so. Raises InputError where the arrays are others,
-        or where every checkpoint is torn.
+        A torn one is renamed to `torn-STEP` and reported. Raises InputError where a checkpoint holds other arrays, or
+        where every checkpoint is torn.
         """
         torn = []
         while (step := self.latest()) is not None:
@@ -69,15 +68,15 @@ class Checkpoints:
                 return step, state
             torn.append(step)
             if hosts.is_first():
-                said = (str(problem).splitlines() or [type(problem).__name__])[0].split(" [")[0]
-                print(f"checkpoint {step} in {self.directory} is torn and skipped: {said}", file=sys.stderr)
+                reason = (str(problem).splitlines() or [type(problem).__name__])[0].split(" [")[0]
+                print(f"checkpoint {step} in {self.directory} is torn and skipped: {reason}", file=sys.stderr)
                 (self.directory / str(step)).rename(self.directory / f"torn-{step}")
-            hosts.all_of(True)  # nobody looks before it is moved
+            hosts.all_of(True)  # no process looks again before it is renamed
             self._manager.reload()
         if torn:
             raise InputError(
                 f"every checkpoint in {self.directory} is torn ({', '.join(map(str, torn))}): restore the folder from "
-                "a copy, or start anew with another --workdir"
+                "a copy, or start again with another --workdir"
             )
         return None
 
@@ -85,8 +84,8 @@ class Checkpoints:
         try:
             metadata = self._manager.item_metadata(step).tree
         except Exception:
-            return  # damaged: reading it will tell
-        # Orbax names the fields of tuples and of dicts alike, and leaves out what is empty: compare the arrays alone.
+            return  # damaged: reading it raises
+        # Orbax names the fields of tuples as those of dicts, and leaves out empty ones: compare only the arrays.
         found, expected = (
             sorted((tuple(x.shape), str(x.dtype)) for x in jax.tree.leaves(tree)) for tree in (metadata, abstract)
         )

@@ -1,12 +1,14 @@
-"""What a training run says while it runs: metrics.jsonl, TensorBoard beside it, and the rates worth knowing.
+"""The log of a training run: metrics.jsonl, TensorBoard beside it, and rates such as tokens a second.
 
-Only the first process writes; the others compute the same and drop it.
+Only the first process writes; on the others every call does nothing.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from tensorboardX import SummaryWriter
 
 from hafm_jax.audio.files import write_audio
 
-# FLOP/s of dense bfloat16 products of one device, by how its kind begins: the makers' data sheets.
+# Start of the device kind -> FLOP/s of dense bfloat16 products of one device: the makers' data sheets.
 PEAK_FLOPS = {
     "TPU v4": 275e12,
     "TPU v5 lite": 197e12,
@@ -29,7 +31,7 @@ PEAK_FLOPS = {
 
 
 def peak_flops() -> float | None:
-    """FLOP/s that all devices of the run could make; None where their kind is not in the table, as with CPUs."""
+    """Peak FLOP/s of all devices of the run together; None where their kind is not in the table, as with CPUs."""
     kind = jax.devices()[0].device_kind
     known = sorted((name for name in PEAK_FLOPS if kind.startswith(name)), key=len)
     return PEAK_FLOPS[known[-1]] * jax.device_count() if known else None
@@ -38,7 +40,7 @@ def peak_flops() -> float | None:
 class RunLog:
     """Lines of metrics.jsonl, TensorBoard events and sounds in `workdir`.
 
-    Rates are over the time between two calls of `log`, less what was spent aside (evaluation, checkpoints).
+    Rates are over the time between two calls of `log`, without the time spent in `paused` (evaluation, checkpoints).
     """
 
     def __init__(self, workdir: Path, first_step: int, tokens_per_step: int, flops_per_step: float, writes: bool):
@@ -50,17 +52,26 @@ class RunLog:
         self._started_s = time.monotonic()
         self._waited_s = 0.0
 
-    def waited(self, seconds: float) -> None:
-        """The step had to wait so long for its batch."""
-        self._waited_s += seconds
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time of the block as time in which a step waited for its batch."""
+        started_s = time.monotonic()
+        yield
+        self._waited_s += time.monotonic() - started_s
 
-    def aside(self, seconds: float) -> None:
-        """So long the run did something else than train."""
-        self._started_s += seconds
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the time of the block out of the rates: the run does not train in it."""
+        started_s = time.monotonic()
+        yield
+        self._started_s += time.monotonic() - started_s
 
     def log(self, step: int, values: dict[str, Any]) -> None:
-        """A training step's metrics, with the rates since the last ones: seconds, tokens_per_s, TFLOP/s, MFU (where the
-        device is known, of its bfloat16 peak) and the share of the time in which a step waited for its batch."""
+        """Write a training step's metrics with the rates since the last ones.
+
+        seconds, tokens_per_s, tflops_per_s, input_wait (the share of the time in which a step waited for its batch)
+        and, where the device's bfloat16 peak is known, mfu, the share of that peak.
+        """
         seconds = time.monotonic() - self._started_s
         steps = step - self._last_step
         rates = {
@@ -75,6 +86,7 @@ class RunLog:
         self._last_step, self._started_s, self._waited_s = step, time.monotonic(), 0.0
 
     def write(self, step: int, values: dict[str, Any]) -> None:
+        """Write values, numbers or arrays [N], as a line of metrics.jsonl and as TensorBoard scalars."""
         if self._file is None:
             return
         plain = {name: np.asarray(value).tolist() for name, value in values.items()}
@@ -86,7 +98,7 @@ class RunLog:
         self._board.flush()
 
     def audio(self, step: int, name: str, samples: np.ndarray, rate_hz: int) -> None:
-        """Float samples [N] to listen to, beyond -1..1 clipped: in TensorBoard and as sounds/NAME-STEP.wav."""
+        """Write float samples [N], clipped to -1..1, to TensorBoard and as sounds/NAME-STEP.wav."""
         if self._board is not None:
             self._board.add_audio(name, np.clip(samples, -1.0, 1.0), step, sample_rate=rate_hz)
             path = self._sounds / f"{name}-{step}.wav"

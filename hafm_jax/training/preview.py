@@ -1,6 +1,6 @@
-"""What a stage in training sounds like: validation songs, their own condition, the target generated anew.
+"""Sounds of a stage in training: the target is generated for the conditions of some validation songs.
 
-Only stages that make sound can be heard: coarse (the first codebooks alone) and fine (on the song's own coarse tokens).
+Only stages with acoustic tokens make sound: coarse (its codebooks alone) and fine (on the song's own coarse tokens).
 
 Axes: B songs, F frames, K codebooks.
 """
@@ -27,12 +27,14 @@ from hafm_jax.training import hosts
 SONGS = 3  # ours: the first ones that hold a window, from their start
 
 
-class Audition:
-    """The songs of one run. Raises InputError where the stage makes no sound, or where there is no codec."""
+class Preview:
+    """The preview songs of one run. Raises InputError where the stage makes no sound, or where there is no codec."""
 
     def __init__(self, config: StageConfig, training: ConfigDict, validation: TokenRecords):
         if config.stage.target.field != "acoustic":
-            raise InputError(f"the {config.stage_name} stage makes no sound: leave --config.sample_every at 0")
+            raise InputError(
+                f"the {config.stage_name} stage makes no sound; expected coarse or fine: set --config.sample_every=0"
+            )
         if not training.tokenizers:
             raise InputError("--config.sample_every needs the codec: set --config.tokenizers to the tokenizers' folder")
         self._codec = load_codec(Path(training.tokenizers, "codec"))
@@ -44,13 +46,13 @@ class Audition:
         songs = (validation.window(int(i), 0, config.window_cells) for i in long_enough)
         crops = [loader.crop(song, config.stage, 0, config.window_cells) for song in songs]
         *self._conditions, self._target = (jnp.stack([c[s.name] for c in crops]) for s in config.stage.streams)
-        self._heard = False
+        self._has_songs = False  # the songs themselves are decoded once
 
     def sounds(self, params: transformer.Params) -> dict[str, np.ndarray]:
-        """Name -> samples float32 [N] at rate_hz: each song as generated, the first time also as it is.
+        """Name -> samples float32 [N] at rate_hz: each song as generated, and in the first call as it is.
 
-        Every process of the run must call it; only the first one gets something. It generates on one device, from all
-        parameters: what configs/base.py says of `sample_every`.
+        Every process of the run must call it; all but the first one receive {}. It gathers all parameters and
+        generates on one device: configs/base.py has the memory that it needs, at `sample_every`.
         """
         if jax.process_count() > 1:
             params = multihost_utils.process_allgather(params, tiled=True)
@@ -64,8 +66,8 @@ class Audition:
             self._config, weights, self._conditions, jnp.zeros_like(self._target), 0, frames, keys, 0, self._sampling
         )
         sounds = self._decoded("generated", generated)
-        if not self._heard:
-            self._heard = True
+        if not self._has_songs:
+            self._has_songs = True
             sounds |= self._decoded("song", self._target)
         return sounds
 

@@ -1,6 +1,6 @@
-"""One optimiser step and one evaluation, sharded: what a training configuration makes of a stage.
+"""One optimiser step and one evaluation of a stage, as a training configuration describes them, on a device mesh.
 
-Axes: B batch, A accumulated parts of it, F frames, K codebooks.
+Axes: B batch, A accumulated parts of it, F frames, K codebooks, V vocabulary.
 """
 
 from __future__ import annotations
@@ -20,17 +20,14 @@ from hafm_jax.dataset.loader import Batch
 from hafm_jax.model import sharding, transformer
 from hafm_jax.model.attention import num_computed_pairs
 from hafm_jax.model.config import StageConfig, train_flops
-from hafm_jax.streams import Stage
-from hafm_jax.training.loss import stage_loss
+from hafm_jax.training.corruption import corrupt_history
 from hafm_jax.training.optim import learning_rate, optimizer
 
 State = dict[str, Any]  # params, opt_state, step
-MOMENT_DTYPES = ("float32", "bfloat16")
-CORRUPTION_SPAN = 0.2  # ours: how long the false music lasts on average, of the window: 2 s of 10, some bars
 
 
 def stage_config(config: ConfigDict) -> StageConfig:
-    """The model part of a training configuration. Raises InputError on a value that makes no model."""
+    """The model part of a training configuration. Raises InputError on a value that the model cannot have."""
     try:
         return StageConfig.of_size(
             config.stage,
@@ -49,16 +46,19 @@ def split_batch(config: StageConfig, batch: Batch) -> tuple[list[jax.Array], jax
 
 
 def step_flops(config: StageConfig, batch_size: int) -> int:
-    """FLOPs that a step computes without remat: the model's products (sizes.train_flops), what attention in blocks
-    adds, pairs that the mask hides and scores that the backward pass forms again, and the softmax over the vocabulary,
-    which counts at small widths. Other elementwise work is left out."""
+    """FLOPs that a step computes without remat. Elementwise work outside the softmax is left out.
+
+    The sum of the model's products (config.train_flops), of what attention in blocks adds (pairs that the mask hides,
+    scores that the backward pass computes again), and of the softmax over the vocabulary, which matters at small
+    widths.
+    """
     tokens = config.stage.num_tokens(config.window_cells)
     pairs = num_computed_pairs(config.stage, config.window_cells, config.position)
-    # Of each pair, in each layer, a product of 2 D FLOPs: two forward and five backward, of which the model has four.
+    # A product of 2 D FLOPs for each pair in each layer: two forward and five backward; train_flops has four of these.
     added = 2 * config.d_model * config.num_layers * (7 * pairs - 6 * tokens * (tokens + 1) // 2)
     target = config.stage.target
     logits = config.window_cells * target.tokens_per_cell * target.vocabulary
-    # Of each logit: maximum, difference and sum, and backward a product and a difference.
+    # For each logit: maximum, difference and sum, and backward a product and a difference.
     return batch_size * (train_flops(config, config.window_cells) + added + 5 * logits)
 
 
@@ -72,38 +72,29 @@ def init_state(
     return {"params": params, "opt_state": optimizer.init(params), "step": jnp.zeros((), jnp.int32)}
 
 
-def corrupt_history(stage: Stage, target: jax.Array, share: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(history, labels), each int [B, F, K]: what stands for the target as the model's past, and what it is to predict.
+def stage_loss(logits: jax.Array, target: jax.Array, z_loss: float = 0.0) -> tuple[jax.Array, jax.Array]:
+    """The loss that training minimises, and the cross-entropy of each codebook: nats a token, (scalar, [K]).
 
-    Against exposure bias: a model that has seen true pasts alone follows its own mistakes rather than its conditions.
-    Of a window a share of its cells, drawn between 0 and its `share` [B], holds the music of the batch's next window
-    instead, in stretches of CORRUPTION_SPAN on average. The first codebook of a false frame is still to be that of the
-    window's own music. Its later codebooks are to fit the first one that stands there, as they are sampled.
+    logits float32 [B, F, K, V], target ids [B, F, K]. Every codebook has the same weight [paper]. `z_loss` times the
+    squared log-normaliser keeps logits from drifting (PaLM uses 1e-4); only the first value includes it.
     """
-    num_windows, frames, codebooks = target.shape
-    cells = frames // stage.target.frames_per_cell
-    begins_key, share_key, false_key = jax.random.split(key, 3)
-    begins = jax.random.bernoulli(begins_key, 1 / max(1.0, CORRUPTION_SPAN * cells), (num_windows, cells))
-    shares = share[:, None] * jax.random.uniform(share_key, (num_windows, 1))
-    is_false = jax.random.bernoulli(false_key, shares, (num_windows, cells))  # of a window's stretches, by number
-    is_false = jnp.take_along_axis(is_false, jnp.cumsum(begins, 1) - begins[:, :1], axis=1)
-    is_false = jnp.repeat(is_false, stage.target.frames_per_cell, axis=1)[..., None]  # [B, F, 1]
-    history = jnp.where(is_false, jnp.roll(target, -1, axis=0), target)
-    return history, jnp.where(jnp.arange(codebooks) == 0, target, history)
+    by_codebook = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, target), axis=(0, 1))
+    drift = jnp.mean(jnp.square(jax.nn.logsumexp(logits, axis=-1)))
+    return jnp.mean(by_codebook) + z_loss * drift, by_codebook
 
 
 def train_step(
     config: StageConfig, training: ConfigDict, optimizer: optax.GradientTransformation, state: State, batch: Batch
 ) -> tuple[State, dict[str, jax.Array]]:
-    """One optimiser step. Its randomness (which examples lose their condition, and where their past is false) depends
-    on seed and step alone."""
+    """One optimiser step. Its randomness (which examples lose their condition, and where their history is corrupted)
+    depends on seed and step alone."""
     conditions, target = split_batch(config, batch)
     key = jax.random.fold_in(jax.random.key(training.seed), state["step"])
     drop = jax.random.bernoulli(key, training.condition_dropout, (target.shape[0],))
     conditions = transformer.null_conditions(config, conditions, drop)
     history = labels = target
-    if training.false_history:
-        share = jnp.where(drop, 0, training.history_corruption)  # without its condition a stage has its past alone
+    if training.history_corruption:
+        share = jnp.where(drop, 0, training.history_corruption)  # without its condition a stage has only its past
         history, labels = corrupt_history(config.stage, target, share, jax.random.fold_in(key, 1))
 
     def objective(params, conditions, history, labels):
@@ -151,28 +142,24 @@ def eval_step(config: StageConfig, params: transformer.Params, batch: Batch) -> 
 
 
 class ShardedStep:
-    """A run's compiled functions, for one mesh. Nothing of the state ever lies on one device unsplit.
+    """A run's compiled functions, for one mesh. The state is never materialised unsharded on one device.
 
-    Raises InputError where the batch or the heads cannot be dealt out to the devices.
+    Raises InputError where the batch or the heads cannot be divided among the devices.
     """
 
     def __init__(self, training: ConfigDict, mesh: Mesh):
         self.config, self.mesh = stage_config(training), mesh
         if training.remat not in transformer.REMAT:
             raise InputError(f"--config.remat is {training.remat!r}; expected one of {', '.join(transformer.REMAT)}")
-        if training.moment_dtype not in MOMENT_DTYPES:
-            raise InputError(
-                f"--config.moment_dtype is {training.moment_dtype!r}; expected one of {', '.join(MOMENT_DTYPES)}"
-            )
         together = sharding.batch_shards(mesh) * training.accumulate_steps
         if training.batch_size % together:
             raise InputError(
-                f"--config.batch_size {training.batch_size} is no multiple of {together}, the devices that share it "
+                f"--config.batch_size {training.batch_size} is not a multiple of {together}, the devices that share it "
                 "(mesh.data x mesh.fsdp) times accumulate_steps: set it to one"
             )
         if self.config.num_heads % mesh.shape["tensor"]:
             raise InputError(
-                f"the {self.config.num_heads} heads of size {training.size} cannot be dealt out to mesh.tensor "
+                f"the {self.config.num_heads} heads of size {training.size} cannot be divided among mesh.tensor "
                 f"{mesh.shape['tensor']}: set --config.mesh.tensor to a divisor"
             )
         transform = optimizer(training)
@@ -192,7 +179,7 @@ class ShardedStep:
         )
 
     def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """Of a global batch."""
+        """The shapes of a global batch, by stream."""
         return {
             s.name: jax.ShapeDtypeStruct(
                 (batch_size, self.config.window_cells * s.frames_per_cell, s.codebooks),
@@ -203,12 +190,12 @@ class ShardedStep:
         }
 
     def compile(self, batch_size: int) -> jax.stages.Compiled:
-        """The step, ahead of time: (state, batch) -> (state, metrics); the state given is used up."""
+        """Compile the step, (state, batch) -> (state, metrics). It reuses the memory of the state that it receives."""
         with jax.set_mesh(self.mesh):
             return self.step.lower(self.state_shapes, self.batch_shapes(batch_size)).compile()
 
     def init(self, vectors: transformer.TokenVectors | None = None) -> State:
-        """The state before the first step (model.init)."""
+        """The state before the first step (transformer.init)."""
         with jax.set_mesh(self.mesh):
             return self._init(self.key, vectors)
 

@@ -1,8 +1,10 @@
-"""Read what a training run left in its work directory."""
+"""The work directory of a training run: describe a run in it, check what a resumed run may change, read it back."""
 
 from __future__ import annotations
 
 import json
+import os
+import platform
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,17 +12,62 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from hafm_jax import __version__
 from hafm_jax.common.errors import InputError
+from hafm_jax.common.files import write_json
+from hafm_jax.dataset import fingerprint, loader
 from hafm_jax.model.pretrained import StageWeights
 from hafm_jax.model.sampling import Sampling
 from hafm_jax.model.transformer import Params
+from hafm_jax.training import hosts
 from hafm_jax.training.checkpoint import Checkpoints
 from hafm_jax.training.optim import optimizer
 from hafm_jax.training.step import State, init_state, stage_config
 
+# Fields that may change when a run resumes: how the work is laid out and how often it is written, nothing computed.
+RESUMABLE_FIELDS = ("mesh", "remat", "log_every", "eval_every", "checkpoint_every", "keep_checkpoints")
+RESUMABLE_FIELDS += ("sample_every", "sampling", "tokenizers", "profile_first_step", "profile_steps")
+
+
+def describe(config: ConfigDict, mixture: loader.Mixture) -> dict[str, Any]:
+    """The content of config.json: the configuration, the data, the versions and the machine."""
+    return {
+        "config": config.to_dict(),
+        "data": fingerprint.describe_data(mixture),
+        "versions": {"hafm_jax": __version__, "jax": jax.__version__, "python": platform.python_version()},
+        "devices": sorted({d.device_kind for d in jax.devices()}),
+        "device_count": jax.device_count(),
+        "cores": os.cpu_count(),
+    }
+
+
+def changed_fields(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The fields in which two configurations differ and a run's results would differ too."""
+    return [k for k, v in now.items() if k not in RESUMABLE_FIELDS and before.get(k) != v]
+
+
+def start_workdir(workdir: Path, description: dict[str, Any], resumed: bool) -> None:
+    """Write config.json. On resume every process checks first that configuration and data are those of the run.
+
+    Raises InputError where they are not.
+    """
+    if resumed:
+        before = read_description(workdir)
+        if "started_from" in before:
+            description["started_from"] = before["started_from"]
+        changed = changed_fields(before["config"], description["config"])
+        if any(description["data"].get(k) != v for k, v in before["data"].items()):
+            changed.append("data")
+        if changed:
+            raise InputError(
+                f"{workdir} holds a run with another {', '.join(changed)}: give a new --workdir, or the same settings"
+            )
+    if hosts.is_first():
+        write_json(workdir / "config.json", description)
+
 
 def read_description(workdir: Path) -> dict[str, Any]:
-    """Its config.json (training.describe). Raises InputError where there is none."""
+    """The content of config.json, of a work or a model directory. Raises InputError where there is none."""
     path = workdir / "config.json"
     if not path.is_file():
         raise InputError(f"{path} is missing; expected a work directory of hafm_jax.train")
@@ -28,29 +75,31 @@ def read_description(workdir: Path) -> dict[str, Any]:
 
 
 def restore_last(workdir: Path, description: dict[str, Any], like: State) -> tuple[Params, dict[str, Any]]:
-    """The parameters of its last checkpoint that can be read, as `like` says (Checkpoints.restore), and what is known
-    of the run: its description, the step and the losses there. Raises InputError where there is no checkpoint."""
+    """The parameters of the last readable checkpoint, placed as in `like` (Checkpoints.restore), and the run's facts:
+    its description, the step and the losses there. Raises InputError where there is no checkpoint."""
     checkpoints = Checkpoints(workdir, keep=1)
     found = checkpoints.restore_latest(like)
     checkpoints.close()
     if found is None:
-        raise InputError(f"{workdir} holds no complete checkpoint; train to --config.checkpoint_every steps at least")
+        raise InputError(
+            f"{workdir} holds no complete checkpoint; expected one: train for at least --config.checkpoint_every steps"
+        )
     step, state = found
     return state["params"], description | {"step": step} | last_metrics(workdir, step)
 
 
 def load_run(workdir: Path) -> StageWeights:
-    """The last checkpoint of a training run that can be read. Raises InputError where there is none."""
+    """The last readable checkpoint of a training run. Raises InputError where there is none."""
     description = read_description(workdir)
     training = ConfigDict(description["config"])
     config = stage_config(training)
     shapes = jax.eval_shape(partial(init_state, config, optimizer(training)), jax.random.key(0))
     params, facts = restore_last(workdir, description, shapes)
-    return StageWeights(config, params, facts, Sampling(**training.get("sampling", {})))
+    return StageWeights(config, params, facts, Sampling(**training.sampling))
 
 
 def last_metrics(workdir: Path, step: int) -> dict[str, Any]:
-    """The last logged losses up to `step`, and how many minutes the run has trained."""
+    """The last logged losses up to `step`, and the minutes of training until then."""
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     facts: dict[str, Any] = {}
     for line in lines:

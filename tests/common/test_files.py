@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import json
 import os
 import stat
 
 import pytest
 
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import replacing, write_bytes
+from hafm_jax.common.files import make_folder, replacing, write_bytes, write_json
 
 
 def test_a_file_is_replaced_whole(tmp_path):
@@ -50,3 +51,21 @@ def test_bytes_are_on_the_disk_before_their_name(tmp_path, monkeypatch):
         monkeypatch.setattr(os, name, noted)
     write_bytes(tmp_path / "file", b"new")
     assert calls == ["fsync", "replace", "folder"]
+
+
+def test_json_is_read_back_and_ends_with_a_newline(tmp_path):
+    document = {"name": "é", "values": [1, 2.5, None], "nested": {"a": True}}
+    write_json(tmp_path / "x.json", document)
+    text = (tmp_path / "x.json").read_text()
+    assert json.loads(text) == document and text.endswith("}\n")
+
+
+def test_a_folder_is_made_with_those_above_it_and_may_be_there(tmp_path):
+    for _ in range(2):
+        make_folder(tmp_path / "a" / "b", "--out")
+        assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"cannot make the folder .*file.*: choose another --out"):
+        make_folder(tmp_path / "file", "--out")
+    with pytest.raises(InputError, match=r"cannot make the folder .*file/below"):
+        make_folder(tmp_path / "file" / "below", "--out")

@@ -1,4 +1,4 @@
-"""Pieces of work in this process, in a pool, and on a real Ray cluster on this machine, with workers that die."""
+"""Tasks in this process, in a pool, and on a real Ray cluster on this machine, with workers that die."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def refuse(number: int) -> int:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_every_piece_is_done_once(workers, tmp_path):
+def test_every_task_is_done_once(workers, tmp_path):
     found = dict(work.do_all(partial(square, tmp_path), range(7), workers))
     assert found == {n: n * n for n in range(7)}
     calls = [path.name.split("-") for path in tmp_path.iterdir()]
@@ -44,14 +44,14 @@ def test_every_piece_is_done_once(workers, tmp_path):
     assert processes == {str(os.getpid())} if workers == 1 else str(os.getpid()) not in processes
 
 
-def test_workers_share_out_cores_and_gpus(monkeypatch):
+def test_workers_divide_cores_and_gpus(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 12)
     names = ["CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"] * 20
     found = [value for _, value in work.do_all(os.getenv, names, 3, num_gpus=2)]
     assert set(found) <= {"0", "1", "4"} and "4" in found
 
 
-def test_a_killed_worker_of_a_pool_is_said(tmp_path):
+def test_a_killed_worker_of_a_pool_is_reported(tmp_path):
     with pytest.raises(InputError, match="a worker process was killed"):
         list(work.do_all(partial(die_once, tmp_path), range(4), 2))
     assert dict(work.do_all(partial(die_once, tmp_path), range(4), 2)) == {n: n * n for n in range(4)}
@@ -63,7 +63,7 @@ def test_bad_input_ends_the_work(workers):
         list(work.do_all(refuse, range(6), workers))
 
 
-def test_a_device_that_fails_is_said_with_advice():
+def test_a_device_that_fails_is_reported_with_advice():
     with pytest.raises(InputError, match=r"separating x failed \(CUDA out of memory\); .* same command again"):
         with work.on_device("separating x"):
             raise RuntimeError("CUDA out of memory.\nTried to allocate more.")
@@ -74,7 +74,7 @@ def ray(ray_cluster, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", ray_cluster)
 
 
-def test_on_ray_a_piece_whose_worker_was_killed_is_done_again(ray, tmp_path):
+def test_on_ray_a_task_whose_worker_was_killed_is_done_again(ray, tmp_path):
     done = work.do_all(partial(die_once, tmp_path), range(5), 1, on_ray=True, ray_batch=2)
     assert dict(done) == {n: n * n for n in range(5)}
     assert (tmp_path / "died").exists()
@@ -86,8 +86,8 @@ def test_on_ray_bad_input_ends_the_work(ray):
 
 
 @pytest.mark.parametrize("gpus, asked, expected", [(0, None, 0), (8, None, 1), (8, 0.5, 0.5), (8, 0.0, 0)])
-def test_what_ray_is_told(monkeypatch, gpus, asked, expected):
-    """A task has a GPU where the cluster has any, unless somebody says otherwise: with none, all share the first."""
+def test_the_options_of_ray_tasks(monkeypatch, gpus, asked, expected):
+    """By default a task has one GPU where the cluster has any; with 0, all share the first."""
     told, batches = {}, []
 
     def remote(**options):

@@ -1,4 +1,4 @@
-"""The launchers: what they would run, and the TPU supervisor against a Google Cloud that is played by a script.
+"""The launchers: the commands that they would run, and the TPU supervisor against a script that simulates Google Cloud.
 
 tests/slurm has launch/slurm.sh against a real SLURM.
 """
@@ -25,7 +25,7 @@ TPU = [sys.executable, LAUNCH / "tpu.py"]
 TPU_SLICE = ["--image", "repo/hafm:1", "--tpu", "tpu-v6e-slice", "--topology", "4x4"]
 GPU_NODES = ["--image", "repo/hafm:1", "--gpu", "nvidia-h100-80gb"]
 TPU_RUN = ["run", "pod", "--zone", "here-a", "--type", "v6e-16", "--runtime", "v2-alpha-tpuv6e"]
-# What a launcher must hand on as it is.
+# A command that a launcher must pass on unchanged.
 COMMAND = ["python", "-m", "hafm_jax.train", "--data", "a token set", "--workdir", "it's $HOME;*", "--", '"last"']
 
 
@@ -67,7 +67,7 @@ def test_help_teaches(program):
         (GKE, ["run", *TPU_SLICE, "--chips-per-host", "5", "--", "true"], "16 chips"),
         (GKE, ["run", *GPU_NODES, "--nodes", "0", "--", "true"], "--nodes 0; expected 1 or more"),
         (TPU, ["run", "pod", "--zone", "here-a", "--", "true"], "run needs more"),
-        (TPU, [*TPU_RUN, "--ref", "no-such-branch", "--", "true"], "--ref no-such-branch is no commit"),
+        (TPU, [*TPU_RUN, "--ref", "no-such-branch", "--", "true"], "--ref no-such-branch is not a commit"),
         (TPU, ["stop", "pod", "--zone", "here-a", "--", "true"], "stop takes no command"),
         (TPU, ["pause", "pod", "--zone", "here-a"], "invalid choice"),
     ],
@@ -116,7 +116,7 @@ def test_gke_tpu_slices():
     }
 
 
-def test_gke_gpu_nodes_are_told_of_each_other():
+def test_gke_gpu_nodes_know_each_other():
     manifest = job_set(*GPU_NODES, "--nodes", "3")
     assert manifest["metadata"]["annotations"] == {}
     (replicated,) = manifest["spec"]["replicatedJobs"]
@@ -128,12 +128,12 @@ def test_gke_gpu_nodes_are_told_of_each_other():
     assert container["command"] == [
         *COMMAND,
         f"--coordinator={host}:8476",
-        "--num_processes=3",
-        "--process_id=$(JOB_COMPLETION_INDEX)",
+        "--num-processes=3",
+        "--process-id=$(JOB_COMPLETION_INDEX)",
     ]
 
 
-def test_gke_one_gpu_node_has_nobody_to_join():
+def test_gke_one_gpu_node_joins_no_other():
     (replicated,) = job_set(*GPU_NODES)["spec"]["replicatedJobs"]
     assert replicated["template"]["spec"]["template"]["spec"]["containers"][0]["command"] == COMMAND
 
@@ -147,7 +147,7 @@ def test_gke_hosts_share_a_claim():
 
 
 def test_tpu_worker_mounts_once(tmp_path):
-    """Against a sudo and a mountpoint that only note what they are asked."""
+    """Against a sudo and a mountpoint that only record their arguments."""
     (tmp_path / "sudo").write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/asked\n')
     (tmp_path / "mountpoint").write_text(f"#!/bin/sh\ngrep -q '^mount ' {tmp_path}/asked 2>/dev/null\n")
     for name in ("sudo", "mountpoint"):
@@ -162,7 +162,7 @@ def test_tpu_worker_mounts_once(tmp_path):
 
 
 def job_set_action(manifest: dict, exit_code: int, disrupted: bool) -> str:
-    """What becomes of a JobSet when a pod ends so, by the rules of the Job and of the JobSet controller."""
+    """The action on a JobSet when a pod ends so, by the rules of the Job and of the JobSet controller."""
     (replicated,) = manifest["spec"]["replicatedJobs"]
     job = replicated["template"]["spec"]
     reason, message = "BackoffLimitExceeded", "Job has reached the specified backoff limit"
@@ -215,9 +215,10 @@ def test_tpu_dry_run():
     assert shlex.split(remote) == ["hafm_jax/launch/tpu_worker.sh", "start", *COMMAND]
 
 
-# Plays gcloud for a TPU of two workers, each with a folder as its home: states are files, a command over ssh runs here.
-# Setting a worker up, which takes a network, only puts this working tree's worker script there. Deleting takes their
-# folders away at once, though a command that ends may still write there.
+# Simulates gcloud for a TPU of two workers, each with a folder as its home: states are files, and a command over ssh
+# runs on this machine.
+# Setting up a worker, which needs a network, only copies this working tree's worker script. Deleting moves their folders
+# away at once, though a command that is ending may still write there.
 GCLOUD = """#!/usr/bin/env bash
 set -euo pipefail
 cd "$CLOUD"
@@ -242,7 +243,7 @@ esac
 
 @pytest.fixture
 def cloud(monkeypatch, tmp_path):
-    """The folder of the played cloud. A command finds it in $CLOUD."""
+    """The folder of the simulated cloud. A command finds it in $CLOUD."""
     folder = tmp_path / "cloud"
     folder.mkdir()
     gcloud = tmp_path / "bin" / "gcloud"
@@ -259,7 +260,7 @@ def cloud(monkeypatch, tmp_path):
 def supervised(monkeypatch, cloud: Path, program: str, event=None) -> tuple[int, list[str]]:
     """(exit code of `tpu.py run`, gcloud's calls). `event` happens once, when the command runs on both workers.
 
-    `program` is bash; $starts in it is how often this worker's command has been started.
+    `program` is bash; its $starts is the number of times that this worker's command has been started.
     """
     tpu = importlib.import_module("tpu")
     events = [event] if event else []
@@ -285,7 +286,7 @@ def num_starts(cloud: Path) -> list[int]:
     return [len((cloud / f"starts.{worker}").read_text().splitlines()) for worker in range(2)]
 
 
-def test_tpu_that_is_preempted_is_asked_for_again(monkeypatch, cloud):
+def test_a_preempted_tpu_is_requested_again(monkeypatch, cloud):
     def preempt():
         for worker in range(2):
             launch([cloud / str(worker) / "hafm_jax" / "launch" / "tpu_worker.sh"], "stop")
@@ -296,12 +297,12 @@ def test_tpu_that_is_preempted_is_asked_for_again(monkeypatch, cloud):
     assert code == 0
     assert num_starts(cloud) == [2, 2]
     assert (calls.count("create"), calls.count("delete")) == (2, 2)
-    # Between the workers' end and the node's a watcher may look, and copy to what is about to go.
+    # A watcher that looks between the workers' end and the node's end copies to a machine that is about to go.
     assert calls.count("scp") in (2, 3)
     assert calls[-1] == "delete"
 
 
-def test_tpu_command_that_was_stopped_starts_again_where_it_was(monkeypatch, cloud):
+def test_a_stopped_tpu_command_starts_again_on_the_same_machines(monkeypatch, cloud):
     def stop():
         assert launch(TPU, "stop", "pod", "--zone", "here-a").returncode == 0
 

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster, running_cluster, wait_for
-from training.test_hosts import ENVIRONMENT, finish, losses, start_two, token_set, training  # noqa: F401 (a fixture)
+from helpers import ROOT
+from helpers.training_runs import ENVIRONMENT, finish, losses, start_two, token_set_of, training
 
 HERE = Path(__file__).resolve().parent
-LAUNCH = HERE.parent.parent / "launch" / "slurm.sh"
+LAUNCH = ROOT / "launch" / "slurm.sh"
 NUM_STEPS = 60
 
 
@@ -25,6 +26,11 @@ def cluster(tmp_path_factory):
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the cluster ends as on Ctrl-C, jobs and all
     with running_cluster(tmp_path_factory.mktemp("slurm")) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="module")
+def token_set(tmp_path_factory, tokenizers):
+    return token_set_of(tmp_path_factory.mktemp("tokens"), tokenizers)
 
 
 class Job:
@@ -57,7 +63,7 @@ class Job:
         return self.log.read_text().count("process 0 of")
 
 
-def test_training_goes_on_where_it_was_stopped(cluster, token_set, tmp_path):
+def test_training_resumes_where_it_was_stopped(cluster, token_set, tmp_path):
     flags = ("--config.steps=60", "--config.checkpoint_every=30")
     finish(*start_two(token_set, tmp_path / "undisturbed", *flags))
     run, log = tmp_path / "run", tmp_path / "log"
@@ -67,13 +73,13 @@ def test_training_goes_on_where_it_was_stopped(cluster, token_set, tmp_path):
     cluster.run("scancel", "--signal=TERM", job)
     cluster.wait_for_state(job, "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", timeout_s=180)
     end = cluster.show(job)
-    said = log.read_text(errors="replace")  # where two progress bars met, SLURM cuts characters in half
-    assert (end["JobState"], end["ExitCode"], end["Restarts"]) == ("COMPLETED", "0:0", "1"), said
-    assert said.count("preempted: step") == 2 and "exit code 75: requeueing" in said
+    printed = log.read_text(errors="replace")  # where two progress bars met, SLURM cuts characters in half
+    assert (end["JobState"], end["ExitCode"], end["Restarts"]) == ("COMPLETED", "0:0", "1"), printed
+    assert printed.count("preempted: step") == 2 and "exit code 75: requeueing" in printed
     assert losses(run) == losses(tmp_path / "undisturbed")  # every step's, bit for bit
 
 
-def test_two_processes_join_and_go_on_after_every_stop(cluster, tmp_path):
+def test_two_processes_join_and_resume_after_every_stop(cluster, tmp_path):
     job = Job(cluster, tmp_path, "--ntasks=2")
     job.wait_for_start(0)
     cluster.run("scancel", "--signal=TERM", job.id)  # as before the time limit
@@ -101,7 +107,7 @@ def test_time_limit_requeues(cluster, tmp_path):
     assert [line["step"] for line in job.steps()] == list(range(len(job.steps())))
 
 
-def test_preempted_job_saves_and_goes_on(cluster, tmp_path):
+def test_a_preempted_job_saves_and_resumes(cluster, tmp_path):
     job = Job(cluster, tmp_path, "--ntasks=2")
     job.wait_for_start(0)
     cluster.run("srun", "--partition=urgent", "--ntasks=2", "true")
@@ -145,7 +151,7 @@ def test_cancelled_stays_cancelled(cluster, tmp_path):
 
 
 def test_one_task_of_an_array_is_requeued_alone(cluster, tmp_path):
-    job = Job(cluster, tmp_path, "--array=0-1")  # without --ntasks, which SLURM need not be given
+    job = Job(cluster, tmp_path, "--array=0-1")  # --ntasks may be left out
     wait_for("both tasks", lambda: job.log.exists() and job.num_starts() == 2, 60)
     tasks = [f"{job.id}_{index}" for index in range(2)]
     # The task that SLURM gave the number of the whole array.

@@ -31,7 +31,7 @@ SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd.log
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd.pid
-# As unkind as a cluster may be set: the launcher must ask for better.
+# The strictest setting of a cluster: the launcher must override it.
 KillOnBadExit=1
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
@@ -65,7 +65,7 @@ class Cluster:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        # JAX's coordinator listens on all addresses unless told.
+        # By default JAX's coordinator listens on all addresses.
         port = free_port()
         self.environment = os.environ | {
             "SLURM_CONF": str(folder / "slurm.conf"),
@@ -106,7 +106,7 @@ def end(process: subprocess.Popen) -> None:
 
 @contextmanager
 def running_cluster(folder: Path) -> Iterator[Cluster]:
-    """The daemons end with the context, and what jobs left with them."""
+    """The daemons, and processes that jobs left, end with the context."""
     missing = [program for program in PROGRAMS if not shutil.which(program)]
     assert not missing, f"{', '.join(missing)} not found; on Debian: apt-get install slurm-wlm"
     for name in ("state", "spool"):
@@ -124,7 +124,7 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
     with ExitStack() as stack:
 
         def daemon(*command: str) -> None:
-            # Killed tests clean nothing up; the daemons at least end with them.
+            # Killed tests do not clean up; at least the daemons end with them.
             stack.callback(end, cluster.start("setpriv", "--pdeathsig", "TERM", *command))
 
         # --force: though only this user can enter the folder.

@@ -1,9 +1,9 @@
-"""A program that keeps the training command's contract with a launcher, and does nothing else.
+"""A program that keeps the training command's contract with a launcher and does nothing else.
 
     python stand_in.py WORKDIR NUM_STEPS [EXIT_CODE]
 
-A step takes 0.1 s, saving 2 s. Joins its fellow processes, goes on after the last step in WORKDIR/steps.jsonl, and
-saves and exits with 75 on SIGTERM. With EXIT_CODE it ends with that at its first step.
+A step takes 0.1 s, saving 2 s. It joins the other processes, resumes after the last step in WORKDIR/steps.jsonl, and
+saves and exits with 75 on SIGTERM. With EXIT_CODE it ends with that code at its first step.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> None:
         sys.exit(exit_code[0])
     for step in range(done, num_steps):
         time.sleep(0.1)
-        # All stop at the same step, whichever of them were told.
+        # All stop at the same step, whichever of them received the signal.
         stop = bool(np.any(multihost_utils.process_allgather(np.array(bool(stopped)))))
         if jax.process_index() == 0:
             line = {

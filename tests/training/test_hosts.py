@@ -1,20 +1,24 @@
-"""Whole runs of the training command, in processes that end as machines do: killed, told to go, joined by another."""
+"""Whole runs of the training command, in processes that end as machines do: killed, told to stop, joined by another."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import time
 
 import jax
 import numpy as np
 import pytest
-from helpers import CACHE, write_token_set
+from helpers.training_runs import (
+    STEPS,
+    finish,
+    losses,
+    start,
+    start_two,
+    token_set_of,
+    wait_for_step,
+)
 from ml_collections import ConfigDict
 
 from hafm_jax.common.errors import InputError
@@ -23,76 +27,15 @@ from hafm_jax.training import hosts
 from hafm_jax.training.checkpoint import Checkpoints
 from hafm_jax.training.step import ShardedStep
 
-STEPS = 20
-
 
 @pytest.fixture(scope="module")
 def token_set(tmp_path_factory, tokenizers):
-    directory = tmp_path_factory.mktemp("tokens")
-    (directory / "tokenizers").symlink_to(tokenizers)
-    return write_token_set(directory, num_train=9, num_validation=4, num_shards=2)
-
-
-ENVIRONMENT = {
-    "PYTHONPATH": os.getcwd(),
-    "JAX_PLATFORMS": "cpu",
-    "JAX_COMPILATION_CACHE_DIR": str(CACHE / "jax"),
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-}
-
-
-def training(token_set, workdir, *flags):
-    """The training command."""
-    fields = {"stage": "semantic", "size": "demo", "window_cells": 4, "compute_dtype": "float32", "steps": STEPS}
-    fields |= {"batch_size": 4, "warmup_steps": 2, "log_every": 1, "eval_every": 10, "eval_batches": 1}
-    fields |= {"checkpoint_every": 5, "remat": "none"}
-    fields |= {"embeddings": "tokenizers", "tokenizers": f"{token_set}/tokenizers"}
-    command = [sys.executable, "-m", "hafm_jax.train", f"--config={os.getcwd()}/configs/base.py"]
-    command += [f"--config.{name}={value}" for name, value in fields.items()]
-    return [*command, f"--data={token_set}", f"--workdir={workdir}", *flags]
-
-
-def start(token_set, workdir, *flags):
-    return subprocess.Popen(
-        training(token_set, workdir, *flags),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | ENVIRONMENT,
-    )
-
-
-def start_two(token_set, workdir, *flags):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    return [
-        start(token_set, workdir, f"--coordinator={address}", "--num_processes=2", f"--process_id={i}", *flags)
-        for i in range(2)
-    ]
-
-
-def finish(*processes, code=0):
-    said = [process.communicate(timeout=240)[0] for process in processes]
-    assert [process.returncode for process in processes] == [code] * len(processes), "\n\n".join(said)
-    return said
-
-
-def losses(workdir):
-    """step -> loss, the last one where a step was made twice."""
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return {line["step"]: line["loss"] for line in lines if "loss" in line}
-
-
-def wait_for_step(workdir, step, *processes):
-    while not (workdir / "metrics.jsonl").exists() or max(losses(workdir), default=0) < step:
-        assert all(process.poll() is None for process in processes), processes[0].communicate()[0]
-        time.sleep(0.02)
+    return token_set_of(tmp_path_factory.mktemp("tokens"), tokenizers)
 
 
 def kill_after_a_checkpoint(workdir, *processes):
-    """Returns the step of the checkpoint that is left."""
-    while not list(workdir.glob("checkpoints/[0-9]*[0-9]")):  # written to its end: until then it has another name
+    """Kill the run and return the step of its last checkpoint."""
+    while not list(workdir.glob("checkpoints/[0-9]*[0-9]")):  # until it is complete it has another name
         assert all(process.poll() is None for process in processes), processes[0].communicate()[0]
         time.sleep(0.02)
     for process in processes:
@@ -104,7 +47,7 @@ def kill_after_a_checkpoint(workdir, *processes):
 
 
 def last_state(workdir):
-    """Here, on one device."""
+    """The state at the end, restored on one device."""
     config = ConfigDict(json.loads((workdir / "config.json").read_text())["config"])
     shapes = ShardedStep(config, sharding.make_mesh(-1, 1, 1)).state_shapes
     checkpoints = Checkpoints(workdir, 1)
@@ -116,7 +59,7 @@ def last_state(workdir):
 
 @pytest.fixture(scope="module")
 def whole(token_set, tmp_path_factory):
-    """A run that nothing happens to."""
+    """A run that is not disturbed."""
     workdir = tmp_path_factory.mktemp("whole")
     finish(start(token_set, workdir))
     assert sorted(losses(workdir)) == list(range(1, STEPS + 1))
@@ -125,10 +68,10 @@ def whole(token_set, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole_of_two(token_set, tmp_path_factory):
-    """The same by two processes that share out the state."""
+    """The same run by two processes that divide the state."""
     workdir = tmp_path_factory.mktemp("whole_of_two")
     first, second = finish(*start_two(token_set, workdir, "--config.mesh.fsdp=2"))
-    assert "mesh data 1 x fsdp 2 x tensor 1" in first and "mesh" not in second  # one speaks for all
+    assert "mesh data 1 x fsdp 2 x tensor 1" in first and "mesh" not in second  # only the first one prints
     return workdir
 
 
@@ -139,19 +82,19 @@ def assert_same_run(workdir, whole):
         np.testing.assert_array_equal(a, b)
 
 
-def test_killed_it_goes_on_bit_for_bit(token_set, whole, tmp_path):
+def test_a_killed_run_resumes_bit_for_bit(token_set, whole, tmp_path):
     saved = kill_after_a_checkpoint(tmp_path, start(token_set, tmp_path))
     assert f"from step {saved}" in finish(start(token_set, tmp_path))[0]
     assert_same_run(tmp_path, whole)
 
 
-def test_told_to_end_it_saves_and_exits_to_be_started_again(token_set, whole, tmp_path):
+def test_on_sigterm_it_saves_and_exits_to_be_started_again(token_set, whole, tmp_path):
     process = start(token_set, tmp_path)
     wait_for_step(tmp_path, 7, process)
     process.send_signal(signal.SIGTERM)
-    (said,) = finish(process, code=hosts.RESTART_EXIT_CODE)
+    (printed,) = finish(process, code=hosts.RESTART_EXIT_CODE)
     saved = Checkpoints(tmp_path, 2).latest()
-    assert saved >= 7 and f"preempted: step {saved} of {STEPS} is saved" in said
+    assert saved >= 7 and f"preempted: step {saved} of {STEPS} is saved" in printed
     assert f"from step {saved}" in finish(start(token_set, tmp_path))[0]
     assert_same_run(tmp_path, whole)
 
@@ -162,8 +105,8 @@ def test_a_torn_checkpoint_is_skipped(token_set, whole, tmp_path):
     for file in (checkpoints / str(STEPS)).rglob("d/*"):
         with file.open("r+b") as damaged:
             damaged.truncate(file.stat().st_size // 2)
-    (said,) = finish(start(token_set, tmp_path / "run"))
-    assert f"checkpoint {STEPS} in {checkpoints} is torn and skipped" in said and "from step 15" in said
+    (printed,) = finish(start(token_set, tmp_path / "run"))
+    assert f"checkpoint {STEPS} in {checkpoints} is torn and skipped" in printed and "from step 15" in printed
     assert (checkpoints / f"torn-{STEPS}").is_dir()
     assert_same_run(tmp_path / "run", whole)
 
@@ -176,7 +119,7 @@ def test_two_processes_train_as_one(whole, whole_of_two):
 
 
 @pytest.mark.slow
-def test_two_processes_end_at_the_same_step_and_go_on(token_set, whole_of_two, tmp_path):
+def test_two_processes_end_at_the_same_step_and_resume(token_set, whole_of_two, tmp_path):
     processes = start_two(token_set, tmp_path, "--config.mesh.fsdp=2")
     wait_for_step(tmp_path, 7, *processes)
     processes[1].send_signal(signal.SIGTERM)  # one machine goes away; both must save
@@ -187,7 +130,7 @@ def test_two_processes_end_at_the_same_step_and_go_on(token_set, whole_of_two, t
 
 
 @pytest.mark.slow
-def test_one_process_goes_on_with_what_two_began(token_set, whole, tmp_path):
+def test_one_process_resumes_a_run_of_two(token_set, whole, tmp_path):
     saved = kill_after_a_checkpoint(tmp_path, *start_two(token_set, tmp_path))
     assert f"from step {saved}" in finish(start(token_set, tmp_path))[0]
     np.testing.assert_allclose(losses(tmp_path)[STEPS], losses(whole)[STEPS], atol=1e-4)

@@ -1,4 +1,4 @@
-"""What a run writes while it runs: read back by other readers than the writer."""
+"""The log of a run, read back by other readers than the writer."""
 
 from __future__ import annotations
 
@@ -50,9 +50,11 @@ def test_rates_count_training_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(time, "monotonic", lambda: clock_s[0])
     monkeypatch.setattr("hafm_jax.training.log.peak_flops", lambda: 8e12)
     log = RunLog(tmp_path, 4, tokens_per_step=100, flops_per_step=1e12, writes=True)
-    clock_s[0] += 3.0  # four steps in two seconds, half a second of them waiting; one second of evaluation
-    log.waited(0.5)
-    log.aside(1.0)
+    clock_s[0] += 1.5  # four steps in two seconds, half a second of them waiting; one second of evaluation
+    with log.waiting():
+        clock_s[0] += 0.5
+    with log.paused():
+        clock_s[0] += 1.0
     log.log(8, {"loss": 1.0})
     clock_s[0] += 1.0
     log.log(9, {"loss": 1.0})
@@ -64,7 +66,7 @@ def test_rates_count_training_alone(tmp_path, monkeypatch):
     assert {name: second[name] for name in rates} == pytest.approx(rates)
 
 
-def test_sounds_can_be_heard_in_tensorboard_and_as_files(tmp_path):
+def test_sounds_are_in_tensorboard_and_files(tmp_path):
     time_s = np.arange(RATE_HZ) / RATE_HZ
     sound = 1.5 * np.sin(2 * np.pi * 440 * time_s).astype(np.float32)  # too loud: clipped
     log = RunLog(tmp_path, 0, 1, 1.0, writes=True)
@@ -73,9 +75,9 @@ def test_sounds_can_be_heard_in_tensorboard_and_as_files(tmp_path):
     ((step, name, encoded),) = board(tmp_path)
     assert (step, name) == (7, "generated-0")
     for source in (io.BytesIO(encoded), tmp_path / "sounds" / "generated-0-7.wav"):
-        heard, rate_hz = soundfile.read(source)
-        assert rate_hz == RATE_HZ and heard.shape == sound.shape
-        np.testing.assert_allclose(heard, np.clip(sound, -1, 1), atol=1e-4)
+        found, rate_hz = soundfile.read(source)
+        assert rate_hz == RATE_HZ and found.shape == sound.shape
+        np.testing.assert_allclose(found, np.clip(sound, -1, 1), atol=1e-4)
 
 
 def test_only_the_first_process_writes(tmp_path):

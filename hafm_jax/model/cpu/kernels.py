@@ -32,7 +32,7 @@ TARGETS = ("hafm_jax_product", "hafm_jax_attend")
 # one from about 48 rows in float32 (a quarter at 128, a half beyond) and 150 in bfloat16.
 FEW_ROWS = 128
 THIS_PROCESSOR = "-march=native" if platform.machine() in ("x86_64", "AMD64") else "-mcpu=native"
-FLAGS = ("-std=c++17", "-O3", THIS_PROCESSOR, "-fPIC", "-shared", "-Wno-psabi")
+FLAGS = ("-std=c++17", "-O3", THIS_PROCESSOR, "-fPIC", "-shared", "-Wno-psabi", *os.environ.get("CXXFLAGS", "").split())
 
 
 def _compiler() -> str | None:

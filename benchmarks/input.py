@@ -25,7 +25,8 @@ from benchmarks._common import begin_result, make_parser, markdown, spread
 from configs.base import get_config
 from hafm_jax.common.errors import run_command
 from hafm_jax.dataset import loader
-from hafm_jax.dataset.records import TokenRecords, write_split
+from hafm_jax.dataset.records import TokenRecords
+from hafm_jax.dataset.writer import write_split
 from hafm_jax.model.config import StageConfig, train_flops
 from hafm_jax.streams import ACOUSTIC_CODEBOOKS, CELLS_PER_S, STREAMS
 

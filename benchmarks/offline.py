@@ -46,6 +46,7 @@ from hafm_jax.common.errors import run_command
 from hafm_jax.corpus import extraction
 from hafm_jax.corpus.screening import Limits
 from hafm_jax.corpus.separators import OVERLAP, load_separator
+from hafm_jax.corpus.shard import ShardTask
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ, SEMANTIC_SAMPLE_RATE_HZ
 from hafm_jax.tokenizers.codecs import CONFIG_FILE
 from hafm_jax.tokenizers.folder import TORCH_THREADS, load_tokenizers
@@ -212,45 +213,35 @@ def make_tokenizers(folder: Path, name: str) -> Path:
     return tokenizers
 
 
-def make_songs(folder: Path, number: int, seconds: float) -> tuple[str, ...]:
-    names = tuple(f"{seconds:g}s-{i}" for i in range(number))
-    for i, name in enumerate(names):
-        song = folder / "train" / name
+def make_songs(folder: Path, number: int, seconds: float) -> Path:
+    """A songs folder with `number` training songs of noise."""
+    for i in range(number):
+        song = folder / "train" / f"song{i}"
         song.mkdir(parents=True)
         rng = np.random.default_rng(i)
         for stem in ("vocals", "instrumental"):
             noise = 0.1 * rng.standard_normal(int(seconds * CODEC_SAMPLE_RATE_HZ), np.float32)
             write_audio(song / f"{stem}.wav", noise, CODEC_SAMPLE_RATE_HZ)
-    return names
+    return folder
 
 
-def unit(folder: Path, tokenizers: Path, names: tuple[str, ...]) -> extraction.Unit:
-    return extraction.Unit(
-        songs=folder / "songs",
-        tokenizers=tokenizers,
-        out=folder / "tokens",
-        split="train",
-        number=0,
-        num_units=1,
-        names=names,
-        noise_sigma=VOCAL_NOISE_SIGMA,
-        seed=0,
-        max_s=Limits().max_s,
-        dtype=None,
-        facts=load_tokenizers(tokenizers, None).facts,
-    )
+def plan_shard(songs: Path, tokenizers: Path) -> ShardTask:
+    """The extraction of all songs into one shard."""
+    how = {"noise_sigma": VOCAL_NOISE_SIGMA, "seed": 0, "max_s": Limits().max_s, "num_shards": 1}
+    (task,) = extraction.plan_tasks(songs, tokenizers, songs / "tokens", ["train"], **how)
+    return task
 
 
-def extract(unit: extraction.Unit) -> None:
-    unit.receipt.unlink(missing_ok=True)
-    unit.shard.parent.mkdir(parents=True, exist_ok=True)
-    extraction.extract_unit(unit)
+def extract(task: ShardTask) -> None:
+    task.done_file.unlink(missing_ok=True)
+    task.shard.parent.mkdir(parents=True, exist_ok=True)
+    extraction.extract_shard(task)
 
 
 def tokenize_subjects(folder: Path, device: str, songs: int) -> dict[str, Subject]:
     torch.set_num_threads(TORCH_THREADS)
     subjects: dict[str, Subject] = {}
-    names = make_songs(folder / "songs", songs, SONG_S)
+    songs_folder = make_songs(folder / "songs", songs, SONG_S)
     dtype, batch = (torch.float16, min(8, songs)) if device == "cuda" else (torch.float32, 1)
 
     def noise(*shape: int) -> torch.Tensor:
@@ -300,7 +291,7 @@ def tokenize_subjects(folder: Path, device: str, songs: int) -> dict[str, Subjec
         subjects[f"bare, {name}"] = Subject(partial(bare, cut), songs * SONG_S)
         # A process keeps one pair of tokenizers, and two take turns here.
         load = partial(load_tokenizers, tokenizers, None)
-        run = partial(extract, unit(folder, tokenizers, names))
+        run = partial(extract, plan_shard(songs_folder, tokenizers))
         subjects[f"extractor, {name}"] = Subject(run, songs * SONG_S, load)
         subjects[f"common practice, {name}"] = Subject(partial(practice, whole, centroids), songs * SONG_S)
     return subjects
@@ -313,12 +304,12 @@ def resident_bytes(field: str) -> int:
 
 
 def memory_above_models(folder: Path, number: int, seconds: int) -> int:
-    one = unit(folder, folder / "tokenizers_large", make_songs(folder / f"{number}x{seconds}", number, seconds))
-    warm = folder / f"{number}x{seconds}-warm"
-    extract(one._replace(names=make_songs(warm, 1, 1), songs=warm))
+    tokenizers = folder / "tokenizers_large"
+    task = plan_shard(make_songs(folder / f"{number}x{seconds}", number, seconds), tokenizers)
+    extract(plan_shard(make_songs(folder / f"{number}x{seconds}-warm", 1, 1), tokenizers))
     Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark, which loading the models set
     before = resident_bytes("VmRSS")
-    extract(one._replace(songs=folder / f"{number}x{seconds}"))
+    extract(task)
     return resident_bytes("VmHWM") - before
 
 

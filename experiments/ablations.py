@@ -35,7 +35,9 @@ from hafm_jax import evaluate
 from hafm_jax.accompany import Accompanist
 from hafm_jax.audio.files import write_audio
 from hafm_jax.common.errors import run_command
-from hafm_jax.dataset.records import TokenRecords, read_tokens_json, write_metadata, write_split
+from hafm_jax.dataset.layout import read_tokens_json
+from hafm_jax.dataset.records import TokenRecords
+from hafm_jax.dataset.writer import write_metadata, write_split
 from hafm_jax.evaluation.clips import CLIP_SAMPLES, Clip, band_file, read_clip
 from hafm_jax.evaluation.measurement import Measures, compare_measures, summarize_measures
 from hafm_jax.evaluation.protocol import read_protocol

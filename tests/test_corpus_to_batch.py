@@ -11,15 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from corpus.test_separators import checkpoint_file, demucs  # noqa: F401 (fixtures)
 from helpers import CACHE, ROOT
+from helpers.scripts import run as run_here
+from helpers.separators import demucs, demucs_file  # noqa: F401 (fixtures)
 from helpers.torch_models import encodec_folder, hubert_folder  # noqa: F401 (fixtures)
-from scripts.test_tokenize_scripts import run as run_here
 
 from hafm_jax.audio.files import write_audio
 from hafm_jax.common.errors import InputError
 from hafm_jax.corpus import extraction
-from hafm_jax.dataset import loader, records
+from hafm_jax.corpus.shard import ShardTask
+from hafm_jax.dataset import layout, loader, records
 from hafm_jax.streams import STAGES
 from hafm_jax.tokenizers.folder import TORCH_THREADS, load_tokenizers
 from hafm_jax.tokenizers.semantic import save_semantic
@@ -62,7 +63,7 @@ def write_codec(tokenizers: Path, source: Path) -> None:
 @pytest.mark.slow
 def test_a_folder_of_mixtures_becomes_a_batch(
     music,
-    checkpoint_file,
+    demucs_file,
     hubert_folder,
     encodec_folder,
     tmp_path,
@@ -70,9 +71,9 @@ def test_a_folder_of_mixtures_becomes_a_batch(
 ):
     songs, tokenizers, tokens = tmp_path / "songs", tmp_path / "tokenizers", tmp_path / "tokens"
     gate = ("--vocal-gate-dbfs=-200", "--min-seconds", 1, "--validation-share", 0.3, "--test-share", 0)
-    separator = ("--separator", "demucs", "--weights", checkpoint_file)
-    said = run("separate_stems", "--music", music, "--layout", "folder", *separator, *gate, "--out", songs)
-    assert "1 damaged" in said
+    separator = ("--separator", "demucs", "--weights", demucs_file)
+    output = run("separate_stems", "--music", music, "--layout", "folder", *separator, *gate, "--out", songs)
+    assert "1 damaged" in output
 
     source = ("--features", "hubert", "--source", hubert_folder, "--layer", 2, "--clusters", 20)
     run("fit_kmeans", "--songs", songs, *source, "--dtype", "bfloat16", "--out", tokenizers)
@@ -96,12 +97,12 @@ def test_a_folder_of_mixtures_becomes_a_batch(
     arguments = ["--songs", songs, "--tokenizers", tokenizers, "--dtype", "bfloat16", "--workers", 1]
     run_here(monkeypatch, "extract_tokens", *arguments, "--out", tmp_path / "alone")
     assert torch.get_num_threads() == TORCH_THREADS
-    torch.set_num_threads(1)  # as test_torch_models has it
+    torch.set_num_threads(1)  # as helpers.torch_models has it
     for path in tokens.iterdir():
         assert path.read_bytes() == (tmp_path / "alone" / path.name).read_bytes()
 
     fit = json.loads((tokenizers / "semantic" / "config.json").read_text())["fit"]
-    semantic = records.read_tokens_json(tokens)["made_by"]["semantic"]
+    semantic = layout.read_tokens_json(tokens)["made_by"]["semantic"]
     weights_sha256 = HubertFeatures(hubert_folder, 2).weights_sha256
     for facts in (fit, semantic):
         assert (facts["dtype"], facts["weights_sha256"]) == ("bfloat16", weights_sha256)
@@ -118,7 +119,7 @@ def test_a_folder_of_mixtures_becomes_a_batch(
     # The builder's datasets want TensorFlow, and its data sources another file format; its decoder does without.
     example = builder.info.features.deserialize_example_np(source._read(0, 12, int(source._index[0, 0])))
     assert example["id"].decode() == source[0]["id"] and example["acoustic"].shape == (3 * cells, 8)
-    for name in records.FIELDS:
+    for name in layout.FIELDS:
         np.testing.assert_array_equal(example[name], source[0][name])
 
     for stage in STAGES.values():
@@ -133,7 +134,7 @@ def test_a_folder_of_mixtures_becomes_a_batch(
 # ----------------------------------------------------------------------------------- songs and machines that do not fit
 
 
-def half_precision_unit(folder: Path, hubert: Path, encodec: Path, loud: set[int], number: int) -> extraction.Unit:
+def half_precision_task(folder: Path, hubert: Path, encodec: Path, loud: set[int], number: int) -> ShardTask:
     """Songs, some of them so loud that HuBERT's numbers leave float16."""
     save_semantic(
         folder / "tokenizers" / "semantic",
@@ -156,30 +157,30 @@ def half_precision_unit(folder: Path, hubert: Path, encodec: Path, loud: set[int
     torch.set_num_threads(1)
     extraction.start(folder / "tokens", facts)
     where = (folder / "songs", folder / "tokenizers", folder / "tokens")
-    return extraction.Unit(*where, "train", 0, 1, names, 0.01, 0, 1200, "float16", facts)
+    return ShardTask(*where, "train", 0, 1, names, 0.01, 0, 1200, "float16", facts)
 
 
 def test_a_song_without_features_is_left_out_with_the_reason(tmp_path, hubert_folder, encodec_folder):
-    receipt = extraction.extract_unit(half_precision_unit(tmp_path, hubert_folder, encodec_folder, {1}, 3))
-    assert receipt["cells"] == [25, 25]
-    ((name, split, reason, detail),) = (reject.values() for reject in receipt["rejects"])
+    done = extraction.extract_shard(half_precision_task(tmp_path, hubert_folder, encodec_folder, {1}, 3))
+    assert done["cells"] == [25, 25]
+    ((name, split, reason, detail),) = (reject.values() for reject in done["rejects"])
     assert (name, split, reason) == ("1", "train", "features not finite")
     assert "in float16" in detail and "bfloat16" in detail and "--dtype" in detail
 
 
 def test_a_dtype_that_no_song_bears_is_not_taken_for_bad_songs(tmp_path, hubert_folder, encodec_folder):
-    unit = half_precision_unit(tmp_path, hubert_folder, encodec_folder, set(range(9)), 9)
+    task = half_precision_task(tmp_path, hubert_folder, encodec_folder, set(range(9)), 9)
     with pytest.raises(InputError, match=r"none of 9 songs of train has features: .*bfloat16"):
-        extraction.extract_unit(unit)
-    assert extraction.read_receipt(unit) is None
+        extraction.extract_shard(task)
+    assert extraction.read_done(task) is None
 
 
 def test_a_worker_that_would_make_other_tokens_is_refused(tmp_path, hubert_folder, encodec_folder):
-    """As a machine with a GPU and one without do, where nobody says which dtype."""
-    unit = half_precision_unit(tmp_path, hubert_folder, encodec_folder, set(), 1)
+    """As a machine with a GPU and one without do, where no dtype is given."""
+    task = half_precision_task(tmp_path, hubert_folder, encodec_folder, set(), 1)
     with pytest.raises(InputError, match="dtype 'float32'; expected 'float16'"):
-        extraction.extract_unit(unit._replace(dtype=None))
+        extraction.extract_shard(task._replace(dtype=None))
     with pytest.raises(InputError, match="codec tokenizer has the weights_sha256"):
-        facts = {**unit.facts, "codec": {**unit.facts["codec"], "weights_sha256": "0" * 64}}
-        extraction.extract_unit(unit._replace(facts=facts))
-    assert extraction.read_receipt(unit) is None
+        facts = {**task.facts, "codec": {**task.facts["codec"], "weights_sha256": "0" * 64}}
+        extraction.extract_shard(task._replace(facts=facts))
+    assert extraction.read_done(task) is None

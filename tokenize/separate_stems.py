@@ -6,52 +6,48 @@
     python tokenize/extract_tokens.py --songs SONGS ...                              is the step after it
 
 reads    MUSIC, one of three layouts:
-         folder   any tree of audio files (wav, flac, mp3, ogg, ...; with ffmpeg m4a, mp4, wma, ... too)
+         folder   any tree of audio files (wav, flac, mp3, ogg, ...; with PyAV m4a, mp4, wma, ... too)
          fma      the Free Music Archive's 000/000002.mp3 and its metadata: official splits, licences
          musdb    MUSDB18-HQ, or MUSDB18's .stem.mp4: stems are given
-writes   SONGS/SPLIT/ID/vocals.flac, instrumental.flac   24 kHz, mono, 16 bit: all that both tokenizers hear
+writes   SONGS/SPLIT/ID/vocals.flac, instrumental.flac   24 kHz, mono, 16 bit: all that both tokenizers use
          SONGS/SPLIT/ID/song.json    licence, source, seconds, gain, vocals' dBFS, separator and its sha256
-         SONGS/report.json           counts, hours, licences, and each reject with its reason; anew every half minute
-         SONGS/rejects.jsonl         the same rejects as they come: none is looked at twice
-         SONGS/run.json              what the run was asked for; another one must not write into its songs
+         SONGS/report.json           counts, hours, licences, and why tracks were left out; renewed every half minute
+         SONGS/rejects.jsonl         the tracks left out, in the order of the work: none is processed twice
+         SONGS/run.json              what the run was asked for; another run must not write into its songs
 
-Both stems of a clip of 30 s take 1.5 to 1.7 MB (songs of ours; noise would take 2.9), so 100,000 clips some 170 GB. In
-44.1 kHz stereo, which no tokenizer hears, they would take 3.7 times as much. A process needs 1.1 MB of memory a second
-of its track, so 1.4 GB for the longest, beside the separator's.
+The instrumental is the mixture minus the vocals. Where a stem would pass full scale, one gain brings both down. A track
+is left out if it is damaged, silent, too short, too long, without singing, or a copy of another one.
 
-The instrumental is the mixture less the vocals. Where a stem would pass full scale, one gain brings both down.
-A track that is damaged, silent, too short, too long or without singing is left out, and so is a copy of another one.
-Interrupted or killed, the same command goes on where it was, with the bytes that it would have written at once; to try
-a reject again, take its line out of rejects.jsonl.
+Both stems of a clip of 30 s need 1.5 to 1.7 MB of disk, so 100,000 clips some 170 GB. A process needs 1.1 MB of memory
+for each second of its track, so 1.4 GB for the longest, beside the separator's.
+
+Interrupted or killed, the same command resumes, and writes the bytes that it would have written without the stop. To
+try a track again that was left out, remove its line from rejects.jsonl.
 
 N machines share the work with --part 1/N to N/N, on one SONGS or on folders put together afterwards. Each writes
-report-I-of-N.json; the command without --part then does what is missing and writes the report on all. With --ray the
-machines of a Ray cluster share it. Another number of processes may move a stem by the last of its 16 bits: a network's
-sums are rounded in the order in which its threads add.
+report-I-of-N.json; the command without --part then does the rest and writes the report on all. With --ray the machines
+of a Ray cluster share it. Another number of processes may move a stem by the last of its 16 bits: a network's sums are
+rounded in the order in which its threads add.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import hashlib
 import math
-from dataclasses import asdict
 from pathlib import Path
 
 from tqdm import tqdm
 
 from hafm_jax.common import work
 from hafm_jax.common.errors import InputError, run_command
+from hafm_jax.common.files import make_folder
 from hafm_jax.common.resume import check_same_run
-from hafm_jax.corpus import collections
-from hafm_jax.corpus.progress import Ledger, Part
-from hafm_jax.corpus.reading import ffmpeg
-from hafm_jax.corpus.screening import Limits, Reject
-from hafm_jax.corpus.stems import GIVEN, Recipe, make_song, separator_of
-
-FORMAT_VERSION = 1
-RAY_BATCH = 100  # tracks of a task on Ray: a GPU loads the separator for each
+from hafm_jax.corpus import collections, stems
+from hafm_jax.corpus.progress import Part, Progress
+from hafm_jax.corpus.reading import import_av
+from hafm_jax.corpus.screening import Limits, Unusable
+from hafm_jax.corpus.stems import GIVEN, Recipe
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -63,28 +59,15 @@ def parse_arguments() -> argparse.Namespace:
     add("--metadata", type=Path, help="fma: the archive's fma_metadata, for its tracks.csv")
     add("--separator", choices=("demucs", "mdx", GIVEN), required=True, help="given: the stems of musdb as they are")
     add("--weights", help="demucs, mdx: file, folder, URL or Hub id of the network")
-    add("--sha256", help="what the weights must have")
+    add("--sha256", help="SHA-256 that the weights must have")
     add("--out", type=Path, required=True, help="folder for the songs; made if missing")
     add("--min-seconds", type=float, default=limits.min_s, help="shorter tracks are left out (default: %(default)s)")
     add("--max-seconds", type=float, default=limits.max_s, help="longer tracks are left out (default: %(default)s)")
-    add(
-        "--vocal-gate-dbfs",
-        type=float,
-        default=limits.vocal_gate_dbfs,
-        help="tracks with fainter vocals, 20 log10 of their RMS, are left out (default: %(default)s)",
-    )
-    add(
-        "--validation-share",
-        type=float,
-        default=collections.VALIDATION_SHARE,
-        help="folder: of all tracks, 0..1 (default: %(default)s)",
-    )
-    add(
-        "--test-share",
-        type=float,
-        default=collections.TEST_SHARE,
-        help="folder: of all tracks, 0..1 (default: %(default)s)",
-    )
+    fainter = "tracks with fainter vocals, 20 log10 of their RMS, are left out (default: %(default)s)"
+    add("--vocal-gate-dbfs", type=float, default=limits.vocal_gate_dbfs, help=fainter)
+    share = "folder: of all tracks, 0..1 (default: %(default)s)"
+    add("--validation-share", type=float, default=collections.VALIDATION_SHARE, help=share)
+    add("--test-share", type=float, default=collections.TEST_SHARE, help=share)
     add("--part", type=Part.parse, default=Part(), help="I/N: every N-th track from the I-th (default: all)")
     add("--workers", type=int, default=1, help="processes, each with its own separator (default: %(default)s)")
     add("--ray", action="store_true", help="separate on the Ray cluster of RAY_ADDRESS; all see the same folders")
@@ -102,23 +85,18 @@ def parse_arguments() -> argparse.Namespace:
             f"--min-seconds {arguments.min_seconds}, --max-seconds {arguments.max_seconds}; expected 0 < min <= max"
         )
     if math.isnan(arguments.vocal_gate_dbfs):
-        raise InputError("--vocal-gate-dbfs is no number; expected one, or -inf for no gate")
+        raise InputError("--vocal-gate-dbfs is not a number; expected one, or -inf for no gate")
     if arguments.workers < 1:
         raise InputError(f"--workers is {arguments.workers}; expected 1 or more")
     if arguments.ray_gpus is not None and not arguments.ray_gpus >= 0:
         raise InputError(f"--ray-gpus is {arguments.ray_gpus}; expected 0 or more")
     if arguments.out.resolve().is_relative_to(arguments.music.resolve()):
-        raise InputError(f"--out {arguments.out} lies in --music; expected another place: songs would become music")
+        raise InputError(f"--out {arguments.out} is in --music; expected another place: songs would become music")
     # workers of a cluster have working directories of their own
     arguments.music, arguments.out = arguments.music.absolute(), arguments.out.absolute()
     if arguments.weights is not None and Path(arguments.weights).exists():
         arguments.weights = str(Path(arguments.weights).absolute())
     return arguments
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def main() -> None:
@@ -127,48 +105,33 @@ def main() -> None:
     if arguments.layout == "folder":
         shares = {"validation_share": arguments.validation_share, "test_share": arguments.test_share}
     corpus = collections.find_tracks(arguments.music, arguments.layout, arguments.metadata, **shares)
-    if any(source.needs_ffmpeg for track in corpus.tracks for source in track.sources):
-        ffmpeg()  # its absence is no fault of the files
+    if any(source.is_media for track in corpus.tracks for source in track.sources):
+        import_av()  # if it is missing, the files are not at fault
     limits = Limits(arguments.min_seconds, arguments.max_seconds, arguments.vocal_gate_dbfs)
     recipe = Recipe(arguments.music, arguments.out, arguments.separator, arguments.weights, arguments.sha256, limits)
-    separator = separator_of(recipe)
-
-    try:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"cannot make {arguments.out} ({error.strerror}); expected a place that can be written: give another --out"
-        ) from error
-    run = {
-        "format_version": FORMAT_VERSION,
-        "layout": arguments.layout,
-        **shares,
-        "metadata_sha256": arguments.metadata and sha256_of(collections.tracks_csv(arguments.metadata)),
-        "separator": arguments.separator,
-        "separator_sha256": separator.sha256 if separator else None,
-        **asdict(limits),
-    }
-    check_same_run(arguments.out, run)
-    ledger = Ledger(arguments.out, corpus, arguments.part)
-    options = {"on_ray": arguments.ray, "ray_batch": RAY_BATCH, "num_gpus": 0, "ray_gpus": 0.0}
+    separator = stems.separator_of(recipe)
+    make_folder(arguments.out, "--out")
+    check_same_run(arguments.out, stems.describe_run(recipe, arguments.layout, arguments.metadata, shares))
+    progress = Progress(arguments.out, corpus, arguments.part)
+    options = {"on_ray": arguments.ray, "ray_batch": stems.RAY_BATCH, "num_gpus": 0, "ray_gpus": 0.0}
     if separator:
         options |= {"num_gpus": work.gpus_here(), "ray_gpus": arguments.ray_gpus}
-    results = work.do_all(functools.partial(make_song, recipe), ledger.todo, arguments.workers, **options)
-    with tqdm(total=ledger.num_tracks, initial=ledger.num_done, unit="track", desc="separate") as bar:
+    results = work.do_all(functools.partial(stems.make_song, recipe), progress.todo, arguments.workers, **options)
+    with tqdm(total=progress.num_tracks, initial=progress.num_done, unit="track", desc="separate") as bar:
         try:
             for _, result in results:
-                ledger.add(result)
-                if isinstance(result, Reject):
+                progress.add(result)
+                if isinstance(result, Unusable):
                     bar.write(f"left out {result.split}/{result.id}: {result.reason}, {result.detail}")
                 bar.update()
         except KeyboardInterrupt as interrupt:
-            results.close()  # the workers end the songs that they have begun
-            ledger.add_songs_found()
-            done = f"{ledger.num_done} of {ledger.num_tracks} tracks are done; the same command goes on"
+            results.close()  # the workers finish the songs that they have begun
+            progress.add_songs_found()
+            done = f"{progress.num_done} of {progress.num_tracks} tracks are done; the same command resumes"
             raise KeyboardInterrupt(done) from interrupt
         finally:
             results.close()
-            report = ledger.write_report()
+            report = progress.write_report()
     splits = ", ".join(f"{split['songs']} {name} ({split['hours']:.2f} h)" for name, split in report["splits"].items())
     reasons = ", ".join(f"{number} {reason}" for reason, number in report["rejected_by_reason"].items() if number)
     print(f"{arguments.out}: {splits or 'no songs'}; left out: {reasons or 'none'}")

@@ -1,14 +1,13 @@
-"""Music collections as data: which tracks there are, where their audio lies, of which split and licence they are.
+"""Music collections as data: which tracks there are, where their audio is, and their splits and licences.
 
 Layouts, each with the splits train, validation and test:
 
-    folder   any tree of audio files; a hash of the track's id chooses its split, so adding files moves no other
+    folder   any tree of audio files; a hash of the track's id chooses its split, so added files move no others
     fma      000/000002.mp3, ... and the archive's fma_metadata/tracks.csv, which has splits and licences
     musdb    train|test/NAME/mixture.wav, vocals.wav, drums.wav, bass.wav, other.wav (MUSDB18-HQ), or
              train|test/NAME.stem.mp4, all of them in one file (MUSDB18)
 
-Files of equal bytes are one track, so that none comes in two splits: the first by id stays, the others are rejected.
-The same recording in two encodings is not noticed.
+Files of equal bytes are one track, so that no track is in two splits: the first by id stays, the others are left out.
 
 Axes: C channels, S samples.
 """
@@ -16,25 +15,22 @@ Axes: C channels, S samples.
 from __future__ import annotations
 
 import csv
-import functools
 import hashlib
 import itertools
 import math
 import os
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from hafm_jax.common.errors import InputError
-from hafm_jax.corpus.reading import FFMPEG_SUFFIXES, LIBSNDFILE_SUFFIXES, Source, read_source
-from hafm_jax.corpus.screening import Reason, Reject
+from hafm_jax.corpus.duplicates import find_duplicates
+from hafm_jax.corpus.reading import LIBSNDFILE_SUFFIXES, MEDIA_SUFFIXES, Source, read_source
+from hafm_jax.corpus.screening import Reason, Unusable
 from hafm_jax.streams import CELLS_PER_S
 
 EXPECTED = {
@@ -55,7 +51,7 @@ FMA_SPLITS = {"training": "train", "validation": "validation", "test": "test"}
 
 MUSDB_STREAMS = {"mixture": 0, "drums": 1, "bass": 2, "other": 3, "vocals": 4}  # of a .stem.mp4
 MUSDB_LICENCE = "academic use only; of each track: https://sigsep.github.io/datasets/musdb.html"
-# Of the training tracks, those that the musdb package (configs/mus.yaml), and with it the field, validates on.
+# The training tracks on which the musdb package (configs/mus.yaml), and with it the field, validates.
 MUSDB_VALIDATION = frozenset(
     {
         "ANiMAL - Rockshow",
@@ -76,16 +72,14 @@ MUSDB_VALIDATION = frozenset(
 )
 
 VALIDATION_SHARE = TEST_SHARE = 0.05  # of a folder without splits of its own
-COMPARED_BYTES = 1 << 16  # from a file's middle: tells nearly all files of one size apart without reading them whole
-READERS = 8  # files compared at the same time: on a network disk the time goes in waiting
 
 
 @dataclass(frozen=True)
 class Track:
     """A recording: `mixture`, and where the corpus has stems, `vocals` and all others as `instrumental`.
 
-    id: unique in the corpus, the same wherever it lies, a file name of letters, digits and underscores.
-    licence: as the corpus states it, None where it does not. facts: what else it says (artist, title).
+    id: unique in the corpus, the same wherever the corpus is, a file name of letters, digits and underscores.
+    licence: as the corpus states it, else None. facts: what else it states (artist, title).
     """
 
     id: str
@@ -102,10 +96,10 @@ class Track:
 
 
 class Corpus(NamedTuple):
-    """Tracks to work on and those that the listing alone rejects, both sorted by id."""
+    """Tracks to work on, and those that the listing alone shows to be unusable; both sorted by id."""
 
     tracks: list[Track]
-    rejects: list[Reject]
+    unusable: list[Unusable]
 
 
 # --------------------------------------------------------------------------------------------------------- finding
@@ -118,10 +112,10 @@ def find_tracks(
     validation_share: float = VALIDATION_SHARE,
     test_share: float = TEST_SHARE,
 ) -> Corpus:
-    """The tracks of a collection. Equal files give equal answers, whatever the folder is called.
+    """The tracks of a collection. Equal files give equal results, whatever the folder's name.
 
-    layout: one of LAYOUTS. metadata: the archive's tracks.csv or its folder, for `fma` alone. The shares, of all
-    tracks in 0..1, are for `folder` alone: the others have splits of their own.
+    layout: one of LAYOUTS. metadata: the archive's tracks.csv or its folder, only for `fma`. The shares, of all tracks
+    in 0..1, are only for `folder`: the others have splits of their own.
     Raises InputError where the folder has no tracks of this layout, or the metadata cannot be read.
     """
     music = Path(music)
@@ -137,27 +131,32 @@ def find_tracks(
             "for fma, and none for the others"
         )
     if not music.is_dir():
-        raise InputError(f"{music} is no folder; expected a music collection: check the path")
-    rejects: list[Reject] = []
+        raise InputError(f"{music} is not a folder; expected a music collection: check the path")
+    unusable: list[Unusable] = []
     if layout == "folder":
         tracks = list(_folder_tracks(music, validation_share, test_share))
     elif layout == "fma":
-        tracks, rejects = _fma_tracks(music, _fma_rows(tracks_csv(metadata)))
+        tracks, unusable = _fma_tracks(music, _fma_rows(tracks_csv(metadata)))
     else:
         tracks = list(_musdb_tracks(music))
-    if not tracks and not rejects:
-        raise InputError(f"{music} holds no track; expected the layout {layout}, that is, {EXPECTED[layout]}")
+    if not tracks and not unusable:
+        raise InputError(
+            f"{music} holds no track; expected the layout {layout}, that is, {EXPECTED[layout]}: check --layout"
+        )
     tracks.sort(key=lambda track: track.id)
     for one, other in itertools.pairwise(tracks):
         if one.id == other.id:
             raise InputError(
-                f"{one.mixture.path} and {other.mixture.path} are both track {one.id}; expected one: move one away"
+                f"{one.mixture.path} and {other.mixture.path} are both track {one.id}; expected one file a track: move "
+                "one of them away"
             )
-    first = _duplicates(tracks)
-    rejects += [
-        Reject(t.id, t.split, Reason.DUPLICATE, f"the same file as {first[t.id]}") for t in tracks if t.id in first
+    first = find_duplicates({track.id: track.mixture.path for track in tracks})
+    unusable += [
+        Unusable(Reason.DUPLICATE, f"the same file as {first[t.id]}", t.id, t.split) for t in tracks if t.id in first
     ]
-    return Corpus([track for track in tracks if track.id not in first], sorted(rejects))
+    return Corpus(
+        [track for track in tracks if track.id not in first], sorted(unusable, key=lambda unusable: unusable.id)
+    )
 
 
 def split_of(track_id: str, validation_share: float, test_share: float) -> str:
@@ -169,7 +168,7 @@ def split_of(track_id: str, validation_share: float, test_share: float) -> str:
 
 
 def _name(label: str, key: str) -> str:
-    """A safe file name: what a reader recognises of `label`, and a hash of `key`, which tells all apart."""
+    """A safe file name: the readable part of `label`, and a hash of `key`, which makes it unique."""
     digest = hashlib.sha256(os.fsencode(key)).hexdigest()[:12]
     readable = re.sub(r"[^A-Za-z0-9]+", "_", label).strip("_")[:48]
     return f"{readable}_{digest}" if readable else digest
@@ -189,7 +188,7 @@ def _folder_tracks(music: Path, validation_share: float, test_share: float) -> I
         folders[:] = _visible(folders)
         for name in _visible(names):
             path = Path(parent, name)
-            if path.suffix.lower() in LIBSNDFILE_SUFFIXES | FFMPEG_SUFFIXES:
+            if path.suffix.lower() in LIBSNDFILE_SUFFIXES | MEDIA_SUFFIXES:
                 track_id = _name(path.stem, path.relative_to(music).as_posix())
                 yield Track(track_id, split_of(track_id, validation_share, test_share), Source(path))
 
@@ -209,7 +208,7 @@ class _FmaRow(NamedTuple):
 
 def _fma_rows(path: Path) -> dict[int, _FmaRow]:
     """Track number -> its row of tracks.csv."""
-    limit = csv.field_size_limit(1 << 30)  # biographies of artists stand in it, whole web pages long
+    limit = csv.field_size_limit(1 << 30)  # it holds biographies of artists, some as long as web pages
     try:
         with path.open(encoding="utf-8", newline="") as file:
             lines = csv.reader(file)
@@ -224,7 +223,7 @@ def _fma_rows(path: Path) -> dict[int, _FmaRow]:
             return {
                 int(line[0]): _FmaRow(**{name: line[place] for name, place in places.items()})
                 for line in lines
-                if line and line[0].isdecimal()  # after the header comes a row with the index's name, track_id, alone
+                if line and line[0].isdecimal()  # a third row of the header holds only the index's name, track_id
             }
     except (OSError, ValueError, IndexError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
@@ -233,8 +232,8 @@ def _fma_rows(path: Path) -> dict[int, _FmaRow]:
         csv.field_size_limit(limit)
 
 
-def _fma_tracks(music: Path, rows: dict[int, _FmaRow]) -> tuple[list[Track], list[Reject]]:
-    tracks, rejects = [], []
+def _fma_tracks(music: Path, rows: dict[int, _FmaRow]) -> tuple[list[Track], list[Unusable]]:
+    tracks, unusable = [], []
     for path in sorted(music.glob("*/*.mp3")):
         if not path.stem.isdecimal():
             continue
@@ -243,11 +242,11 @@ def _fma_tracks(music: Path, rows: dict[int, _FmaRow]) -> tuple[list[Track], lis
         row = rows.get(number)
         if row is None or row.split not in FMA_SPLITS:
             detail = f"no row {number}" if row is None else f"the split of row {number} is {row.split!r}"
-            rejects.append(Reject(track_id, None, Reason.NOT_IN_METADATA, detail))
+            unusable.append(Unusable(Reason.NOT_IN_METADATA, detail, track_id))
             continue
         facts = {"artist": row.artist, "title": row.title}
         tracks.append(Track(track_id, FMA_SPLITS[row.split], Source(path), licence=row.licence or None, facts=facts))
-    return tracks, rejects
+    return tracks, unusable
 
 
 def _musdb_tracks(music: Path) -> Iterator[Track]:
@@ -273,44 +272,6 @@ def _musdb_tracks(music: Path) -> Iterator[Track]:
             )
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size
-
-
-def _middle(path: Path) -> bytes:
-    with path.open("rb") as file:
-        file.seek(max(0, (_size(path) - COMPARED_BYTES) // 2))
-        return hashlib.sha256(file.read(COMPARED_BYTES)).digest()
-
-
-def _whole(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
-
-
-def _measured(measure: Callable[[Path], int | bytes], track: Track) -> int | bytes | str:
-    try:
-        return measure(track.mixture.path)
-    except OSError:  # it equals no other; who reads it will say what it is
-        return track.id
-
-
-def _duplicates(tracks: list[Track]) -> dict[str, str]:
-    """Of every track whose file equals that of an earlier one: its id -> the first one's. Tracks are sorted by id."""
-    alike = tracks  # those that another one equals in all that was looked at
-    keys: dict[str, tuple] = {track.id: () for track in tracks}
-    with ThreadPoolExecutor(READERS) as pool:
-        for measure in (_size, _middle, _whole):  # each dearer than the one before, for fewer files
-            values = pool.map(functools.partial(_measured, measure), alike)
-            values = tqdm(values, "comparing files", len(alike), unit="file", leave=False)
-            for track, value in zip(alike, values, strict=True):
-                keys[track.id] += (value,)
-            number = Counter(keys[track.id] for track in alike)
-            alike = [track for track in alike if number[keys[track.id]] > 1]
-    first: dict[tuple, str] = {}
-    return {track.id: one for track in alike if (one := first.setdefault(keys[track.id], track.id)) != track.id}
-
-
 # --------------------------------------------------------------------------------------------------------- reading
 
 
@@ -323,7 +284,7 @@ class Stems(NamedTuple):
 
 
 def read_stems(track: Track, max_s: float = math.inf) -> Stems:
-    """The track's vocals and the sum of its other stems; no more than their first `max_s` seconds.
+    """The track's vocals and the sum of its other stems; at most their first `max_s` seconds.
 
     Stems that differ by less than a cell (40 ms) are cut to the shortest. Raises InputError where the corpus gives no
     stems, as `read_source` does, and where stems differ in rate, channels or length.

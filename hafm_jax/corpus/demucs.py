@@ -1,23 +1,15 @@
 """Demucs: Hybrid and Hybrid Transformer models, and bags of them, through the package demucs (PyTorch).
 
-A model is one file, in one of the two forms that demucs publishes:
-
-    SIGNATURE.safetensors   weights, with class and arguments as JSON in the header (on the Hugging Face Hub)
-    SIGNATURE.th            the older checkpoint, a pickle. Only torch's weights-only unpickler reads it, and an empty
-                            stand-in takes the place of each class of demucs that it names: nothing of it is run.
-
-A bag is a folder of models with one NAME.yaml: the signatures of its models, and what each counts in each source.
+A model is one file, SIGNATURE.safetensors, as demucs publishes it on the Hugging Face Hub: weights, with class and
+arguments as JSON in the header. A bag is a folder of models with one NAME.yaml: the signatures of its models, and the
+weight of each in each source. The older .th checkpoints are pickles, and are not read.
 
 Axes: K sources, S samples.
 """
 
 from __future__ import annotations
 
-import importlib
-import json
-import pickle
 import warnings
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +19,8 @@ from hafm_jax.common.download import check_sha256, find_weights
 from hafm_jax.common.errors import InputError
 
 INSTALL = 'install the extra: pip install "hafm_jax[separate]"'
-MODEL_FORMS = ("*.safetensors", "*.th")
-BAG_FORM = "*.yaml"
+MODEL_FORM, BAG_FORM = "*.safetensors", "*.yaml"
 CLASSES = ("demucs.htdemucs.HTDemucs", "demucs.hdemucs.HDemucs", "demucs.demucs.Demucs")
-# Numbers of numpy in the scores that a checkpoint reports; we do not read them.
-IGNORED = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype")
 
 
 class DemucsNetwork:
@@ -48,7 +37,7 @@ class DemucsNetwork:
     def __init__(self, weights: str, sha256: str | None = None, device: str | None = None) -> None:
         self._torch = _import()
         self._device = self._find_device(device)
-        source = find_weights(_hub_id(weights), (*MODEL_FORMS, BAG_FORM))
+        source = find_weights(_hub_id(weights), (MODEL_FORM, BAG_FORM))
         description, files = _files(source)
         self.sha256 = check_sha256(sorted({*files, description} - {None}), sha256)
         bag = _bag(description, files)
@@ -67,7 +56,7 @@ class DemucsNetwork:
             if share
         ]
         self.sample_rate_hz: int = bag.samplerate
-        # No longer than it was trained with: the Transformer hears nothing beyond that.
+        # No longer than in training: the Transformer attends to nothing beyond that.
         self.segment_samples = int(min(model.segment for model, _ in self._models) * self.sample_rate_hz)
 
     def vocals(self, segment: np.ndarray) -> np.ndarray:
@@ -103,7 +92,7 @@ def _import() -> Any:
 
 
 def _hub_id(weights: str) -> str:
-    """Where demucs publishes a model that it knows by name; anything else as it is."""
+    """The Hub id of a model that demucs publishes under this name; other sources as they are."""
     from demucs.hf import DEFAULT_NAMESPACE, hf_repo_name
     from demucs.pretrained import REMOTE_ROOT
 
@@ -115,25 +104,19 @@ def _files(source: Path) -> tuple[Path | None, list[Path]]:
     """(a bag's description, its models in its order) of a folder, or the only model of a folder or file."""
     if source.is_file():
         return None, [source]
-    bags = sorted(source.glob(BAG_FORM))
-    models = sorted(path for form in MODEL_FORMS for path in source.glob(form))
+    bags, models = sorted(source.glob(BAG_FORM)), sorted(source.glob(MODEL_FORM))
     if not bags and len(models) == 1:
         return None, models
     if len(bags) != 1:
         names = ", ".join(path.name for path in (*bags, *models)) or "no such file"
         raise InputError(
-            f"{source} holds {names}; expected one model ({', '.join(MODEL_FORMS)}), or a bag's models and one "
-            f"{BAG_FORM}: give the path of one file, or remove the others"
+            f"{source} holds {names}; expected one model ({MODEL_FORM}), or a bag's models and one {BAG_FORM}: give "
+            "the path of one file, or remove the others"
         )
-    ordered = []
-    for signature in _read_description(bags[0])["models"]:
-        found = [path for path in models if path.stem.split("-")[0] == signature]  # SIGNATURE-CHECKSUM.th too
-        if len(found) != 1:
-            raise InputError(
-                f"{bags[0]} names the model {signature}, and {len(found)} files beside it are of that name; expected "
-                f"one {signature}.safetensors or .th: copy the folder again, whole"
-            )
-        ordered += found
+    ordered = [source / f"{signature}.safetensors" for signature in _read_description(bags[0])["models"]]
+    for path in ordered:
+        if path not in models:
+            raise InputError(f"{bags[0]} names {path.name}, which is not beside it; expected it: copy the whole folder")
     return bags[0], ordered
 
 
@@ -150,7 +133,7 @@ def _read_description(path: Path) -> dict[str, Any]:
 
 
 def _bag(description: Path | None, files: list[Path]) -> Any:
-    """The package's own bag of the models, of one as well as of several."""
+    """The package's own bag, of one model as well as of several."""
     from demucs.apply import BagOfModels
 
     document = _read_description(description) if description else {}
@@ -161,78 +144,37 @@ def _bag(description: Path | None, files: list[Path]) -> Any:
     except (AssertionError, TypeError, ValueError) as error:
         raise InputError(
             f"{description}: models and weights do not fit together; expected models of the same sources, and for each "
-            "a weight per source: copy the folder again, whole"
+            "a weight per source: copy the whole folder again"
         ) from error
 
 
 def _read_model(path: Path) -> Any:
     """The network of a file, in float32 on the CPU."""
-    from demucs.states import load_model
-
-    try:
-        package = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
-        class_name = package["klass"]
-        if class_name not in CLASSES:
-            raise InputError(f"{path} holds a {class_name}; expected one of {', '.join(CLASSES)}: use another model")
-        if package["state"].get("__quantized"):
-            raise InputError(
-                f"{path} is quantised by DiffQ; expected plain weights: use the model that is not (mdx_extra in place "
-                "of mdx_extra_q)"
-            )
-        module, _, name = class_name.rpartition(".")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # arguments that demucs no longer has, which it leaves out
-            return load_model({**package, "klass": getattr(importlib.import_module(module), name)})
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, AssertionError, RuntimeError) as error:
-        raise _no_model(path, error) from error
-
-
-def _no_model(path: Path, error: Exception) -> InputError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return InputError(
-        f"{path} cannot be loaded as a Demucs model ({reason}); expected a .safetensors or .th file of the form that "
-        "demucs publishes: get it again"
-    )
-
-
-def _read_safetensors(path: Path) -> dict[str, Any]:
     import safetensors
+    from demucs.hf import load_safetensors_model
 
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             facts = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}
-    except safetensors.SafetensorError as error:
-        raise _no_model(path, error) from error
-    if "structure" in facts:  # of what a quantised state is made up
-        state["__quantized"] = True
-    args, kwargs = (json.loads(facts[name], object_hook=_fraction) for name in ("args", "kwargs"))
-    return {"klass": facts["klass"], "args": args, "kwargs": kwargs, "state": state}
-
-
-def _fraction(value: dict[str, Any]) -> Any:
-    if value.get("_type") == "fraction":
-        return Fraction(value["numerator"], value["denominator"])
-    return value
-
-
-class _StandIn:
-    """What a name in a pickle stands for: takes anything and does nothing."""
-
-    def __init__(self, *_: Any) -> None:
-        pass
-
-    def __setstate__(self, _: Any) -> None:
-        pass
-
-
-def _read_pickle(path: Path) -> dict[str, Any]:
-    import torch
-
-    stand_ins = {name: type(name, (_StandIn,), {}) for name in (*CLASSES, *IGNORED)}
-    try:
-        with torch.serialization.safe_globals([Fraction, *((kind, name) for name, kind in stand_ins.items())]):
-            package = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise _no_model(path, error) from error
-    return {**{name: package[name] for name in ("args", "kwargs", "state")}, "klass": package["klass"].__name__}
+        # The package imports whatever class a file names: check before it does.
+        if facts["klass"] not in CLASSES:
+            raise InputError(
+                f"{path} holds a {facts['klass']}; expected one of {', '.join(CLASSES)}: use another model"
+            )
+        if "structure" in facts:  # of a quantised state, and it may name classes too
+            raise InputError(
+                f"{path} is quantised by DiffQ; expected plain weights: use the model that is not (mdx_extra in place "
+                "of mdx_extra_q)"
+            )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of arguments that demucs no longer has, and leaves out
+            return load_safetensors_model(path)
+    except (
+        safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError,
+        RuntimeError,
+    ) as error:  # fmt: skip
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"{path} cannot be loaded as a Demucs model ({reason}); expected a .safetensors file as demucs publishes "
+            "it: get it again"
+        ) from error

@@ -1,119 +1,148 @@
-"""Songs -> token records, in units: a unit is a set of songs and becomes one shard.
+"""Songs -> a token data set, shard by shard.
 
-Which song is in which unit follows from the songs' names alone, and a unit's bytes from its songs and the options, so
-it does not matter how many workers, on how many machines, share the units, or how often they were stopped. A unit is
-done when its shard and its receipt are there:
+Which song is in which shard follows from the songs' names alone, and a shard's bytes from its songs and the options: it
+does not matter how many workers, on how many machines, share the shards, or how often they were stopped. A shard is
+done when it and its done-file are there:
 
-    TOKENS/.units/run.json               what this extraction is: a run that would make something else is refused
-    TOKENS/.units/SPLIT-00003-of-00008   a shard, not yet under its final name
-    TOKENS/.units/SPLIT-00003-of-00008.json   its receipt: lengths, rejects, licences, how often each id stands in it
-    TOKENS/.units/publishing             all units are done, and shards may have their final names already
+    TOKENS/.shards/run.json         what this extraction is: a run that would make something else is refused
+    TOKENS/.shards/SPLIT-00003-of-00008        a shard, not yet under its final name
+    TOKENS/.shards/SPLIT-00003-of-00008.json   its done-file: lengths, songs left out, licences, uses of each id
+    TOKENS/.shards/publishing       all shards are done, and some may have their final names already
 
-Axes: C channels, S samples, N cells, K codebooks, V vocabulary.
+Axes: K codebooks, V vocabulary.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
+import platform
 import shutil
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from hafm_jax.audio.augmentation import augment_vocal
-from hafm_jax.audio.files import header_s, pad_to_cells, read_audio, resample, stem_file, to_mono
-from hafm_jax.audio.music import SONG_FILE
+import hafm_jax
+from hafm_jax.audio.files import song_folders
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import replacing, write_bytes
-from hafm_jax.common.resume import RUN_FILE, check_same_run
-from hafm_jax.common.work import on_device
-from hafm_jax.corpus.screening import HOPELESS_SONGS, Reason, Reject, Unfit
-from hafm_jax.dataset.records import FIELDS, Shard, ShardWriter, SplitSummary, publish_split
+from hafm_jax.common.files import make_folder, replacing, write_bytes
+from hafm_jax.common.resume import RUN_FILE, check_same_run, claim
+from hafm_jax.corpus.progress import rejected_by_reason
+from hafm_jax.corpus.screening import Unusable
+from hafm_jax.corpus.shard import SHARDS, ShardTask, make_records
+from hafm_jax.dataset.card import CARD, summarize, write_card
+from hafm_jax.dataset.layout import FIELDS, TOKENS_FILE, read_tokens_json
 from hafm_jax.dataset.tfrecord import framed_size
-from hafm_jax.streams import CELLS_PER_S, SEMANTIC_SAMPLE_RATE_HZ
-from hafm_jax.tokenizers.codecs import Codec
+from hafm_jax.dataset.writer import Shard, ShardWriter, SplitSummary, publish_split, write_metadata
 from hafm_jax.tokenizers.folder import check_planned, load_tokenizers
-from hafm_jax.tokenizers.semantic import SemanticTokenizer, semantic_audio
 
-UNITS = ".units"
+SONGS_PER_SHARD = 256  # ours: of 30 s they are 10 MB of tokens and minutes of work
+LEAST_SHARDS = 8  # ours: of a split with so many songs
 PUBLISHING = "publishing"
-STEMS = ("vocals", "instrumental")
-READERS = 2  # threads of a worker that read and resample the next songs while it computes
-# Ours, in seconds of songs, each passed by less than one song: a second takes 0.2 MB, be it of many songs or of one.
-AHEAD_S = 480  # what the readers may have ready or in work
-AT_ONCE_S = 240  # heard together, so that a GPU has batches to work on; on a CPU clips go one by one anyway
+
+Done = dict[str, Any]  # what a done-file holds: cells, num_bytes, rejects, licences, use
+
+# ------------------------------------------------------------------------------------------------------------- the plan
 
 
-class Unit(NamedTuple):
-    """Songs of one split that become one shard: everything that a worker on any machine must know."""
+def plan_tasks(
+    songs: Path,
+    tokenizers: Path,
+    out: Path,
+    splits: Sequence[str],
+    *,
+    noise_sigma: float,
+    seed: int,
+    max_s: float,
+    dtype: str | None = None,
+    augmented: bool = False,
+    num_shards: int | None = None,
+) -> list[ShardTask]:
+    """The shards of the splits: `num_shards` of each, or one for SONGS_PER_SHARD songs and at least LEAST_SHARDS; no
+    more than the split has songs. `augmented` is for the training split alone.
 
-    songs: Path  # SPLIT/ID/vocals and instrumental, .wav or .flac
-    tokenizers: Path  # semantic/ and codec/
-    out: Path
-    split: str
-    number: int
-    num_units: int
-    names: tuple[str, ...]  # of the songs' folders
-    noise_sigma: float
-    seed: int
-    max_s: float  # longer songs are left out: what a worker holds must not grow with them
-    dtype: str | None  # HuBERT's; None: by the device
-    facts: dict[str, Any]  # of the tokenizers as the run was planned with them (Tokenizers)
-    augmented: bool = False  # the vocals (hafm_jax.audio.augmentation)
-
-    @property
-    def shard(self) -> Path:
-        return self.out / UNITS / f"{self.split}-{self.number:05d}-of-{self.num_units:05d}"
-
-    @property
-    def receipt(self) -> Path:
-        return self.shard.with_name(f"{self.shard.name}.json")
-
-
-class Heard(NamedTuple):
-    """One song as the tokenizers want it, whole cells of each."""
-
-    name: str
-    vocal: np.ndarray  # float32 [S] at 16 kHz, with noise
-    instrumental: np.ndarray  # float32 [S] at 16 kHz
-    acoustic: np.ndarray  # float32 [S] at the codec's rate
-    licence: str
-
-    @property
-    def seconds(self) -> float:
-        return self.vocal.size / SEMANTIC_SAMPLE_RATE_HZ
+    Raises InputError where the tokenizers cannot be loaded, or a split has no songs.
+    """
+    facts = load_tokenizers(tokenizers.absolute(), dtype).facts
+    tasks = []
+    for split in splits:
+        names = [folder.name for folder in song_folders(songs, split)]
+        count = min(len(names), num_shards or max(LEAST_SHARDS, -(-len(names) // SONGS_PER_SHARD)))
+        tasks += [
+            ShardTask(
+                songs=songs.absolute(),
+                tokenizers=tokenizers.absolute(),
+                out=out.absolute(),
+                split=split,
+                number=number,
+                num_shards=count,
+                names=tuple(names[number::count]),
+                noise_sigma=noise_sigma,
+                seed=seed,
+                max_s=max_s,
+                dtype=dtype,
+                facts=facts,
+                augmented=augmented and split == "train",
+            )
+            for number in range(count)
+        ]
+    return tasks
 
 
-def song_seed(seed: int, split: str, name: str) -> int:
-    """Seed of one song's noise and augmentation: its own whatever other songs there are, in whatever order."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{split}/{name}".encode()).digest()[:8], "little")
+def describe_plan(tasks: Sequence[ShardTask]) -> dict[str, Any]:
+    """All that decides about the tokens, for tokens.json and to compare runs."""
+    lines = ["\0".join([task.shard.name, *task.names]) for task in tasks]
+    return {
+        **tasks[0].facts,
+        "vocal_noise_sigma": tasks[0].noise_sigma,
+        "vocals_augmented": any(task.augmented for task in tasks),
+        "seed": tasks[0].seed,
+        "max_s": tasks[0].max_s,
+        "units_sha256": hashlib.sha256("\n".join(lines).encode()).hexdigest(),  # which songs are in which shard
+    }
 
 
-def extract_unit(unit: Unit) -> dict[str, Any]:
-    """Write the unit's shard and its receipt, unless they are there; returns the receipt.
+def is_complete(out: Path, plan: dict[str, Any]) -> bool:
+    """Whether the data set is there, made by this plan."""
+    if not (out / TOKENS_FILE).exists():
+        return False
+    made_by = read_tokens_json(out).get("made_by", {})
+    return {name: made_by.get(name) for name in plan} == plan
 
-    A song that cannot be used is left out, and the reason is in the receipt. Raises InputError where the tokenizers
+
+def start(out: Path, plan: dict[str, Any]) -> None:
+    """Make room in `out` for the shards of `plan`, or resume an extraction of the same plan. Raises InputError where
+    `out` cannot be written, or an extraction of another plan was begun there.
+    """
+    make_folder(out / SHARDS, "--out")
+    check_same_run(out / SHARDS, plan)
+
+
+# ----------------------------------------------------------------------------------------------------------- the shards
+
+
+def extract_shard(task: ShardTask) -> Done:
+    """Write the shard and its done-file, unless they are there; returns what the done-file holds.
+
+    A song that cannot be used is left out, and the done-file has the reason. Raises InputError where the tokenizers
     cannot be loaded, or are on this machine not those of the plan, and where the shard cannot be written.
     """
-    done = read_receipt(unit)
+    done = read_done(task)
     if done is not None:
         return done
-    semantic, codec, facts = load_tokenizers(unit.tokenizers, unit.dtype)
-    check_planned(facts, unit.facts)
-    rejects: list[Reject] = []
+    semantic, codec, facts = load_tokenizers(task.tokenizers, task.dtype)
+    check_planned(facts, task.facts)
+    left_out: list[Unusable] = []
     licences: Counter[str] = Counter()
     use = {name: np.zeros((form.codebooks, form.vocabulary), np.int64) for name, form in FIELDS.items()}  # [K, V]
-    with replacing(unit.shard) as temporary:
+    with replacing(task.shard) as temporary:
         writer = ShardWriter(temporary)
         try:
-            for licence, record in _records(unit, semantic, codec, rejects):
+            for licence, record in make_records(task, semantic, codec, left_out):
                 writer.write(record)
                 licences[licence] += 1
                 for name, counts in use.items():
@@ -121,210 +150,107 @@ def extract_unit(unit: Unit) -> dict[str, Any]:
                         counts[codebook] += np.bincount(ids, minlength=counts.shape[1])
         finally:
             writer.close()
-    receipt = {
+    done = {
         "cells": writer.shard.cells,
         "num_bytes": writer.shard.num_bytes,
-        "rejects": [reject._asdict() for reject in rejects],
+        "rejects": [unusable.facts() for unusable in left_out],
         "licences": dict(licences),
         "use": {name: counts.tolist() for name, counts in use.items()},
     }
-    write_bytes(unit.receipt, json.dumps(receipt).encode())
-    return receipt
+    write_bytes(task.done_file, json.dumps(done).encode())
+    return done
 
 
-def read_receipt(unit: Unit) -> dict[str, Any] | None:
-    """What the unit's receipt says; None where the unit has yet to be done, since it or the whole shard is missing."""
+def read_done(task: ShardTask) -> Done | None:
+    """What the task's done-file holds; None where the shard is yet to be made, since one of the two is not whole."""
     try:
-        receipt = json.loads(unit.receipt.read_text())
-        if not (unit.out / UNITS / PUBLISHING).exists():
-            framing = framed_size(0) * len(receipt["cells"])
-            if unit.shard.stat().st_size != receipt["num_bytes"] + framing:
+        done = json.loads(task.done_file.read_text())
+        if not (task.out / SHARDS / PUBLISHING).exists():
+            framing = framed_size(0) * len(done["cells"])
+            if task.shard.stat().st_size != done["num_bytes"] + framing:
                 return None
-        return receipt
+        return done
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{unit.receipt} cannot be read ({error}): delete it, the unit will be done again") from error
+        raise InputError(
+            f"{task.done_file} cannot be read ({error}): delete it, and the shard is made again"
+        ) from error
 
 
-def tokenize(songs: Sequence[Heard], semantic: SemanticTokenizer, codec: Codec) -> list[dict[str, Any] | Unfit]:
-    """A record of each song: id, vocal_semantic int32 [2N], instrumental_semantic int32 [2N], acoustic int32 [3N, 8];
-    or why there is none.
+# --------------------------------------------------------------------------------------------------------- the data set
 
-    Clips of one length are heard together; what else is in the batch changes no token.
+
+class Completed(NamedTuple):
+    """The splits that were written, the songs left out of each, and the splits without a usable song."""
+
+    summaries: list[SplitSummary]
+    rejected: dict[str, int]
+    empty_splits: list[str]
+
+
+def complete(songs: Path, tasks: Sequence[ShardTask]) -> Completed | None:
+    """Now that all shards are done, give them their names, and describe the data set in tokens.json and a page; None
+    where another process has done so. Raises InputError where it would hold nothing.
     """
-    tokens = semantic.encode_all([clip for song in songs for clip in (song.vocal, song.instrumental)])
-    codes: list[np.ndarray] = [np.empty(0)] * len(songs)
-    lengths = [song.acoustic.size for song in songs]
-    for length in set(lengths):
-        rows = [i for i, found in enumerate(lengths) if found == length]
-        for row, of_song in zip(rows, codec.encode(np.stack([songs[i].acoustic for i in rows])), strict=True):
-            codes[row] = of_song
-    records: list[dict[str, Any] | Unfit] = []
-    for i, song in enumerate(songs):
-        if tokens[2 * i] is None or tokens[2 * i + 1] is None:
-            records.append(Unfit(Reason.NOT_FINITE, str(semantic.extractor.not_finite())))
-            continue
-        record = {"vocal_semantic": tokens[2 * i], "instrumental_semantic": tokens[2 * i + 1], "acoustic": codes[i]}
-        # Stems that differ by less than a cell may still lie on two sides of a cell's end: keep the cells of both.
-        cells = min(len(record[name]) // form.frames_per_cell for name, form in FIELDS.items())
-        kept = {name: record[name][: cells * form.frames_per_cell] for name, form in FIELDS.items()}
-        records.append({"id": song.name, **kept})
-    return records
-
-
-def song_s(folder: Path, max_s: float) -> float:
-    """Seconds of a song by the headers of its files. Raises Unfit where they have none, or say more than `max_s`."""
-    try:
-        seconds = max(header_s(stem_file(folder, stem)) for stem in STEMS)
-    except InputError as error:
-        raise Unfit(Reason.DAMAGED, str(error)) from error
-    if seconds > max_s + 1 / CELLS_PER_S:  # what resampling adds to a track of that length is no reason
-        raise Unfit(Reason.TOO_LONG, f"{seconds:.2f} s; expected {max_s:g} or less")
-    return seconds
-
-
-def hear(folder: Path, codec_rate_hz: int, noise_sigma: float, seed: int, augmented: bool = False) -> Heard:
-    """The stems of one song's folder. Raises Unfit where they cannot be used."""
-    try:
-        vocal, vocal_hz = _read_mono(stem_file(folder, "vocals"))
-        instrumental, instrumental_hz = _read_mono(stem_file(folder, "instrumental"))
-    except InputError as error:
-        raise Unfit(Reason.DAMAGED, str(error)) from error
-    vocal_s, instrumental_s = vocal.size / vocal_hz, instrumental.size / instrumental_hz
-    if abs(vocal_s - instrumental_s) > 1 / CELLS_PER_S:
-        raise Unfit(
-            Reason.TWO_LENGTHS,
-            f"the vocals have {vocal_s:.3f} s, the instrumental {instrumental_s:.3f} s; expected one length, to "
-            f"{1000 // CELLS_PER_S} ms: cut them alike",
-        )
-    if min(vocal_s, instrumental_s) < 1 / CELLS_PER_S:
-        raise Unfit(
-            Reason.TOO_SHORT, f"{min(vocal_s, instrumental_s):.3g} s; expected a cell, {1 / CELLS_PER_S:g} s, or more"
-        )
-    if augmented:
-        vocal = augment_vocal(vocal, vocal_hz, np.random.default_rng([seed, 1]))  # seed alone is the noise's
-    return Heard(
-        folder.name,
-        semantic_audio(vocal, vocal_hz, noise_sigma, seed),
-        semantic_audio(instrumental, instrumental_hz, noise_sigma=0.0, seed=0),
-        pad_to_cells(resample(instrumental, instrumental_hz, codec_rate_hz), codec_rate_hz),
-        _licence(folder),
-    )
-
-
-def _read_mono(path: Path) -> tuple[np.ndarray, int]:
-    """float32 [S] and its rate in Hz; the channels are gone before the next file is read."""
-    audio, rate_hz = read_audio(path)
-    return to_mono(audio), rate_hz
-
-
-def _licence(folder: Path) -> str:
-    try:
-        return str(json.loads((folder / SONG_FILE).read_text()).get("licence") or "not stated")
-    except (OSError, ValueError, AttributeError):
-        return "not stated"
-
-
-def _records(
-    unit: Unit, semantic: SemanticTokenizer, codec: Codec, rejects: list[Reject]
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(licence, record) of the unit's songs in order; the others go into `rejects`.
-
-    Raises InputError where no song has features: a dtype that spoils all of them must not look like bad songs.
-    """
-    together: list[Heard] = []
-    num_usable = 0
-
-    def flush() -> Iterator[tuple[str, dict[str, Any]]]:
-        nonlocal num_usable
-        with on_device("tokenizing"):
-            found = tokenize(together, semantic, codec)
-        for song, record in zip(together, found, strict=True):
-            if isinstance(record, Unfit):
-                rejects.append(Reject(song.name, unit.split, record.reason, record.detail))
-            else:
-                num_usable += 1
-                yield song.licence, record
-        together.clear()  # before the next songs come
-        spoilt = [reject for reject in rejects if reject.reason == Reason.NOT_FINITE]
-        if len(spoilt) >= HOPELESS_SONGS and not num_usable:
-            raise InputError(f"none of {len(spoilt)} songs of {unit.split} has features: {spoilt[-1].detail}")
-
-    for song in _hear_all(unit, codec.sample_rate_hz, rejects):
-        together.append(song)
-        if sum(song.seconds for song in together) >= AT_ONCE_S:
-            yield from flush()
-    yield from flush()
-
-
-def _hear_all(unit: Unit, codec_rate_hz: int, rejects: list[Reject]) -> Iterator[Heard]:
-    """The unit's songs in order, read ahead by AHEAD_S; what cannot be used goes into `rejects`."""
-    names = deque(unit.names)
-    ahead: deque[tuple[str, float, Future[Heard]]] = deque()
-    with ThreadPoolExecutor(READERS) as pool:
-        while names or ahead:
-            if names and sum(seconds for _, seconds, _ in ahead) < AHEAD_S:
-                name = names.popleft()
-                folder, seed = unit.songs / unit.split / name, song_seed(unit.seed, unit.split, name)
-                try:
-                    seconds = song_s(folder, unit.max_s)
-                except Unfit as unfit:
-                    rejects.append(Reject(name, unit.split, unfit.reason, unfit.detail))
-                    continue
-                how = (codec_rate_hz, unit.noise_sigma, seed, unit.augmented)
-                ahead.append((name, seconds, pool.submit(hear, folder, *how)))
-            else:
-                name, _, song = ahead.popleft()
-                try:
-                    heard = song.result()
-                except Unfit as unfit:
-                    rejects.append(Reject(name, unit.split, unfit.reason, unfit.detail))
-                    continue
-                del song  # it keeps its result
-                yield heard
-
-
-def units_sha256(units: Sequence[Unit]) -> str:
-    """Which songs are in which unit."""
-    lines = ["\0".join([unit.shard.name, *unit.names]) for unit in units]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def start(out: Path, plan: dict[str, Any]) -> None:
-    """Make room in `out` for the units of `plan`, all that decides about their bytes, or go on with those that an
-    extraction of the same plan has left there. Raises InputError where they are another's.
-    """
-    try:
-        (out / UNITS).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write {out}: {error.strerror}; choose another --out") from error
-    check_same_run(out / UNITS, plan)
+    with _completing(tasks[0].out) as is_ours:
+        return _complete(songs, tasks) if is_ours else None
 
 
 @contextmanager
-def completing(out: Path) -> Iterator[bool]:
-    """Whether the caller is the one to complete the data set, now that all units are done: of several, one at a time
-    is asked, and none once the units are gone. They are removed when the block succeeds."""
-    path = out / UNITS / RUN_FILE
-    try:
-        file = path.open()
-    except FileNotFoundError:
+def _completing(out: Path) -> Iterator[bool]:
+    """Whether the caller is to complete the data set: of several processes one at a time is asked, and none once the
+    shards are gone. Their folder is removed when the block succeeds."""
+    run = out / SHARDS / RUN_FILE
+    if not run.exists():
         yield False
         return
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # let go when this process ends, however it does
-        yield path.exists()
-        if path.exists():
-            shutil.rmtree(path.parent)
+    with claim(run, wait=True):
+        yield run.exists() and run.stat().st_size > 0  # else another process had it, and has removed it
+        shutil.rmtree(run.parent, ignore_errors=True)
 
 
-def publish(units: Sequence[Unit]) -> list[SplitSummary]:
-    """The splits' shards under their final names. All units must be done."""
-    (units[0].out / UNITS / PUBLISHING).touch()
+def _complete(songs: Path, tasks: Sequence[ShardTask]) -> Completed:
+    done: dict[str, list[Done]] = {}
+    for task in tasks:
+        done.setdefault(task.split, []).append(read_done(task))
+    left_out = [one for of_split in done.values() for of_shard in of_split for one in of_shard["rejects"]]
+    filled = {split: of_split for split, of_split in done.items() if any(of_shard["cells"] for of_shard in of_split)}
+    if not filled:
+        raise InputError(
+            f"{songs} has no song that can be used, {left_out[0]['id']} because: {left_out[0]['detail']}; expected "
+            f"some: mend them, and remove {tasks[0].out / SHARDS}"
+        )
+    summaries = publish([task for task in tasks if task.split in filled])
+    statistics = summarize(filled)
+    made_by = {
+        **describe_plan(tasks),
+        "versions": {
+            "hafm_jax": hafm_jax.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+    }
+    # before extraction, and in it
+    rejects = Counter(rejected_by_reason(songs)) + Counter(one["reason"] for one in left_out)
+    facts = {
+        "rejected_by_reason": dict(rejects.most_common()),
+        "skipped": {f"{one['split']}/{one['id']}": f"{one['reason']}, {one['detail']}" for one in left_out},
+        "statistics": statistics,
+    }
+    out = tasks[0].out
+    write_metadata(out, summaries, {**made_by, **facts})
+    write_card(out / CARD, f"Tokens of {songs.name}", statistics, filled, made_by, facts["rejected_by_reason"])
+    rejected = {split: of_split["rejected"] for split, of_split in statistics.items()}
+    return Completed(summaries, rejected, sorted(done.keys() - filled.keys()))
+
+
+def publish(tasks: Sequence[ShardTask]) -> list[SplitSummary]:
+    """The splits' shards under their final names. All of them must be done."""
+    (tasks[0].out / SHARDS / PUBLISHING).touch()
     summaries = []
-    for split in dict.fromkeys(unit.split for unit in units):
-        receipts = [(unit, read_receipt(unit)) for unit in units if unit.split == split]
-        shards = [Shard(unit.shard, receipt["cells"], receipt["num_bytes"]) for unit, receipt in receipts]
-        summaries.append(publish_split(units[0].out, split, shards))
+    for split in dict.fromkeys(task.split for task in tasks):
+        done = [(task, read_done(task)) for task in tasks if task.split == split]
+        shards = [Shard(task.shard, of_shard["cells"], of_shard["num_bytes"]) for task, of_shard in done]
+        summaries.append(publish_split(tasks[0].out, split, shards))
     return summaries

@@ -2,12 +2,12 @@
 
 KUIELab-MDX-Net, which the HAFM paper uses, and Ultimate Vocal Remover's models that have its form. The graph has one
 input and one output, float32 [B, 4, F, T]: real and imaginary part of the left, then of the right channel, of an STFT
-with a periodic Hann window, hop 1024, centred frames. F and T stand in the graph; the rest in a JSON beside the model
-(MODEL.onnx, MODEL.json), needed for models that PUBLISHED does not know:
+with a periodic Hann window, hop 1024, centred frames. The graph states F and T; the rest is in a JSON beside the model
+(MODEL.onnx, MODEL.json), which models need that are not in PUBLISHED:
 
     {"n_fft": 6144, "stem": "vocals", "gain": 1.0}
 
-Axes: C channels (2), S samples, N n_fft, F bins that the network sees, T frames of a segment.
+Axes: C channels (2), S samples, N n_fft, F bins of the network's input, T frames of a segment.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ STEMS = ("vocals", "instrumental")
 
 @dataclass(frozen=True)
 class MdxConfig:
-    """What a graph does not say. n_fft: samples of a frame; stem: what the network was trained to give, one of STEMS;
-    gain: factor on its output (Ultimate Vocal Remover's "compensate")."""
+    """What a graph does not state. n_fft: samples of a frame; stem: the network's output, one of STEMS; gain: factor on
+    its output (Ultimate Vocal Remover's "compensate")."""
 
     n_fft: int
     stem: str = "vocals"
@@ -54,7 +54,7 @@ PUBLISHED = {
 class MdxNetwork:
     """The vocals of an MDX-Net, a network of hafm_jax.corpus.separators.
 
-    Above the bins that the graph sees there are no vocals, whichever stem it was trained for.
+    Above the bins of the graph there are no vocals, whichever stem it was trained for.
     """
 
     sample_rate_hz = SAMPLE_RATE_HZ
@@ -69,13 +69,13 @@ class MdxNetwork:
         self._input, self._bins, num_frames = _sizes(path, self._session)
         self._n_fft = self.config.n_fft
         self.segment_samples = HOP * (num_frames - 1)
-        # Frames nearer than half a window to an end hear mirrored samples. Whole hops, so that the frames of all
+        # Frames nearer than half a window to an end contain mirrored samples. Whole hops, so that the frames of all
         # segments lie on one grid.
         self.edge_samples = HOP * -(-self._n_fft // (2 * HOP))
         least, most = max(2 * (self._bins - 1), 2 * HOP), self.segment_samples // 2
         if self._n_fft % 2 or not least <= self._n_fft <= most:
             raise InputError(
-                f"{path} sees {self._bins} bins and {num_frames} frames, and n_fft is {self._n_fft}; expected an even "
+                f"{path} has {self._bins} bins and {num_frames} frames, and n_fft is {self._n_fft}; expected an even "
                 f"number from {least} to {most}: correct {path.with_suffix('.json').name}"
             )
         self._window = scipy.signal.windows.hann(self._n_fft, sym=False).astype(np.float32)
@@ -101,7 +101,7 @@ class MdxNetwork:
         return scipy.fft.rfft(frames * self._window)[..., : self._bins].transpose(0, 2, 1)
 
     def _waveform(self, spectrum: np.ndarray) -> np.ndarray:
-        """complex64 [C, F, T] -> float32 [C, S]: least squares; bins that the network does not see are zero."""
+        """complex64 [C, F, T] -> float32 [C, S]: least squares; bins outside the network are zero."""
         frames = scipy.fft.irfft(spectrum.transpose(0, 2, 1), n=self._n_fft)  # [C, T, N]
         return self._overlap_add(frames) / self._window_power
 
@@ -137,7 +137,7 @@ def _sizes(path: Path, session: Any) -> tuple[str, int, int]:
         and len(sizes) == len(out_sizes) == 3
         and all(isinstance(size, int) for size in sizes)
         and sizes[0] == 4
-        # of what comes out an exporter may know names only
+        # of an output's sizes an exporter may know only the names
         and all(not isinstance(out, int) or out == size for out, size in zip(out_sizes, sizes, strict=True))
     )
     if not fits:
@@ -150,20 +150,22 @@ def _sizes(path: Path, session: Any) -> tuple[str, int, int]:
 
 
 def _config(path: Path, sha256: str) -> MdxConfig:
-    """The JSON beside the model, else what is known of it."""
+    """From the JSON beside the model, else from PUBLISHED."""
     beside = path.with_suffix(".json")
     form = '{"n_fft": 6144, "stem": "vocals", "gain": 1.0}'
     if not beside.is_file():
         if sha256 in PUBLISHED:
             return PUBLISHED[sha256]
         raise InputError(
-            f"{path} is no model that is known by its SHA-256, and there is no {beside}; expected the n_fft of its "
+            f"{path} is not a model that is known by its SHA-256, and there is no {beside}; expected the n_fft of its "
             f"training (Ultimate Vocal Remover: mdx_n_fft_scale_set): write {form} there, with its numbers"
         )
     try:
         config = MdxConfig(**json.loads(beside.read_text()))
     except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{beside} is no description of an MDX-Net ({error}); expected {form}: correct it") from error
+        raise InputError(
+            f"{beside} is not a description of an MDX-Net ({error}); expected {form}: correct it"
+        ) from error
     sound = isinstance(config.n_fft, int) and config.n_fft > 0 and isinstance(config.gain, int | float)
     if not sound or config.stem not in STEMS:
         raise InputError(f"{beside} holds {config}; expected {form}, stem one of {', '.join(STEMS)}: correct it")

@@ -1,13 +1,13 @@
-"""What is done of a run that turns tracks into songs: it goes on after a kill, in parts, and reports on all.
+"""Progress of a run that turns tracks into songs: it resumes after a kill, can be cut into parts, and has one report.
 
-A songs folder is its own record:
+The songs folder itself is the record:
 
-    SPLIT/ID/song.json    a song that is done; folders that begin with a dot are not
-    rejects.jsonl         a line for each track that makes none, as it came
-    run.json              what the run was asked for
-    report.json           counts, hours, licences and all rejects: read off the others
+    SPLIT/ID/song.json    a song that is done; folders whose names begin with a dot are not
+    rejects.jsonl         a line for each track that makes no song, in the order of the work
+    run.json              what the run was asked for (hafm_jax.common.resume)
+    report.json           counts, hours, licences and all tracks left out: made from the files above
 
-Of part 2 of 8, the files are rejects-2-of-8.jsonl and report-2-of-8.json.
+Of part 2/8, the files are rejects-2-of-8.jsonl and report-2-of-8.json.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import write_json
 from hafm_jax.common.resume import end_after_whole_line, whole_lines
 from hafm_jax.corpus.collections import Corpus, Track
-from hafm_jax.corpus.screening import Reason, Reject
+from hafm_jax.corpus.screening import Reason, Unusable
 
 REPORT_EVERY_S = 30.0
 
@@ -35,7 +35,7 @@ Song = dict[str, Any]  # what song.json holds, among it id, split, seconds, lice
 
 
 class Part(NamedTuple):
-    """The `number`-th, from 1, of `of` parts of the work: every `of`-th track."""
+    """Part number/of of the work, counted from 1: every `of`-th task."""
 
     number: int = 1
     of: int = 1
@@ -54,11 +54,11 @@ class Part(NamedTuple):
         return items[self.number - 1 :: self.of]
 
 
-class Ledger:
-    """What is done of a part of the corpus in `out`; `todo` are the tracks that are left.
+class Progress:
+    """The state of a part of the corpus in the songs folder `out`; `todo` are the tracks that are left.
 
     What a killed run left of the part's unfinished songs is removed. Raises InputError where `out` holds songs that the
-    corpus does not have, or what it holds cannot be read.
+    corpus does not have, or where a file in it cannot be read.
     """
 
     def __init__(self, out: Path, corpus: Corpus, part: Part = Part()) -> None:  # noqa: B008, a tuple does not change
@@ -67,37 +67,37 @@ class Ledger:
         own = {track.id for track in tracks}
         _check_no_strangers(out, corpus)
         for partial in out.glob("*/.*.partial"):
-            if partial.name[1:].split(".")[0] in own:  # the others may be at work
+            if partial.name[1:].split(".")[0] in own:  # those of other parts may be at work
                 shutil.rmtree(partial, ignore_errors=True)
         self._songs = self._read_songs(tracks)
-        self._receipts = out / part.file("rejects", ".jsonl")
-        end_after_whole_line(self._receipts)
-        self._rejects = {reject.id: reject for reject in part.share(corpus.rejects)}
-        self.num_tracks = len(tracks) + len(self._rejects)
-        for path in sorted(out.glob("rejects*.jsonl")):  # also of earlier runs, in parts of another number
-            self._rejects |= {reject.id: reject for reject in _read_rejects(path) if reject.id in own}
-        done = self._songs.keys() | self._rejects.keys()
+        self._log = out / part.file("rejects", ".jsonl")
+        end_after_whole_line(self._log)
+        self._unusable = {unusable.id: unusable for unusable in part.share(corpus.unusable)}
+        self.num_tracks = len(tracks) + len(self._unusable)
+        for path in sorted(out.glob("rejects*.jsonl")):  # also of earlier runs with another number of parts
+            self._unusable |= {unusable.id: unusable for unusable in _read_log(path) if unusable.id in own}
+        done = self._songs.keys() | self._unusable.keys()
         self.todo = [track for track in tracks if track.id not in done]
         self._reported_s = -math.inf
 
     @property
     def num_done(self) -> int:
-        return len(self._songs) + len(self._rejects)
+        return len(self._songs) + len(self._unusable)
 
-    def add(self, result: Song | Reject) -> None:
-        """A song whose folder is there, or a reject, which is written down; now and then the report is written anew."""
-        if isinstance(result, Reject):
-            with self._receipts.open("a") as file:
-                file.write(json.dumps(result._asdict()) + "\n")
-            self._rejects[result.id] = result
+    def add(self, result: Song | Unusable) -> None:
+        """Count a song whose folder is there, or write down a track that makes none; renew the report now and then."""
+        if isinstance(result, Unusable):
+            with self._log.open("a") as file:
+                file.write(json.dumps(result.facts()) + "\n")
+            self._unusable[result.id] = result
         else:
             self._songs[result["id"]] = result
         if time.monotonic() - self._reported_s > REPORT_EVERY_S:
             self.write_report()
 
     def add_songs_found(self) -> None:
-        """Count the songs that are there though `add` was not told: their workers ended after an interruption."""
-        self._songs |= self._read_songs([track for track in self.todo if track.id not in self._rejects])
+        """Count the songs that are there but were not added: their workers finished them after an interruption."""
+        self._songs |= self._read_songs([track for track in self.todo if track.id not in self._unusable])
 
     def _read_songs(self, tracks: list[Track]) -> dict[str, Song]:
         return {
@@ -107,22 +107,22 @@ class Ledger:
     def write_report(self) -> dict[str, Any]:
         """Write the report of the part, and return it."""
         songs = [self._songs[name] for name in sorted(self._songs)]
-        rejects = [self._rejects[name] for name in sorted(self._rejects)]
+        unusable = [self._unusable[name] for name in sorted(self._unusable)]
         splits = {}
         for split in sorted({song["split"] for song in songs}):
             seconds = [song["seconds"] for song in songs if song["split"] == split]
             splits[split] = {"songs": len(seconds), "hours": round(math.fsum(seconds) / 3600, 3)}
-        number = Counter(reject.reason for reject in rejects)
+        number = Counter(one.reason for one in unusable)
         licences = Counter(song["licence"] or "not stated" for song in songs)
         document = {
             "tracks": self.num_tracks,
             "songs": len(songs),
-            "rejected": len(rejects),
+            "rejected": len(unusable),
             "to_do": self.num_tracks - self.num_done,
             "splits": splits,
             "licences": dict(sorted(licences.items())),
             "rejected_by_reason": {reason.value: number[reason] for reason in Reason},
-            "rejects": [reject._asdict() for reject in rejects],
+            "rejects": [one.facts() for one in unusable],
         }
         write_json(self._out / self._part.file("report", ".json"), document)
         self._reported_s = time.monotonic()
@@ -130,8 +130,8 @@ class Ledger:
 
 
 def rejected_by_reason(songs: Path) -> dict[str, int]:
-    """Of the report on a songs folder, the reasons for which tracks make no song; {} where there is no report, as where
-    songs were synthesised."""
+    """Reason -> number of tracks that made no song, from the report of a songs folder; {} where there is no report, as
+    where songs were synthesised."""
     try:
         numbers = json.loads((songs / Part().file("report", ".json")).read_text())["rejected_by_reason"]
         return {reason: number for reason, number in numbers.items() if number}
@@ -151,7 +151,7 @@ def _check_no_strangers(out: Path, corpus: Corpus) -> None:
     if strangers:
         raise InputError(
             f"{out} holds {strangers[0]} and {len(strangers) - 1} more songs that are not, or no longer, tracks of the "
-            "collection; expected its own alone: remove them, or choose another folder"
+            "collection; expected only songs of its tracks: remove the others, or choose another folder"
         )
 
 
@@ -164,15 +164,16 @@ def _read_song(folder: Path) -> Song:
         return song
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
-            f"{path} cannot be read ({error}); expected facts of a song: remove its folder, and it is made anew"
+            f"{path} cannot be read ({error}); expected facts of a song: remove its folder, and it is made again"
         ) from error
 
 
-def _read_rejects(path: Path) -> list[Reject]:
+def _read_log(path: Path) -> list[Unusable]:
     """Those of whole lines: another part may be writing the last one."""
     try:
-        return [Reject(**json.loads(line)) for line in whole_lines(path)]
+        return [Unusable(**json.loads(line)) for line in whole_lines(path)]
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
-            f"{path} cannot be read ({error}); expected a reject a line: remove it, and they are looked at anew"
+            f"{path} cannot be read ({error}); expected a track that makes no song on each line: remove the file, and "
+            "its tracks are processed again"
         ) from error

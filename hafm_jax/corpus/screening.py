@@ -1,4 +1,4 @@
-"""What makes a track unfit for training: reasons as data, and the limits that a usable one keeps to.
+"""Tracks and songs that are of no use for training: reasons as data, and the limits that a usable one keeps to.
 
 Axes: S samples.
 """
@@ -8,16 +8,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
-# Songs without features, and none with: then it is no longer the songs, and the run is stopped.
+# Ours: if so many songs have no features and not one has any, the fault is not in the songs, and the run is stopped.
 HOPELESS_SONGS = 8
 
 
 class Reason(StrEnum):
-    """Why a track makes no song."""
+    """Why a track makes no song, or a song no record."""
 
     DAMAGED = "damaged"
     SILENT = "silent"
@@ -30,54 +30,56 @@ class Reason(StrEnum):
     NOT_FINITE = "features not finite"
 
 
-class Reject(NamedTuple):
-    """A track that makes no song. split: None where the corpus does not say; detail: one line."""
+class Unusable(Exception):
+    """A track or song that is left out: raised where the reason is found, kept in reports once its id is known.
 
-    id: str
-    split: str | None
-    reason: str
-    detail: str
+    detail: one line. split: None where the collection does not name one.
+    """
 
+    def __init__(self, reason: str, detail: str, id: str = "", split: str | None = None) -> None:
+        super().__init__(reason, detail, id, split)  # all that pickling restores
+        self.reason, self.detail, self.id, self.split = reason, detail, id, split
 
-class Unfit(Exception):
-    """A track is of no use: why, and one line of detail."""
+    def of(self, id: str, split: str | None) -> Unusable:
+        """The same, of this track or song."""
+        return Unusable(self.reason, self.detail, id, split)
 
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(reason, detail)
-        self.reason, self.detail = reason, detail
+    def facts(self) -> dict[str, Any]:
+        """As reports hold it: id, split, reason, detail."""
+        return {"id": self.id, "split": self.split, "reason": self.reason, "detail": self.detail}
 
 
 def rms_dbfs(audio: np.ndarray) -> float:
     """20 log10 of the root mean square of all samples: 0 for a full-scale square wave, -3.01 for a sine, -inf for
     silence. Any shape."""
     samples = np.asarray(audio).reshape(-1)
-    power = np.einsum("s,s->", samples, samples, dtype=np.float64) / max(samples.size, 1)  # no float64 copy of it all
+    power = np.einsum("s,s->", samples, samples, dtype=np.float64) / max(samples.size, 1)  # without a float64 copy
     return float(10 * np.log10(power)) if power > 0 else -math.inf
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a usable track keeps to; each `check` raises Unfit where it does not."""
+    """The limits of a usable track; each `check` raises Unusable where it is outside them."""
 
     min_s: float = 10.0  # a window of the paper's training: shorter songs would be left out there
-    max_s: float = 1200.0  # bounds the memory that a track takes
+    max_s: float = 1200.0  # bounds the memory that a track needs
     vocal_gate_dbfs: float = -25.0  # of the vocals, pauses included [paper]
-    silence_dbfs: float = -60.0  # a mixture or a band below it is taken for none
+    silence_dbfs: float = -60.0  # a mixture or a band below it counts as silent
 
     def check_length(self, seconds: float) -> None:
         if seconds < self.min_s:
-            raise Unfit(Reason.TOO_SHORT, f"{seconds:.2f} s; expected {self.min_s:g} or more")
+            raise Unusable(Reason.TOO_SHORT, f"{seconds:.2f} s; expected {self.min_s:g} or more")
         if seconds > self.max_s:
-            raise Unfit(Reason.TOO_LONG, f"more than {self.max_s:g} s")
+            raise Unusable(Reason.TOO_LONG, f"more than {self.max_s:g} s")
 
     def check_sound(self, name: str, audio: np.ndarray) -> None:
         level_dbfs = rms_dbfs(audio)
         if level_dbfs < self.silence_dbfs:
-            raise Unfit(Reason.SILENT, f"{name} at {level_dbfs:.1f} dBFS; expected {self.silence_dbfs:g} or more")
+            raise Unusable(Reason.SILENT, f"{name} at {level_dbfs:.1f} dBFS; expected {self.silence_dbfs:g} or more")
 
     def check_singing(self, vocals: np.ndarray) -> None:
         level_dbfs = rms_dbfs(vocals)
         if level_dbfs < self.vocal_gate_dbfs:
-            raise Unfit(
+            raise Unusable(
                 Reason.NO_SINGING, f"vocals at {level_dbfs:.1f} dBFS; expected {self.vocal_gate_dbfs:g} or more"
             )

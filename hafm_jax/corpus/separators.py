@@ -5,9 +5,9 @@
 
 The instrumental is the mixture minus the vocals, so that the stems sum to the mixture.
 
-A network hears one segment at a time. Segments overlap, and fade into each other:
+A network processes one segment at a time. Segments overlap, and fade into each other:
 
-    one segment   |edge|fade|           |fade|edge|        edges are heard and not kept
+    one segment   |edge|fade|           |fade|edge|        edges are processed and not kept
     the next                       |edge|fade|           |fade|edge|
 
 Axes: S samples, always of two channels.
@@ -23,19 +23,19 @@ import numpy as np
 from hafm_jax.common.errors import InputError
 
 KINDS = ("demucs", "mdx")
-# Fade to kept part of a segment: what demucs and Ultimate Vocal Remover both take if nobody says otherwise.
+# Fade over the kept part of a segment: the default of both demucs and Ultimate Vocal Remover.
 OVERLAP = 0.25
 
 
 class Network(Protocol):
-    """What a kind of separator brings. Segments start at multiples of `hop_samples` from each other."""
+    """One kind of separator. Segments start at multiples of `hop_samples` from each other."""
 
     sample_rate_hz: int
     sha256: str  # of the weights
     segment_samples: int
     edge_samples: int
     hop_samples: int
-    normalizes_song: bool  # wants mean 0 and variance 1, of the song as a whole
+    normalizes_song: bool  # needs mean 0 and variance 1 of the song as a whole
 
     def vocals(self, segment: np.ndarray) -> np.ndarray:
         """Mixture float32 [2, segment_samples] -> vocals float32 [2, segment_samples]."""
@@ -51,8 +51,8 @@ class Separator:
     def separate(self, mixture: np.ndarray) -> np.ndarray:
         """Mixture float32 [2, S] at sample_rate_hz, S from 1 on -> vocals float32 [2, S], sample for sample.
 
-        Equal mixtures give equal vocals. Whatever S, the work needs the memory of a segment (for demucs, and of one
-        channel). Raises ValueError on another shape.
+        Equal mixtures give equal vocals. Beside its result it needs the memory of a segment (for demucs, of one channel
+        too), whatever S. Raises ValueError on another shape.
         """
         if mixture.ndim != 2 or mixture.shape[0] != 2 or mixture.shape[1] == 0:
             raise ValueError(f"mixture has shape {mixture.shape}; expected [2, S] with S from 1 on")
@@ -69,9 +69,9 @@ class Separator:
 def load_separator(kind: str, weights: str, sha256: str | None = None, device: str | None = None) -> Separator:
     """The separator of `weights`: a local file or folder, a Hub id (OWNER/NAME or OWNER/NAME/FILE) or an https URL.
 
-    kind: one of KINDS. For demucs, the name of a model that its authors published (htdemucs) will do as well.
-    sha256: what the weights' must be, as hafm_jax.common.download.check_sha256 gives it; None takes them as they are.
-    device: cpu, cuda or cuda:N; None is cuda where there is one. All computes in float32.
+    kind: one of KINDS. For demucs, `weights` may also be the name of a model that its authors published (htdemucs).
+    sha256: of the weights, as hafm_jax.common.download.check_sha256 returns it; None accepts any.
+    device: cpu, cuda or cuda:N; None is cuda where there is one. All computation is in float32.
     Raises InputError where weights are missing, damaged, of another kind or not those of `sha256`, and where a package
     or the device is missing.
     """
@@ -95,8 +95,8 @@ def in_segments(
 ) -> np.ndarray:
     """Audio float32 [2, S] -> float32 [2, S], by `process` [2, segment_samples] -> the same shape.
 
-    What a segment keeps, without its edges, overlaps with the next by about OVERLAP, where one fades into the other
-    linearly. Before and after the audio, zeros are heard.
+    The kept parts of two segments, without their edges, overlap by about OVERLAP, where one fades into the other
+    linearly. Before and after the audio are zeros.
     """
     num_samples = audio.shape[1]
     kept = segment_samples - 2 * edge_samples

@@ -1,6 +1,6 @@
 """A track -> a song: its vocals and its instrumental, separated or given, in a folder of their own.
 
-`make_song` is one piece of the work of tokenize/separate_stems.py; any process on any machine can do it.
+`make_song` is one task of tokenize/separate_stems.py; any process on any machine can do it.
 
 Axes: C channels, S samples.
 """
@@ -8,26 +8,24 @@ Axes: C channels, S samples.
 from __future__ import annotations
 
 import functools
-import json
 import os
-import secrets
-import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hafm_jax.audio.files import resample, to_mono, write_audio
-from hafm_jax.audio.music import SONG_FILE
+from hafm_jax.audio.files import resample, to_mono
+from hafm_jax.audio.songs import write_song
+from hafm_jax.common.download import check_sha256
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import write_bytes
 from hafm_jax.common.work import on_device
 from hafm_jax.corpus import collections
 from hafm_jax.corpus.collections import Track
 from hafm_jax.corpus.progress import Song
 from hafm_jax.corpus.reading import read_source
-from hafm_jax.corpus.screening import Limits, Reason, Reject, Unfit, rms_dbfs
+from hafm_jax.corpus.screening import Limits, Reason, Unusable, rms_dbfs
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
@@ -36,11 +34,13 @@ if TYPE_CHECKING:
 SONG_SAMPLE_RATE_HZ = CODEC_SAMPLE_RATE_HZ  # the higher of the tokenizers' rates; both are mono
 FULL_SCALE = 1 - 2**-15  # the highest sample of 16 bits
 GIVEN = "given"
+FORMAT_VERSION = 1  # of a songs folder
+RAY_BATCH = 100  # ours: tracks of a task on Ray; a GPU loads the separator for each task
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a track becomes a song; what each process that makes songs is told."""
+    """How a track becomes a song: what each process that makes songs receives."""
 
     music: Path
     out: Path
@@ -55,24 +55,38 @@ def separator_of(recipe: Recipe) -> Separator | None:
     """Loaded once a process; None where stems are given."""
     if recipe.separator == GIVEN:
         return None
-    from hafm_jax.corpus.separators import load_separator  # here: --help and given stems do without its libraries
+    from hafm_jax.corpus.separators import load_separator  # here: --help and given stems need none of its libraries
 
     return load_separator(recipe.separator, recipe.weights, recipe.sha256)
 
 
+def describe_run(recipe: Recipe, layout: str, metadata: Path | None, shares: Mapping[str, float]) -> dict[str, Any]:
+    """All that decides about the songs of a run, beside the music itself: for run.json."""
+    separator = separator_of(recipe)
+    return {
+        "format_version": FORMAT_VERSION,
+        "layout": layout,
+        **shares,
+        "metadata_sha256": metadata and check_sha256([collections.tracks_csv(metadata)]),
+        "separator": recipe.separator,
+        "separator_sha256": separator.sha256 if separator else None,
+        **asdict(recipe.limits),
+    }
+
+
 def to_stereo(audio: np.ndarray) -> np.ndarray:
-    """[C, S] -> [2, S]: one channel twice, two as they are, of more their mean twice."""
+    """[C, S] -> [2, S]: one channel twice, two as they are, or the mean of more channels twice."""
     return audio if len(audio) == 2 else np.repeat(to_mono(audio)[None], 2, axis=0)
 
 
 def one_line(error: Exception, recipe: Recipe) -> str:
-    """The message without what differs between machines, fit for any terminal."""
+    """The message without what differs between machines, on one line and in characters of any terminal."""
     text = str(error).replace(f"{recipe.music}{os.sep}", "")
     return " ".join(text.encode(errors="backslashreplace").decode().split())
 
 
 def read_mixture_and_vocals(track: Track, recipe: Recipe, separator: Separator | None) -> tuple[np.ndarray, np.ndarray]:
-    """float32 [S] each, at SONG_SAMPLE_RATE_HZ. Raises Unfit."""
+    """float32 [S] each, at SONG_SAMPLE_RATE_HZ. Raises Unusable."""
     limits = recipe.limits
     max_s = limits.max_s + 1  # enough to see that it is too long
     try:
@@ -82,7 +96,7 @@ def read_mixture_and_vocals(track: Track, recipe: Recipe, separator: Separator |
         else:
             mixture, rate_hz = read_source(track.mixture, max_s)
     except InputError as error:
-        raise Unfit(Reason.DAMAGED, one_line(error, recipe)) from error
+        raise Unusable(Reason.DAMAGED, one_line(error, recipe)) from error
     limits.check_length(mixture.shape[1] / rate_hz)
     limits.check_sound("mixture", mixture)
     if separator is None:
@@ -94,20 +108,20 @@ def read_mixture_and_vocals(track: Track, recipe: Recipe, separator: Separator |
         if vocals.shape != mixture.shape:
             raise ValueError(f"the separator gave {vocals.shape} for {mixture.shape}; expected one shape")
         if not np.isfinite(vocals).all():
-            raise Unfit(Reason.DAMAGED, "the separator's vocals hold NaN or infinity")
+            raise Unusable(Reason.DAMAGED, "the separator's vocals hold NaN or infinity")
     return tuple(resample(to_mono(audio), rate_hz, SONG_SAMPLE_RATE_HZ) for audio in (mixture, vocals))
 
 
-def make_song(recipe: Recipe, track: Track) -> Song | Reject:
-    """Write the song's folder under a dot name, rename it, and return its song.json; or why there is none."""
+def make_song(recipe: Recipe, track: Track) -> Song | Unusable:
+    """Write the song's folder and return its song.json, or the reason why the track makes no song."""
     separator = separator_of(recipe)
     try:
         mixture, vocals = read_mixture_and_vocals(track, recipe, separator)
         recipe.limits.check_singing(vocals)
         instrumental = mixture - vocals
         recipe.limits.check_sound("instrumental", instrumental)
-    except Unfit as unfit:
-        return Reject(track.id, track.split, unfit.reason, unfit.detail)
+    except Unusable as unusable:
+        return unusable.of(track.id, track.split)
     peak = max(np.abs(vocals).max(), np.abs(instrumental).max())
     gain = float(np.float32(min(1.0, FULL_SCALE / peak)))
     used = [track.mixture] if separator else [track.vocals, *track.instrumental]
@@ -123,20 +137,6 @@ def make_song(recipe: Recipe, track: Track) -> Song | Reject:
         "separator": recipe.separator,
         "separator_sha256": separator.sha256 if separator else None,
     }
-    folder = recipe.out / track.split / track.id
-    partial = folder.with_name(f".{track.id}.{secrets.token_hex(4)}.partial")
-    try:
-        partial.mkdir(parents=True)
-        write_audio(partial / "vocals.flac", vocals * np.float32(gain), SONG_SAMPLE_RATE_HZ)
-        write_audio(partial / "instrumental.flac", instrumental * np.float32(gain), SONG_SAMPLE_RATE_HZ)
-        write_bytes(partial / SONG_FILE, (json.dumps(song, indent=1) + "\n").encode())
-        partial.rename(folder)
-    except OSError as error:
-        if not folder.is_dir():  # else another process was asked for the same part and wrote the same song
-            raise InputError(
-                f"cannot write {folder} ({error.strerror or error}); expected a folder with space and permission: make "
-                "room, and the same command goes on"
-            ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    gained = [np.float32(gain) * audio for audio in (vocals, instrumental)]
+    write_song(recipe.out / track.split / track.id, *gained, SONG_SAMPLE_RATE_HZ, song, suffix=".flac")
     return song

@@ -1,4 +1,4 @@
-"""What made the tokens of a set: facts of tokens.json that must agree wherever ids of two sets mean the same sound."""
+"""What made the tokens of a set: the facts of tokens.json that must agree if equal ids are to mean equal sounds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from hafm_jax.common.errors import InputError
-from hafm_jax.dataset.records import FIELDS, TOKENS_FILE, VERSION, TokenRecords, read_tokens_json
+from hafm_jax.dataset.layout import FIELDS, TOKENS_FILE, VERSION, read_tokens_json
+from hafm_jax.dataset.records import TokenRecords
 from hafm_jax.tokenizers.codecs import codec_sha256, load_codec
 from hafm_jax.tokenizers.semantic import load_semantic
 
@@ -18,7 +19,7 @@ OURS = {"format_version": VERSION, "fields": {name: field._asdict() for name, fi
 
 
 def token_facts(directory: str | os.PathLike) -> dict[str, Any]:
-    """format_version, fields, centroids_sha256 and codec_sha256 of a token set, None where it does not say.
+    """format_version, fields, centroids_sha256 and codec_sha256 of a token set, None where tokens.json lacks them.
 
     Raises InputError where there is no tokens.json, or where its format or its fields are not those of this hafm_jax.
     """
@@ -26,7 +27,7 @@ def token_facts(directory: str | os.PathLike) -> dict[str, Any]:
     made_by = document.get("made_by", {})
     facts = {
         "format_version": document.get("format_version"),
-        "fields": document.get("fields", OURS["fields"]),  # sets from before they were named have these
+        "fields": document.get("fields"),
         "centroids_sha256": made_by.get("semantic", {}).get("centroids_sha256"),
         "codec_sha256": made_by.get("codec", {}).get("weights_sha256"),
     }
@@ -56,8 +57,8 @@ def check_compatible(directories: Sequence[str | os.PathLike]) -> dict[str, Any]
 
 
 def check_made_by(tokenizers: Path, made: Mapping[str, Mapping[str, str | None]]) -> None:
-    """Raises InputError unless the tokenizers of a folder made all these tokens: whose they are -> their
-    centroids_sha256 and codec_sha256, as far as they are known.
+    """Raises InputError unless the tokenizers of a folder made all these tokens: owner of the tokens -> their
+    centroids_sha256 and codec_sha256, None where they are not known.
     """
     hashes = {
         "centroids_sha256": load_semantic(tokenizers / "semantic").centroids_sha256,
@@ -73,10 +74,10 @@ def check_made_by(tokenizers: Path, made: Mapping[str, Mapping[str, str | None]]
 
 
 def describe_data(sets: Sequence[tuple[TokenRecords, float]]) -> dict[str, Any]:
-    """What a run's config.json says of its data: equal for equal data, wherever it lies.
+    """The description of the data in a run's config.json: equal for equal data, wherever it is stored.
 
-    records and fingerprint of all sets together (of one set: its own), tokenizers: the sha256 of centroids and codec,
-    and every set's weight. Raises InputError as `check_compatible`, and where a set is not as long as it was written.
+    Holds the records and the fingerprint of all sets together (of one set: its own), the sha256 of centroids and codec,
+    and every set's weight. Raises InputError as `check_compatible`, and where a set lacks songs that were written.
     """
     facts = check_compatible([records.directory for records, _ in sets])
     for records, _ in sets:
@@ -84,7 +85,7 @@ def describe_data(sets: Sequence[tuple[TokenRecords, float]]) -> dict[str, Any]:
         if len(records) != expected:
             raise InputError(
                 f"{records.directory} has {len(records)} songs of {records.split}; expected {expected}, as its "
-                f"{TOKENS_FILE} says: a shard is not whole, copy the set again"
+                f"{TOKENS_FILE} states: a shard is not whole, copy the set again"
             )
     each = [{"fingerprint": r.fingerprint, "records": len(r), "weight": float(weight)} for r, weight in sets]
     together = hashlib.sha256(json.dumps(each).encode()).hexdigest()

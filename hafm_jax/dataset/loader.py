@@ -1,8 +1,8 @@
 """Batches of crops: a pure function of (seed, step), the same rows in the same order however many processes share them.
 
-A resumed run needs only its step, on as many machines as it then has: of the global batch, process p of P makes rows
-p * B/P to (p + 1) * B/P and reads nothing else. Grain does the shuffling, the mixing and the reading ahead; a crop is
-whole cells, so all streams of it start and stop together.
+A resumed run needs only its step, on any number of machines: process p of P makes rows p * B/P to (p + 1) * B/P of the
+global batch and reads nothing else. Grain shuffles, mixes and reads ahead. A crop is whole cells, so all its streams
+start and stop together.
 
 Axes: B batch, F frames, K codebooks.
 """
@@ -20,9 +20,9 @@ from hafm_jax.dataset.records import TokenRecords
 from hafm_jax.streams import Stage, tokens_of
 
 Batch = dict[str, np.ndarray]  # stream name -> int32 [B, F, K]
-Mixture = Sequence[tuple[TokenRecords, float]]  # sets with their weights; one set of weight 1 is the ordinary case
+Mixture = Sequence[tuple[TokenRecords, float]]  # sets with their weights; usually one set of weight 1
 
-# Reading ahead: batches that wait, so that a slow read holds up no step, and the threads that make them.
+# Reading ahead, so that a slow read delays no step: batches that wait, and the threads that make them.
 AHEAD_BATCHES = 8
 AHEAD_THREADS = 4
 
@@ -48,23 +48,25 @@ def _check_lengths(source: TokenRecords, stage: Stage, num_cells: int) -> None:
 
 
 def _mix(parts: Sequence[grain.MapDataset], mixture: Mixture) -> grain.MapDataset:
-    """The parts in turn by weight: of any rows in a row each has its share, to a few rows and 1 % of the share."""
+    """The parts in turn by weight: in any run of rows each part has its share, to a few rows and 1 % of the share."""
     weights = [weight for _, weight in mixture]
     if not all(math.isfinite(weight) and weight > 0 for weight in weights):
-        raise InputError(f"the token sets have the weights {weights}; expected positive numbers: leave out what is 0")
+        raise InputError(
+            f"the token sets have the weights {weights}; expected positive numbers: leave out sets of weight 0"
+        )
     return grain.MapDataset.mix(parts, weights)
 
 
 def _rows_of_process(
     rows: grain.MapDataset, batch_size: int, process_index: int, process_count: int
 ) -> grain.MapDataset:
-    """`[step]` is the part of the process of global batch `step`. Raises InputError where it cannot be shared out."""
+    """`[step]` is the process's part of global batch `step`. Raises InputError where the batch cannot be divided."""
     if batch_size % process_count:
         raise InputError(
-            f"batch_size {batch_size} is no multiple of the {process_count} processes: set --config.batch_size to one"
+            f"batch_size is {batch_size}; expected a multiple of the {process_count} processes: set --config.batch_size"
         )
     parts = rows.batch(batch_size // process_count, drop_remainder=True)
-    return parts[process_index::process_count]  # the parts of a global batch follow one another
+    return parts[process_index::process_count]  # the parts of a global batch are consecutive
 
 
 class _RandomCrop(grain.transforms.RandomMap):
@@ -78,7 +80,7 @@ class _RandomCrop(grain.transforms.RandomMap):
 
 
 def _random_crops(source: TokenRecords, stage: Stage, num_cells: int, seed: int) -> grain.MapDataset:
-    """A crop of every record that holds a window, then of every one again, each epoch shuffled and cropped anew."""
+    """A crop of every record that holds a window, epoch after epoch, each with another order and other crops."""
     _check_lengths(source, stage, num_cells)
     long_enough = np.flatnonzero(source.num_cells >= num_cells)
     return (
@@ -101,10 +103,10 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> grain.MapDataset:
-    """A random-access, endless data set: `[step]` is this process's rows of the step's batch.
+    """A random-access, endless data set: `[step]` holds this process's rows of the step's batch.
 
-    batch_size is the global one. Each set of the mixture has its weight's share of every batch, to a few rows, and goes
-    through its own epochs. Records shorter than the window are left out; InputError where a set has no other.
+    batch_size is the global one. Each set of the mixture has its weight's share of every batch, to a few rows, and has
+    its own epochs. Records shorter than the window are left out; raises InputError where a set has no others.
     """
     parts = [_random_crops(source, stage, num_cells, seed + k) for k, (source, _) in enumerate(mixture)]
     return _rows_of_process(_mix(parts, mixture), batch_size, process_index, process_count)
@@ -131,8 +133,8 @@ def eval_batches(
 ) -> grain.MapDataset:
     """A random-access data set of at most max_batches: this process's rows of global batches of batch_size windows.
 
-    Every record is cut into windows from its start, each window comes once, and sets are mixed by weight until one has
-    no more; the rest that fills no batch is dropped. Raises InputError where there is not even one batch.
+    Every record is cut into windows from its start. Each window occurs once; sets are mixed by weight until one has no
+    more; a last incomplete batch is dropped. Raises InputError where there is not even one batch.
     """
     rows = _mix([_windows(source, stage, num_cells) for source, _ in mixture], mixture)
     num_batches = min(len(rows) // batch_size, max_batches)
@@ -147,7 +149,7 @@ def eval_batches(
 def prefetch(batches: grain.MapDataset, first_step: int) -> grain.DatasetIterator[Batch]:
     """batches[first_step], batches[first_step + 1], ..., made ahead by threads. `close()` it to stop them early.
 
-    What reading raises (InputError on a damaged record) comes at the step that needs it.
+    An error of reading (InputError on a damaged record) is raised at the step that needs the record.
     """
     options = grain.ReadOptions(num_threads=AHEAD_THREADS, prefetch_buffer_size=AHEAD_BATCHES)
     return iter(batches[first_step:].to_iter_dataset(options))

@@ -1,8 +1,8 @@
 """TFRecord files and tf.train.Example without TensorFlow: framing, checksums, an index of offsets, the message class.
 
-Reading and writing need protobuf and google-crc32c only. The Example message is declared here from its published field
-numbers (tensorflow/core/example/*.proto), because importing it from tensorflow-datasets takes seconds in every worker
-process; its bytes are the same.
+Reading and writing need only protobuf and google-crc32c. The Example message is declared here from its published field
+numbers (tensorflow/core/example/*.proto), because an import from tensorflow-datasets takes seconds in every worker
+process; the bytes are the same.
 
 In a file, a record is: length of the payload (uint64), masked CRC-32C of these 8 bytes (uint32), payload, its masked
 CRC-32C (uint32).
@@ -27,17 +27,17 @@ MAX_PAYLOAD_BYTES = 1 << 31  # protobuf's limit; a longer "length" is a damaged 
 
 
 def masked_crc32c(data: bytes) -> int:
-    """The checksum of the TFRecord format: CRC-32C, rotated and offset so that a CRC of CRCs stays a good one."""
+    """The checksum of the TFRecord format: CRC-32C, rotated and offset so that data may hold CRCs itself."""
     crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 @functools.cache
 def example_class(packed: bool = False) -> type:
-    """The message tf.train.Example, wire-compatible; in a descriptor pool of its own, clear of TensorFlow's.
+    """The message tf.train.Example, wire-compatible; in a descriptor pool of its own, apart from TensorFlow's.
 
-    With `packed`, an int64_list's `value` holds the bytes that its integers are packed to (see `Varints`): whoever
-    wants a window of a song need not decode all of it.
+    With `packed`, an int64_list's `value` holds the packed bytes of its integers (see `Varints`): a window of a song
+    can be read without decoding all of it.
     """
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
@@ -84,7 +84,7 @@ def example_class(packed: bool = False) -> type:
 class Varints:
     """The integers that protobuf packed to these bytes; a slice of them is decoded alone, to int64.
 
-    Each stands in 7 bits a byte, the lowest first; its last byte is below 128. Raises ValueError where one is cut off
+    Each has 7 bits a byte, the lowest first; its last byte is below 128. Raises ValueError where one is cut off
     or longer than 64 bits.
     """
 
@@ -116,20 +116,20 @@ class Varints:
 
 
 def frame(payload: bytes) -> bytes:
-    """The record as it stands in a file."""
+    """The record as a file holds it."""
     length = struct.pack("<Q", len(payload))
     return length + FOOTER.pack(masked_crc32c(length)) + payload + FOOTER.pack(masked_crc32c(payload))
 
 
 def framed_size(length: int) -> int:
-    """Bytes of the record in its file whose payload has `length` bytes."""
+    """Bytes in a file of a record whose payload has `length` bytes."""
     return HEADER.size + length + FOOTER.size
 
 
 def walk_records(path: Path) -> Iterator[tuple[int, int, int]]:
     """(offset of the header, length, stored masked CRC of the payload) of each record; no payload is read.
 
-    Raises InputError, with file and byte offset, where the framing breaks: past that, no record can be found.
+    Raises InputError, with file and byte offset, where the framing breaks: no record after that can be found.
     """
     try:
         size = path.stat().st_size
@@ -157,7 +157,7 @@ def walk_records(path: Path) -> Iterator[tuple[int, int, int]]:
 
 
 def check_payload(payload: bytes, length: int, crc: int, where: str) -> None:
-    """Raises InputError, `where` first, unless the payload is as long as its header says and its checksum right."""
+    """Raises InputError, `where` first, unless the payload has this length and checksum."""
     if len(payload) != length:
         raise InputError(f"{where}: {len(payload)} of {length} bytes are left; expected a whole file: copy it again")
     if masked_crc32c(payload) != crc:
@@ -165,8 +165,8 @@ def check_payload(payload: bytes, length: int, crc: int, where: str) -> None:
 
 
 def unframe(data: bytes, length: int, crc: int, where: str) -> bytes:
-    """The payload of a whole record, header and footer included. Raises InputError, `where` first, unless it is the one
-    of that length and checksum."""
+    """The payload of a whole record with header and footer. Raises InputError, `where` first, unless it has this length
+    and checksum."""
     header = struct.pack("<Q", length)
     payload = data[HEADER.size : HEADER.size + length]
     check_payload(payload, length, crc, where)

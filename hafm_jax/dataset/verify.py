@@ -1,4 +1,4 @@
-"""Read every byte of a token data set and say all that is damaged at once."""
+"""Read every byte of a token data set and report all damage at once."""
 
 from __future__ import annotations
 
@@ -11,28 +11,21 @@ from pathlib import Path
 from tqdm import tqdm
 
 from hafm_jax.common.errors import InputError
-from hafm_jax.dataset.records import (
-    TOKENS_FILE,
-    SplitSummary,
-    TokenRecords,
-    cells_of,
-    decode_example,
-    index_name,
-    read_tokens_json,
-    shards,
-    splits_in,
-)
+from hafm_jax.dataset.examples import decode_example
+from hafm_jax.dataset.layout import TOKENS_FILE, cells_of, index_name, read_tokens_json, shards, splits_in
+from hafm_jax.dataset.records import TokenRecords
 from hafm_jax.dataset.tfrecord import HEADER, check_payload, framed_size, walk_records
+from hafm_jax.dataset.writer import SplitSummary
 
 THREADS = 8  # reads that wait for the disk at the same time
-SHOWN = 10  # damaged places that the error names; the rest it counts
+SHOWN = 10  # damaged places that the error names; it counts the rest
 
 
 def verify_tokens(directory: str | os.PathLike, splits: Sequence[str] = ()) -> list[SplitSummary]:
-    """Read all records of the splits, of all without any named, and check framing, checksums, contents and counts.
+    """Read all records of the splits (all splits if none is named); check framing, checksums, contents and counts.
 
-    Returns what there is, a summary a split. Raises one InputError that lists the damaged places: file, byte offset
-    and what is wrong. A damaged record does not hide those behind it; a broken frame does, to the end of its shard.
+    Returns a summary of each split. Raises one InputError that lists the damaged places: file, byte offset and what is
+    wrong. A damaged record does not hide the records behind it; a broken frame does, to the end of its shard.
     """
     directory = Path(directory)
     wrong: list[str] = []
@@ -56,7 +49,7 @@ def verify_tokens(directory: str | os.PathLike, splits: Sequence[str] = ()) -> l
 
 
 def _verify_split(directory: Path, split: str) -> tuple[SplitSummary, list[str]]:
-    """What the split holds, undamaged records only, and what is wrong in it."""
+    """(summary of the undamaged records, what is wrong in the split)."""
     try:
         paths = shards(directory, split)
     except InputError as error:
@@ -88,7 +81,7 @@ def _verify_split(directory: Path, split: str) -> tuple[SplitSummary, list[str]]
 
 
 def _frames(path: Path) -> tuple[list[tuple[int, int, int]], list[str]]:
-    """(offset, length, checksum) of a shard's records as far as they can be told apart, and what is wrong behind."""
+    """(offset, length, checksum) of a shard's records as far as the framing is whole, and what is wrong after them."""
     rows = []
     try:
         for row in walk_records(path):
@@ -115,11 +108,11 @@ def _verify_record(path: Path, row: tuple[int, int, int]) -> int | str:
 
 
 def _differences(directory: Path, summary: SplitSummary, written: dict) -> list[str]:
-    """Where shards whose records are whole are not those that tokens.json and the list of lengths speak of."""
+    """Where shards of undamaged records differ from tokens.json or from the list of lengths."""
     found = {"songs": summary.num_examples, "cells": summary.num_cells}
     expected = {name: written.get(summary.split, {}).get(name) for name in found}
     if written and found != expected:
-        return [f"{directory}: {summary.split} has {found}; {TOKENS_FILE} says {expected}: a shard is not whole"]
+        return [f"{directory}: {summary.split} has {found}; {TOKENS_FILE} states {expected}: a shard is not whole"]
     path = directory / index_name(summary.split)
     if summary.num_examples and path.exists():
         listed = TokenRecords(directory, summary.split).listed_index() or []

@@ -25,7 +25,7 @@ import numpy as np
 from hafm_jax.audio.files import read_audio, song_folders, stem_file, to_mono
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import write_bytes
-from hafm_jax.corpus.screening import Limits, Unfit
+from hafm_jax.corpus.screening import Limits, Unusable
 from hafm_jax.evaluation.clips import CLIP_S, Clip
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ
 
@@ -124,7 +124,7 @@ def _clips_of(folder: Path, rule: Rule) -> Iterator[Clip]:
         try:
             limits.check_singing(to_mono(vocals[:, start_s * vocals_hz : (start_s + CLIP_S) * vocals_hz]))
             limits.check_sound("instrumental", to_mono(band[:, start_s * band_hz : (start_s + CLIP_S) * band_hz]))
-        except Unfit:
+        except Unusable:
             continue
         yield Clip(folder.name, start_s)
 

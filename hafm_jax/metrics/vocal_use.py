@@ -16,7 +16,7 @@ import optax
 
 from hafm_jax.common.errors import InputError
 from hafm_jax.dataset.loader import crop
-from hafm_jax.dataset.records import cells_of
+from hafm_jax.dataset.layout import cells_of
 from hafm_jax.model import transformer
 from hafm_jax.model.config import StageConfig
 from hafm_jax.model.transformer import Params

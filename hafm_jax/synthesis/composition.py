@@ -1,9 +1,9 @@
-"""Writes songs as scores: key, tempo, beats, chords, a melody for one singer and parts for a small band. No sound here.
+"""Songs as scores: key, tempo, beats, chords, a melody for one singer and parts for a small band. No sound here.
 
-A song is made so that its accompaniment can be heard from its melody: chord tones stand on the beats, those that tell
-the chord first, scale tones pass between them, all onsets lie on the eighth-note grid, and the band plays the chords
-that the melody was written over. What cannot be heard from a melody (instruments, patterns, balance) is drawn at random
-once per song.
+A song's accompaniment can be inferred from its melody: chord tones are on the beats, first those that distinguish the
+chord, with scale tones between them; all onsets are on the eighth-note grid; and the band plays the chords for which
+the melody was written. What a melody does not determine (instruments, patterns, balance) is drawn at random once per
+song.
 
 Time is counted in slots (eighth notes) from the first downbeat; `Score.time_s` turns slots into seconds.
 """
@@ -34,8 +34,7 @@ from hafm_jax.synthesis.patterns import (
     Feel,
 )
 
-# Ours: how much sooner than another tone of a chord its root is sung, and then its third. A classifier that sees all of
-# a song's melody finds 69 % of the chords with 4, for root and third alike on bars and ends, and 89 % with this.
+# Weight of a chord's root over its other tones until it is sung, and then of its third. Ours; see docs/notebook.md.
 TELLING_WEIGHT = 30.0
 
 
@@ -62,7 +61,7 @@ class Note:
 
 @dataclass
 class Score:
-    """A whole song on paper. `drums` are (start_s, drum, velocity); `parts` are notes by instrument."""
+    """A whole song as notes. `drums` are (start_s, drum, velocity); `parts` are notes by instrument."""
 
     tonic: int
     mode: str
@@ -100,7 +99,7 @@ def compose(rng: np.random.Generator, seconds: float, voice_range: tuple[int, in
     feel = FEELS[str(rng.choice(list(FEEL_WEIGHTS), p=list(FEEL_WEIGHTS.values())))]
     tempo_bpm = round(float(rng.uniform(*feel.tempo_bpm)), 1)
     mode = str(rng.choice(("major", "minor", "dorian"), p=(0.55, 0.33, 0.12)))
-    # An offset below one beat: otherwise bar positions would be the same in every song: counted, not heard.
+    # An offset below one beat: otherwise bars would begin at the same time in every song, and could be counted.
     score = Score(int(rng.integers(12)), mode, tempo_bpm, feel, float(rng.uniform(0.0, 60.0 / tempo_bpm)))
 
     bar_s = feel.beats_per_bar * score.beat_s
@@ -132,7 +131,7 @@ def _write_melody(
     section_slots: int,
     voice_range: tuple,
 ) -> None:
-    """Fill `score.melody`: a section keeps its rhythm when it comes again, and its pitches but the last phrase's."""
+    """Fill `score.melody`: a repeated section has the same rhythm, and the same pitches except in its last phrase."""
     bar = score.feel.slots_per_bar
     low = int(rng.integers(voice_range[0], max(voice_range[0], voice_range[1] - 14) + 1))
     high = min(low + 14, voice_range[1])
@@ -172,7 +171,7 @@ def _phrase_rhythm(rng: np.random.Generator, feel: Feel, num_slots: int) -> list
     while slot < end:
         to_beat = per_beat - slot % per_beat
         if to_beat < per_beat:
-            length = to_beat + (per_beat if rng.random() < 0.12 else 0)  # now and then tied over the beat
+            length = to_beat + (per_beat if rng.random() < 0.12 else 0)  # sometimes tied over the beat
             length = 1 if to_beat == 2 and rng.random() < 0.5 else length
         else:
             choices = (1, 2, 3, 4) if per_beat == 2 else (1, 2, 3, 6)
@@ -237,7 +236,7 @@ def _write_band(score: Score, rng: np.random.Generator, num_bars: int) -> None:
             for n in CHORD_PATTERNS[feel]
             if instrument not in HELD_INSTRUMENTS or n in ("sustain", "halves", "dotted")
         ]
-        if instrument == "marimba":  # it rings too short to hold a bar
+        if instrument == "marimba":  # its tones are too short for a bar
             names = [n for n in names if n not in ("sustain", "halves")]
         _write_chords(score, rng, instrument, str(rng.choice(names)), num_bars)
     if rng.random() < 0.82:

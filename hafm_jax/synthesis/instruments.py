@@ -1,4 +1,4 @@
-"""The sounds of the synthesised songs: a singer, tuned instruments and drums. numpy only, no loop over samples.
+"""The sounds of the synthesised songs: a singer, tuned instruments and drums. Only numpy, no loop over samples.
 
 Tuned instruments are sums of harmonics whose decay grows with their number, which for a complex z is the polynomial
 sum_k a_k z^k with z = exp((2 pi i f - d) t): evaluated by Horner's rule, one multiplication per harmonic.
@@ -15,9 +15,9 @@ import numpy as np
 
 from hafm_jax.synthesis.composition import Note
 
-CONTROL_RATE_HZ = 200  # ours: pitch, level and formants of the singer move at this rate
+CONTROL_RATE_HZ = 200  # of the singer's pitch, level and formants: ours
 NUM_FORMANTS = 5
-ARTICULATIONS = {"sung": 0.88, "hummed": 0.07, "whistled": 0.05}  # ours: their share of the songs
+ARTICULATIONS = {"sung": 0.88, "hummed": 0.07, "whistled": 0.05}  # shares of the songs: ours
 
 # F1 to F3 of men, Hz: Peterson & Barney 1952, table II. F4 and F5 are ours: a neutral tract's, lowered as singers do.
 VOWELS_HZ = {
@@ -33,7 +33,7 @@ VOWELS_HZ = {
 }
 UPPER_FORMANTS_HZ = (3200.0, 3900.0)
 NASAL_HZ = (270.0, 1100.0, 2200.0, *UPPER_FORMANTS_HZ)  # ours: a murmur for m, n and l
-BANDWIDTHS_HZ = (70.0, 90.0, 130.0, 180.0, 250.0)  # after Klatt 1980, a little wider as befits singing
+BANDWIDTHS_HZ = (70.0, 90.0, 130.0, 180.0, 250.0)  # after Klatt 1980, a little wider for singing
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ VOICES = {
 class Timbre:
     """A tuned instrument. `amplitudes` of harmonics 1, 2, ...; decays in 1/s for harmonic 0 and added per harmonic.
 
-    `held` instruments do not decay and swell in over `attack_s`; `detune_cents` adds a second, detuned voice.
+    `held` instruments do not decay, and rise over `attack_s`; `detune_cents` adds a second, detuned voice.
     """
 
     amplitudes: tuple[float, ...]
@@ -115,7 +115,7 @@ def render_note(timbre: Timbre, midi: float, seconds: float, rate_hz: int) -> np
     frequency_hz = 440.0 * 2.0 ** ((midi - 69) / 12)
     amplitudes = timbre.amplitudes[: max(1, int(0.45 * rate_hz / frequency_hz))]
     t_s = np.arange(num_samples) / rate_hz
-    # High strings are short: decay rises with the root of the frequency, as on a piano (ours).
+    # High strings are short: decay grows with the root of the frequency, as on a piano (ours).
     brisk = (frequency_hz / 220.0) ** 0.5
     note = np.zeros(num_samples, np.float32)
     for cents in {timbre.detune_cents, -timbre.detune_cents}:
@@ -151,7 +151,7 @@ def shaped_noise(rng: np.random.Generator, seconds: float, rate_hz: int, low_hz:
 
 
 def drum_kit(rng: np.random.Generator, rate_hz: int) -> dict[str, np.ndarray]:
-    """One-shots by name, float32 [S], peak 1 times a mixing level. Every kit is tuned a little differently."""
+    """One-shots by name, float32 [S], peak 1 times a mixing level. Each kit has a slightly different tuning."""
 
     def decay(seconds: float, time_constant_s: float) -> np.ndarray:
         return np.exp(-np.arange(int(seconds * rate_hz), dtype=np.float32) / np.float32(rate_hz * time_constant_s))
@@ -207,13 +207,13 @@ def sing(
 
     tilt = float(rng.uniform(1.15, 1.5))  # source and radiation together, harmonics k**-tilt; 1 is pressed, 2 is flutey
     if articulation == "whistled":
-        tilt = 5.0  # next to nothing but the fundamental
+        tilt = 5.0  # almost only the fundamental
     sample_s = np.arange(num_samples) / rate_hz
     f0_per_sample_hz = np.interp(sample_s, t_s, f0_hz)
     turns = np.cumsum(f0_per_sample_hz / rate_hz)
     source = _glottal_source(turns, f0_per_sample_hz, tilt, rate_hz)
 
-    # Vowels differ in level by 10 dB and more at the same effort; singers even this out, and so does this gain.
+    # Vowels differ in level by 10 dB and more at the same effort; singers compensate for this, and so does this gain.
     harmonics = np.arange(1, 25)
     power = _tract_power(formants, f0_hz[:, None] * harmonics) * harmonics ** (-2.0 * tilt)
     gain = 1.0 / np.sqrt(power.sum(axis=1) + 1e-9)
@@ -259,7 +259,7 @@ def _gestures(notes: list[Note], voice: Voice, rng: np.random.Generator, t_s: np
         closes = i + 1 == len(notes) or notes[i + 1].phrase != note.phrase
         start, end = frame(note.start_s), frame(note.end_s - (0.05 if closes else 0.0))
         since_s = t_s[start:end] - note.start_s
-        # The pitch turns a little before the beat, to be there on the beat; in rests it waits for the next phrase.
+        # The pitch changes a little before the beat, to be right on it; in a rest, just before the next phrase.
         turn = frame(note.start_s - 0.025) if not opens else 0 if i == 0 else frame(note.start_s - 0.15)
         midi[turn:] = note.midi
         fade = 1.0 - 0.2 * np.linspace(0, 1, max(end - start, 1))[: end - start]
@@ -286,7 +286,7 @@ def _gestures(notes: list[Note], voice: Voice, rng: np.random.Generator, t_s: np
         elif not opens:
             level[before] *= 0.6
 
-    # Nobody sings in tune: an offset for each note, and one for what is before the first (ours, in semitones).
+    # No one sings exactly in tune: an offset for each note, and one before the first (ours, in semitones).
     intonation = np.full(frames, rng.normal(0, 0.06))
     for note in notes:
         intonation[frame(note.start_s - 0.05) :] = rng.normal(0, 0.08)

@@ -1,6 +1,6 @@
 """Tables of the songs: keys, scales, chords, progressions, feels, and what bass, chords and drums may play. No code.
 
-All ours, after common practice in popular music. `composition.py` makes songs of them.
+All ours, after common practice in popular music. `composition.py` makes songs from them.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ FEELS = {
 }
 FEEL_WEIGHTS = {"straight": 0.55, "swing": 0.15, "waltz": 0.15, "compound": 0.15}
 
-# One bar a row. Bass: r root, 3 third, 5 fifth, 8 octave, a approach to the next root. Chords: x the whole chord,
+# A row is one bar. Bass: r root, 3 third, 5 fifth, 8 octave, a approach to the next root. Chords: x the whole chord,
 # a digit one of its tones from below. Drums: x loud, o soft. Everywhere: - hold, . rest. A row may be finer than slots.
 BASS_PATTERNS = {
     "straight": {
@@ -175,7 +175,7 @@ DRUM_PATTERNS = {
         "slow_six": {"kick": "x....o", "rim": "...x..", "ride": "x..x.."},
     },
 }
-# What each chord instrument may play; the others are at home in every pattern of the feel.
+# These may play only some of the chord patterns; the others may play every pattern of the feel.
 HELD_INSTRUMENTS = ("pad", "strings", "organ")
 CHORD_INSTRUMENTS = (
     "piano",

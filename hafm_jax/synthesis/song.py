@@ -1,8 +1,8 @@
 """Procedural songs with known key, tempo, beats, chords and melody: a singer and the band that accompanies it.
 
-They stand in for recorded songs where none can be had: to train the demo, to test every part on material whose truth
-is known, and to try a training set-up before real data. `synthesize_song` is the whole of it; the same seed gives the
-same song, bit for bit, on the same machine. `composition.py` writes the score from the tables of `patterns.py`,
+They replace recorded songs where there are none: to train the demo, to test every part on material whose truth is
+known, and to try a training set-up before real data. `synthesize_song` is the entry point; the same seed gives the same
+song, bit for bit, on the same machine. `composition.py` writes the score from the tables of `patterns.py`,
 `instruments.py` makes the sounds.
 """
 
@@ -25,7 +25,7 @@ _MAX_SONGS = 2**32
 PEAK = 0.9  # neither track goes above it
 RMS = 0.1  # -20 dBFS: the voice while it sings, the band throughout
 LOWEST_RATE_HZ = 8_000
-SHORTEST_NOTE_S = 0.12  # a note that the song's end leaves less of is not sung
+SHORTEST_NOTE_S = 0.12  # a note that the song's end cuts shorter is not sung
 FADE_OUT_S = 0.03
 
 
@@ -41,22 +41,25 @@ class Song:
 def song_seed(split: str, index: int, base_seed: int) -> int:
     """The seed of song `index` of a split. No two splits share one, whatever the base seeds and indices.
 
-    By construction: the seed modulo 4 is the split's number, and what is left is (base_seed, index), without loss.
+    By construction: the seed modulo 4 is the split's number, and the quotient encodes (base_seed, index) uniquely.
     """
     if split not in SPLITS:
-        raise ValueError(f"split {split!r} is none of {', '.join(SPLITS)}")
+        raise ValueError(f"split {split!r} is not one of {', '.join(SPLITS)}")
     if not 0 <= index < _MAX_SONGS or base_seed < 0:
         raise ValueError(f"index {index} is outside 0 to {_MAX_SONGS - 1}, or base seed {base_seed} is negative")
     return (base_seed * _MAX_SONGS + index) * _SEEDS_PER_SPLIT + SPLITS.index(split)
 
 
 def synthesize_song(seed: int, seconds: float, sample_rate_hz: int = 24_000) -> Song:
-    """Compose and render one song of exactly round(seconds * sample_rate_hz) samples."""
+    """Compose and render one song of exactly round(seconds * sample_rate_hz) samples.
+
+    Raises ValueError on less than 1 s, a rate below LOWEST_RATE_HZ, or a negative seed.
+    """
     if seconds < 1:
         raise ValueError(f"a song has at least 1 s, not {seconds} s")
     if sample_rate_hz < LOWEST_RATE_HZ:
         raise ValueError(f"the sample rate is at least {LOWEST_RATE_HZ} Hz, not {sample_rate_hz} Hz")
-    # Own streams, so that what one part draws moves no other part: a song's score is the same at every length and rate.
+    # Separate streams: no part's draws change another part, and a song's score is the same at every length and rate.
     rng, score_rng, voice_rng, band_rng = np.random.Generator(np.random.PCG64(seed)).spawn(4)
     num_samples = round(seconds * sample_rate_hz)
     voice = VOICES[str(rng.choice(list(VOICES)))]
@@ -83,7 +86,7 @@ def synthesize_song(seed: int, seconds: float, sample_rate_hz: int = 24_000) -> 
 
 
 def _render_band(score: Score, rng: np.random.Generator, num_samples: int, rate_hz: int) -> np.ndarray:
-    """All parts at this song's balance: float32 [S]."""
+    """All parts, at this song's balance: float32 [S]."""
     band = np.zeros(num_samples, np.float32)
     for instrument, notes in score.parts.items():
         timbre = _vary(TIMBRES[instrument], rng)
@@ -100,7 +103,7 @@ def _render_band(score: Score, rng: np.random.Generator, num_samples: int, rate_
                     cache[key] * np.float32(note.velocity),
                     note.start_s * rate_hz + rng.normal(0, 0.002 * rate_hz),
                 )
-        # Bass and chords at equal power, give or take the song's own balance.
+        # Bass and chords at equal power, but for the song's own balance.
         gain_db = rng.uniform(-3, 3) + (2 if instrument in BASS_INSTRUMENTS else 0)
         band += track * np.float32(10 ** (gain_db / 20) * RMS / np.sqrt(np.mean(track**2) + 1e-9))
     if score.drums:
@@ -114,7 +117,7 @@ def _render_band(score: Score, rng: np.random.Generator, num_samples: int, rate_
 
 
 def _vary(timbre: Timbre, rng: np.random.Generator) -> Timbre:
-    """The same instrument by another maker: a little brighter or duller, longer or shorter."""
+    """A variant of the instrument: a little brighter or duller, longer or shorter."""
     exponent = rng.uniform(-0.25, 0.2)
     amplitudes = tuple(a * (k + 1) ** exponent for k, a in enumerate(timbre.amplitudes))
     factor = rng.uniform(0.75, 1.3)
@@ -139,7 +142,9 @@ def _reverb_response(rng: np.random.Generator, rate_hz: int) -> np.ndarray:
     decay_s = rng.uniform(0.06, 0.18)
     t_s = np.arange(int(4 * decay_s * rate_hz)) / rate_hz
     noise = rng.standard_normal(len(t_s), dtype=np.float32)
-    noise = (noise + np.roll(noise, 1)) * (np.exp(-t_s / decay_s) * (t_s > 0.008)).astype(np.float32)  # rooms are dull
+    noise = (noise + np.roll(noise, 1)) * (np.exp(-t_s / decay_s) * (t_s > 0.008)).astype(
+        np.float32
+    )  # rooms damp high frequencies
     return noise / np.sqrt(np.sum(noise**2))
 
 
@@ -166,13 +171,13 @@ def _sung(melody: list[Note], num_samples: int, rate_hz: int) -> np.ndarray:
 
 
 def _level(track: np.ndarray, where: np.ndarray | slice, rms: float) -> np.ndarray:
-    """Scale to this RMS over `where`, or to the peak allowed if that is less: float32 [S]."""
+    """Scale to this RMS over `where`, or to the peak PEAK if that is less: float32 [S]."""
     scale = rms / (np.sqrt(np.mean(track[where] ** 2)) + 1e-9)
     return track * np.float32(min(scale, PEAK / (np.abs(track).max() + 1e-9)))
 
 
 def _describe(score: Score, voice: str, articulation: str, seed: int, seconds: float, rate_hz: int) -> dict[str, Any]:
-    """What `song.json` holds: the truth about the song, times in seconds from its start."""
+    """The contents of `song.json`: the truth about the song, with times in seconds from its start."""
     feel = score.feel
     beats_s = [round(float(t), 6) for t in np.arange(score.first_downbeat_s, seconds, score.beat_s)]
     chords = [(score.time_s(c.start_slot), min(score.time_s(c.end_slot), seconds), c) for c in score.chords]

@@ -1,24 +1,20 @@
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from helpers.corpora import fma_row, write_fma
+from helpers.media import write_media
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hafm_jax.common.errors import InputError
-from hafm_jax.corpus import collections, reading
-from hafm_jax.corpus.reading import Source, read_source
-
-needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+from hafm_jax.corpus import collections, duplicates
+from hafm_jax.corpus.reading import read_source
 
 
 def touch(root: Path, name: str, content: str | None = None) -> Path:
@@ -81,8 +77,8 @@ def test_a_folder_is_searched_for_audio_alone(tmp_path):
         touch(tmp_path, name)
     corpus = collections.find_tracks(tmp_path, "folder")
     assert sorted(places(corpus, tmp_path)) == ["a.flac", "b/c/d.m4a", "b/song.MP3"]
-    assert corpus.tracks == sorted(corpus.tracks, key=lambda track: track.id) and not corpus.rejects
-    assert {Path(t.mixture.path).suffix: t.mixture.needs_ffmpeg for t in corpus.tracks} == {
+    assert corpus.tracks == sorted(corpus.tracks, key=lambda track: track.id) and not corpus.unusable
+    assert {Path(t.mixture.path).suffix: t.mixture.is_media for t in corpus.tracks} == {
         ".flac": False,
         ".m4a": True,
         ".MP3": False,
@@ -105,53 +101,18 @@ def test_equal_files_are_one_track(tmp_path_factory, contents):
     music = tmp_path_factory.mktemp("music")
     paths = [touch(music, f"{k}.mp3", content) for k, content in enumerate(contents)]
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(collections, "COMPARED_BYTES", 2)  # so that some files differ outside their middle alone
+        monkeypatch.setattr(duplicates, "COMPARED_BYTES", 2)  # so that some files differ outside their middle alone
         corpus = collections.find_tracks(music, "folder")
     ids = {collections._name(path.stem, path.name): path.read_text() for path in paths}
     kept = {content: min(i for i in ids if ids[i] == content) for content in ids.values()}
     assert [track.id for track in corpus.tracks] == sorted(kept.values())
-    assert {r.id: r.detail for r in corpus.rejects} == {
+    assert {r.id: r.detail for r in corpus.unusable} == {
         i: f"the same file as {kept[content]}" for i, content in ids.items() if kept[content] != i
     }
-    assert all(reject.reason == "duplicate" for reject in corpus.rejects)
+    assert all(r.reason == "duplicate" for r in corpus.unusable)
 
 
 # ---------------------------------------------------------------------------------------------------------------- FMA
-
-# The columns of the archive's table, group by group.
-FMA_GROUPS = {
-    "album": "comments date_created date_released engineer favorites id information listens producer tags title tracks "
-    "type",
-    "artist": "active_year_begin active_year_end associated_labels bio comments date_created favorites id latitude "
-    "location longitude members name related_projects tags website wikipedia_page",
-    "set": "split subset",
-    "track": "bit_rate comments composer date_created date_recorded duration favorites genre_top genres genres_all "
-    "information interest language_code license listens lyricist number publisher tags title",
-}
-
-
-def write_fma(root: Path, rows: dict[int, dict[tuple[str, str], str]], columns=None) -> Path:
-    columns = columns or [(group, name) for group, names in FMA_GROUPS.items() for name in names.split()]
-    path = root / "fma_metadata" / "tracks.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["", *(group for group, _ in columns)])
-        table.writerow(["", *(name for _, name in columns)])
-        table.writerow(["track_id", *[""] * len(columns)])
-        for number, row in rows.items():
-            table.writerow([number, *(row.get(column, f"<{'/'.join(column)}>") for column in columns)])
-    return path.parent
-
-
-def fma_row(split: str, title: str, licence: str = "CC BY", **other: str) -> dict[tuple[str, str], str]:
-    return {
-        ("set", "split"): split,
-        ("track", "title"): title,
-        ("track", "license"): licence,
-        ("artist", "name"): "The Band",
-        ("artist", "bio"): other.get("bio", ""),
-    }
 
 
 def test_fma_keeps_splits_and_licences(tmp_path):
@@ -176,11 +137,11 @@ def test_fma_keeps_splits_and_licences(tmp_path):
         ("fma_000005", "validation", "CC BY", {"artist": "The Band", "title": "This, World"}),
         ("fma_001040", "test", None, {"artist": "The Band", "title": "Naïve\nTitle"}),
     ]
-    assert [(r.id, r.split, r.reason) for r in corpus.rejects] == [
+    assert [(r.id, r.split, r.reason) for r in corpus.unusable] == [
         ("fma_001041", None, "not in the metadata"),
         ("fma_001042", None, "not in the metadata"),
     ]
-    assert collections.find_tracks(music, "fma", metadata / "tracks.csv") == corpus
+    assert collections.find_tracks(music, "fma", metadata / "tracks.csv").tracks == corpus.tracks
 
 
 def test_a_copy_across_splits_of_fma_goes(tmp_path):
@@ -189,7 +150,13 @@ def test_a_copy_across_splits_of_fma_goes(tmp_path):
         touch(tmp_path / "fma", f"000/{number:06d}.mp3", "the same")
     corpus = collections.find_tracks(tmp_path / "fma", "fma", metadata)
     assert [track.id for track in corpus.tracks] == ["fma_000002"]
-    assert corpus.rejects == [("fma_000003", "test", "duplicate", "the same file as fma_000002")]
+    (copy,) = corpus.unusable
+    assert copy.facts() == {
+        "id": "fma_000003",
+        "split": "test",
+        "reason": "duplicate",
+        "detail": "the same file as fma_000002",
+    }
 
 
 # -------------------------------------------------------------------------------------------------------------- MUSDB
@@ -239,28 +206,24 @@ def test_the_usual_validation_tracks_are_fourteen_of_the_training_ones(tmp_path)
     assert {t.split for t in collections.find_tracks(tmp_path, "musdb").tracks} == {"train", "test"}
 
 
-@needs_ffmpeg
-@pytest.mark.parametrize("codec", [["alac"], ["aac", "-b:a", "256k"]])  # lossless, and what the edition has
-def test_the_mp4_edition_holds_the_same(tmp_path, codec):
+@pytest.mark.parametrize("codec, options", [("alac", {}), ("aac", {"bit_rate": 256_000})])  # lossless; the edition's
+def test_the_mp4_edition_holds_the_same(tmp_path, codec, options):
     name = "Johnny Lokke - Promises & Lies"
-    write_musdb(tmp_path / "hq", "train", name)
-    waves = [tmp_path / "hq" / "train" / name / f"{stem}.wav" for stem in STEMS]
+    stems = write_musdb(tmp_path / "hq", "train", name)
     container = tmp_path / "mp4" / "train" / f"{name}.stem.mp4"
     container.parent.mkdir(parents=True)
-    inputs = [part for wave in waves for part in ("-i", wave)]
-    maps = [part for k in range(5) for part in ("-map", str(k))]
-    subprocess.run(["ffmpeg", "-v", "error", *inputs, *maps, "-c:a", *codec, container], check=True)
+    write_media(container, [stems[stem].T for stem in STEMS], 44_100, codec, **options)
 
     (hq,), (mp4,) = (collections.find_tracks(tmp_path / edition, "musdb").tracks for edition in ("hq", "mp4"))
     assert (hq.id, hq.split, hq.licence, hq.facts) == (mp4.id, mp4.split, mp4.licence, mp4.facts)
     assert mp4.split == "validation"
     assert read_source(mp4.mixture, max_s=0.05)[0].shape == (2, 2205)
     (true, found) = ([read_source(source)[0] for source in track.sources] for track in (hq, mp4))
-    if codec == ["alac"]:
+    if codec == "alac":
         np.testing.assert_array_equal(found, true)
         np.testing.assert_array_equal(collections.read_stems(hq).instrumental, collections.read_stems(mp4).instrumental)
         return
-    # AAC makes something else of noise, but each stream stays itself, at its place to the sample.
+    # AAC changes noise, but each stream stays itself, at its place to the sample.
     for number, audio in enumerate(found):
         assert audio.shape == true[number].shape == (2, 4410)
         alike = [np.corrcoef(audio[0], other[0])[0, 1] for other in true]
@@ -282,81 +245,6 @@ def test_stems_of_nearly_one_length_are_cut_and_others_refused(tmp_path):
     bass.unlink()
     with pytest.raises(InputError, match="does not exist"):
         collections.read_stems(track)
-
-
-# ------------------------------------------------------------------------------------------------------------- reading
-
-
-def encoded(file_format: str) -> bytes:
-    buffer = io.BytesIO()
-    tone = 0.3 * np.sin(np.arange(6000) / 7)
-    soundfile.write(buffer, np.stack([tone, -tone], axis=1), 22_050, format=file_format)
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize("file_format", ["WAV", "FLAC", "OGG", "MP3"])
-def test_no_damage_does_more_than_an_input_error(tmp_path, file_format):
-    whole = encoded(file_format)
-    path = tmp_path / f"a.{file_format.lower()}"
-
-    @settings(max_examples=80)
-    @given(
-        flips=st.lists(st.tuples(st.integers(0, min(len(whole) - 1, 300)), st.integers(0, 255)), max_size=4),
-        length=st.integers(0, len(whole)),
-    )
-    def damage(flips, length):
-        data = bytearray(whole)
-        for place, value in flips:
-            data[place] = value
-        path.write_bytes(data[:length])
-        try:
-            audio, rate_hz = read_source(Source(path), max_s=1.0)
-        except InputError as error:
-            assert str(path) in str(error)
-        else:
-            assert audio.dtype == np.float32 and np.isfinite(audio).all() and 0 < audio.shape[1] <= rate_hz
-
-    damage()
-    path.write_bytes(whole)
-    assert read_source(Source(path))[0].shape[0] == 2
-
-
-def test_no_more_is_read_than_asked_for(tmp_path):
-    audio = np.random.default_rng(0).uniform(-0.5, 0.5, 1000)
-    soundfile.write(tmp_path / "a.wav", audio, 1000, subtype="FLOAT")
-    head, rate_hz = read_source(Source(tmp_path / "a.wav"), max_s=0.25)
-    np.testing.assert_array_equal(head[0], audio[:250].astype(np.float32))
-    assert rate_hz == 1000 and read_source(Source(tmp_path / "a.wav"), max_s=5.0)[0].shape == (1, 1000)
-
-
-def test_a_name_that_is_no_utf8_is_read(tmp_path):
-    path = tmp_path / os.fsdecode(b"caf\xe9.wav")
-    with open(os.fsencode(path), "wb") as file:
-        file.write(encoded("WAV"))
-    assert read_source(Source(path))[0].shape == (2, 6000)
-
-
-@needs_ffmpeg
-def test_ffmpeg_reads_the_rest(tmp_path):
-    (tmp_path / "a.wav").write_bytes(encoded("WAV"))
-    odd = tmp_path / "-v: 100%.m4a"
-    subprocess.run(["ffmpeg", "-v", "error", "-i", tmp_path / "a.wav", "-c:a", "alac", f"file:{odd}"], check=True)
-    audio, rate_hz = read_source(Source(odd))
-    expected, expected_hz = read_source(Source(tmp_path / "a.wav"))
-    np.testing.assert_array_equal(audio, expected)
-    assert rate_hz == expected_hz
-    odd.write_bytes(odd.read_bytes()[:200])
-    with pytest.raises(InputError, match="cannot be decoded by ffmpeg") as caught:
-        read_source(Source(odd))
-    assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="does not exist"):
-        read_source(Source(tmp_path / "absent.m4a"))
-
-
-def test_without_ffmpeg_the_message_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading.shutil, "which", lambda _: None)
-    with pytest.raises(InputError, match="ffmpeg is not installed"):
-        read_source(Source(touch(tmp_path, "a.m4a")))
 
 
 # --------------------------------------------------------------------------------------------------------- bad input
@@ -401,5 +289,5 @@ def test_two_files_of_one_number_are_refused(tmp_path):
     touch(tmp_path / "fma", "001/000002.mp3", "b")
     with pytest.raises(InputError, match="both track fma_000002"):
         collections.find_tracks(tmp_path / "fma", "fma", write_fma(tmp_path, {2: fma_row("training", "a")}))
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         collections.find_tracks(tmp_path / "absent", "folder")

@@ -1,7 +1,8 @@
-"""Units of songs: killed, parted, shared by processes, they make the same bytes; what is left out is said."""
+"""Shards of songs: killed, in parts, shared by processes, they are the same bytes; songs left out are reported."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,10 +21,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from helpers import CACHE, ROOT, random_record
+from helpers.scripts import run
 
 from hafm_jax.audio.files import write_audio
-from hafm_jax.corpus import extraction
-from hafm_jax.dataset import records
+from hafm_jax.common.errors import InputError
+from hafm_jax.corpus import extraction, shard
+from hafm_jax.dataset import layout, records
 from hafm_jax.tokenizers.codecs import load_codec
 from hafm_jax.tokenizers.folder import load_tokenizers
 from hafm_jax.tokenizers.semantic import load_semantic
@@ -67,9 +71,18 @@ def extract(songs, tokenizers, out, *more, wait=True, **environment):
     )
     if not wait:
         return process
-    said = process.communicate(timeout=240)[0]
-    assert process.returncode == 0, said
-    return said
+    output = process.communicate(timeout=240)[0]
+    assert process.returncode == 0, output
+    return output
+
+
+def extract_here(songs, tokenizers, out, *more) -> str:
+    """In this process; returns what is printed."""
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as monkeypatch, redirect_stdout(printed):
+        arguments = ["--songs", songs, "--tokenizers", tokenizers, "--out", out, "--num-shards", 4, "--seed", 3]
+        run(monkeypatch, "extract_tokens", *arguments, "--workers", 1, *more)
+    return printed.getvalue()
 
 
 def content(out: Path) -> dict[str, bytes]:
@@ -79,8 +92,8 @@ def content(out: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def whole(songs, tokenizers, tmp_path_factory):
     out = tmp_path_factory.mktemp("whole") / "tokens"
-    said = extract(songs, tokenizers, out, "--workers", 1)
-    assert "left out train/song 4" in said and "train: 7 songs" in said
+    output = extract_here(songs, tokenizers, out)
+    assert "left out train/song 4" in output and "train: 7 songs" in output
     return out
 
 
@@ -90,15 +103,15 @@ def test_records_are_what_the_tokenizers_make_of_each_song(whole, songs, tokeniz
     assert sorted(source[k]["id"] for k in range(len(source))) == [f"song {i}" for i in range(8) if i != 4]
     for k in range(len(source)):
         record = source[k]
-        seed = extraction.song_seed(3, "train", record["id"])
-        heard = extraction.hear(songs / "train" / record["id"], 24_000, 0.01, seed)
-        np.testing.assert_array_equal(record["vocal_semantic"], semantic.encode(heard.vocal))
-        np.testing.assert_array_equal(record["instrumental_semantic"], semantic.encode(heard.instrumental))
-        np.testing.assert_array_equal(record["acoustic"], codec.encode(heard.acoustic[None])[0])
+        seed = shard.song_seed(3, "train", record["id"])
+        loaded = shard.load_song(songs / "train" / record["id"], 24_000, 0.01, seed)
+        np.testing.assert_array_equal(record["vocal_semantic"], semantic.encode(loaded.vocal))
+        np.testing.assert_array_equal(record["instrumental_semantic"], semantic.encode(loaded.instrumental))
+        np.testing.assert_array_equal(record["acoustic"], codec.encode(loaded.acoustic[None])[0])
 
 
 def test_vocals_of_the_training_split_are_augmented_if_asked_for_and_nothing_else(whole, songs, tokenizers, tmp_path):
-    extract(songs, tokenizers, tmp_path / "tokens", "--workers", 1, "--augment-vocals")
+    extract_here(songs, tokenizers, tmp_path / "tokens", "--augment-vocals")
     semantic = load_semantic(tokenizers / "semantic")
     for split in ("train", "validation"):
         plain, augmented = (records.TokenRecords(out, split) for out in (whole, tmp_path / "tokens"))
@@ -106,17 +119,17 @@ def test_vocals_of_the_training_split_are_augmented_if_asked_for_and_nothing_els
             assert plain[k]["id"] == augmented[k]["id"]
             for name in ("instrumental_semantic", "acoustic"):
                 np.testing.assert_array_equal(plain[k][name], augmented[k][name])
-            seed = extraction.song_seed(3, split, plain[k]["id"])
-            heard = extraction.hear(songs / split / plain[k]["id"], 24_000, 0.01, seed, augmented=split == "train")
-            np.testing.assert_array_equal(augmented[k]["vocal_semantic"], semantic.encode(heard.vocal))
+            seed = shard.song_seed(3, split, plain[k]["id"])
+            loaded = shard.load_song(songs / split / plain[k]["id"], 24_000, 0.01, seed, augmented=split == "train")
+            np.testing.assert_array_equal(augmented[k]["vocal_semantic"], semantic.encode(loaded.vocal))
 
 
 def test_what_the_set_holds_is_counted(whole):
-    statistics = records.read_tokens_json(whole)["made_by"]["statistics"]
+    statistics = layout.read_tokens_json(whole)["made_by"]["statistics"]
     assert statistics["train"]["songs"] == 7 and statistics["train"]["rejected_by_reason"] == {"damaged": 1}
     assert statistics["train"]["licences"] == {"CC BY 4.0": 4, "not stated": 3}
     source = records.TokenRecords(whole, "train")
-    for name, form in records.FIELDS.items():
+    for name, form in layout.FIELDS.items():
         values = np.concatenate([source[k][name].reshape(-1, form.codebooks) for k in range(len(source))])
         for row, of_codebook in zip(statistics["train"]["use"][name], values.T, strict=True):
             _, counts = np.unique(of_codebook, return_counts=True)
@@ -129,7 +142,7 @@ def test_what_the_set_holds_is_counted(whole):
 
 @pytest.mark.parametrize("song_s", [0.1, 1.0])
 def test_songs_in_memory_are_bounded_in_seconds(monkeypatch, tmp_path, song_s):
-    """Many short ones and a few long ones: what is read ahead and heard together, and a song more at each place."""
+    """Of short songs and of long ones: those read ahead, those tokenized together, and one more at each place."""
     held_s = peak_s = 0.0
     lock = threading.Lock()
 
@@ -139,23 +152,23 @@ def test_songs_in_memory_are_bounded_in_seconds(monkeypatch, tmp_path, song_s):
             held_s += seconds
             peak_s = max(peak_s, held_s)
 
-    def hear(folder, *_):
+    def load_song(folder, *_):
         change(song_s)
         acoustic = np.zeros(round(24_000 * song_s), np.float32)
         weakref.finalize(acoustic, change, -song_s)
-        return extraction.Heard(folder.name, np.zeros(round(16_000 * song_s)), None, acoustic, "")
+        return shard.LoadedSong(folder.name, np.zeros(round(16_000 * song_s)), None, acoustic, "")
 
     def tokenize(songs, *_):
         time.sleep(0.002)  # the readers are ahead of it
         return [random_record(1)] * len(songs)
 
-    for name, value in {"hear": hear, "tokenize": tokenize, "AHEAD_S": 2.0, "AT_ONCE_S": 1.0}.items():
-        monkeypatch.setattr(extraction, name, value)
-    monkeypatch.setattr(extraction, "song_s", lambda folder, max_s: song_s)
-    unit = extraction.Unit(tmp_path, tmp_path, tmp_path, "train", 0, 1, tuple(map(str, range(200))), 0, 0, 9, None, {})
-    rejects = []
+    for name, value in {"load_song": load_song, "tokenize": tokenize, "AHEAD_S": 2.0, "AT_ONCE_S": 1.0}.items():
+        monkeypatch.setattr(shard, name, value)
+    monkeypatch.setattr(shard, "song_s", lambda folder, max_s: song_s)
+    task = shard.ShardTask(tmp_path, tmp_path, tmp_path, "train", 0, 1, tuple(map(str, range(200))), 0, 0, 9, None, {})
+    left_out = []
     codec = SimpleNamespace(sample_rate_hz=24_000)
-    assert len(list(extraction._records(unit, None, codec, rejects))) == 200 and not rejects
+    assert len(list(shard.make_records(task, None, codec, left_out))) == 200 and not left_out
     assert 2.0 <= peak_s <= 2.0 + 1.0 + 3 * song_s + 1e-6
 
 
@@ -163,44 +176,46 @@ def test_songs_in_memory_are_bounded_in_seconds(monkeypatch, tmp_path, song_s):
 def test_killed_it_goes_on_and_makes_the_same_bytes(whole, songs, tokenizers, tmp_path):
     out = tmp_path / "tokens"
     process = extract(songs, tokenizers, out, "--workers", 1, wait=False)
-    while not (receipts := list(out.glob(".units/*-of-*.json"))):
+    while not (done := list(out.glob(".shards/*-of-*.json"))):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (out / "tokens.json").exists()
-    before = {path: path.stat().st_mtime_ns for path in receipts}
+    before = {path: path.stat().st_mtime_ns for path in done}
     extract(songs, tokenizers, out, "--part", "2/4")  # what another machine might do meanwhile
     assert all(path.stat().st_mtime_ns == when for path, when in before.items())  # not done twice
     extract(songs, tokenizers, out)
-    assert content(out) == content(whole) and not (out / ".units").exists()
+    assert content(out) == content(whole) and not (out / ".shards").exists()
 
 
 @pytest.mark.slow
 def test_processes_and_parts_make_the_same_bytes_as_one(whole, songs, tokenizers, tmp_path):
     out = tmp_path / "tokens"
-    said = extract(songs, tokenizers, out, "--part", "1/2", "--workers", 2)
-    assert "units are not" in said and not (out / "tokens.json").exists()
+    output = extract(songs, tokenizers, out, "--part", "1/2", "--workers", 2)
+    assert "shards are not" in output and not (out / "tokens.json").exists()
     extract(songs, tokenizers, out, "--part", "2/2", "--workers", 2)
     assert content(out) == content(whole)
     assert "is complete" in extract(songs, tokenizers, out)
 
 
-def test_a_unit_is_done_when_its_shard_is_there_too(monkeypatch, tmp_path, songs, tokenizers):
+def test_a_shard_is_done_when_its_file_is_there_too(tmp_path, songs, tokenizers):
     facts = load_tokenizers(tokenizers, None).facts
     where = (songs, tokenizers, tmp_path / "tokens", "train", 0, 1, ("song 1",))
-    unit = extraction.Unit(*where, noise_sigma=0, seed=0, max_s=9, dtype=None, facts=facts)
-    extraction.start(unit.out, {})
-    receipt, shard = extraction.extract_unit(unit), unit.shard.read_bytes()
-    assert extraction.read_receipt(unit) == receipt
-    for damage in (lambda: unit.shard.unlink(), lambda: unit.shard.write_bytes(shard[:-1])):
+    task = shard.ShardTask(*where, noise_sigma=0, seed=0, max_s=9, dtype=None, facts=facts)
+    extraction.start(task.out, {})
+    done, data = extraction.extract_shard(task), task.shard.read_bytes()
+    assert extraction.read_done(task) == done
+    for damage in (lambda: task.shard.unlink(), lambda: task.shard.write_bytes(data[:-1])):
         damage()
-        assert extraction.read_receipt(unit) is None
-        assert extraction.extract_unit(unit) == receipt and unit.shard.read_bytes() == shard
-    # Once all are done their shards move away, and a run that is killed there goes on with publishing.
-    extraction.publish([unit])
-    assert not unit.shard.exists() and extraction.read_receipt(unit) == receipt
-    assert len(extraction.publish([unit])) == 1
+        assert extraction.read_done(task) is None
+        assert extraction.extract_shard(task) == done and task.shard.read_bytes() == data
+    # Once all are done the shards move away, and a run that is killed there resumes with publishing.
+    extraction.publish([task])
+    assert not task.shard.exists() and extraction.read_done(task) == done
+    assert len(extraction.publish([task])) == 1
+    assert extraction.complete(songs, [task]).summaries[0].num_examples == 1
+    assert extraction.complete(songs, [task]) is None  # as for the second of two that were last
 
 
 def open_shards(out: Path) -> Iterator[tuple[int, Path]]:
@@ -211,7 +226,7 @@ def open_shards(out: Path) -> Iterator[tuple[int, Path]]:
         except OSError:  # it has ended or closed a file meanwhile, and is looked at again
             continue
         for path in paths:
-            if path.parent == out / ".units" and re.fullmatch(r"\.\w+-\d+-of-\d+\.\w+\.tmp", path.name):
+            if path.parent == out / ".shards" and re.fullmatch(r"\.\w+-\d+-of-\d+\.\w+\.tmp", path.name):
                 yield int(process.name), path
 
 
@@ -227,14 +242,13 @@ def test_a_ray_cluster_that_loses_a_worker_makes_the_same_bytes(whole, songs, to
             assert worker != process.pid
             os.kill(worker, signal.SIGKILL)
             torn = path if path.exists() else None  # it may have been finished a moment before
-    said = process.communicate(timeout=240)[0]
-    assert process.returncode == 0, said
+    output = process.communicate(timeout=240)[0]
+    assert process.returncode == 0, output
     assert content(out) == content(whole)
 
 
 def test_an_unfinished_extraction_with_other_arguments_is_refused(songs, tokenizers, tmp_path):
     out = tmp_path / "tokens"
-    extract(songs, tokenizers, out, "--part", "1/4")
-    process = extract(songs, tokenizers, out, "--vocal-noise", 0, wait=False)
-    said = process.communicate(timeout=120)[0]
-    assert process.returncode == 2 and "vocal_noise_sigma" in said and said.count("\n") == 1
+    extract_here(songs, tokenizers, out, "--part", "1/4")
+    with pytest.raises(InputError, match=r"begun with vocal_noise_sigma 0\.01, this run has 0"):
+        extract_here(songs, tokenizers, out, "--vocal-noise", 0)

@@ -10,14 +10,14 @@ from hafm_jax.common import resume
 from hafm_jax.common.errors import InputError
 from hafm_jax.corpus import progress
 from hafm_jax.corpus.collections import Corpus, Track
-from hafm_jax.corpus.progress import Ledger, Part
+from hafm_jax.corpus.progress import Part, Progress
 from hafm_jax.corpus.reading import Source
-from hafm_jax.corpus.screening import Reason, Reject
+from hafm_jax.corpus.screening import Reason, Unusable
 
 
 def corpus_of(number: int) -> Corpus:
     tracks = [Track(f"t{k}", "train", Source(f"t{k}.wav")) for k in range(number)]
-    return Corpus(tracks, [Reject("u0", None, Reason.DUPLICATE, "the same file as t0")])
+    return Corpus(tracks, [Unusable(Reason.DUPLICATE, "the same file as t0", "u0")])
 
 
 def add_song(out, track_id: str, licence: str | None = None, seconds: float = 1800) -> dict:
@@ -36,18 +36,18 @@ def test_parts_share_all_the_work_evenly(number, of):
 
 
 @pytest.mark.parametrize("text", ["", "1", "0/3", "4/3", "-1/3", "1/3/5", "1/0", "a/b"])
-def test_what_is_no_part_is_refused(text):
+def test_what_is_not_a_part_is_refused(text):
     with pytest.raises(InputError, match="expected I/N"):
         Part.parse(text)
 
 
-def test_what_is_added_is_known_the_next_time(tmp_path):
+def test_what_is_added_is_found_the_next_time(tmp_path):
     corpus = corpus_of(4)
-    first = Ledger(tmp_path, corpus)
+    first = Progress(tmp_path, corpus)
     assert [track.id for track in first.todo] == ["t0", "t1", "t2", "t3"]
     first.add(add_song(tmp_path, "t1", "CC BY"))
-    first.add(Reject("t2", "train", Reason.TOO_SHORT, "1 s"))
-    second = Ledger(tmp_path, corpus)
+    first.add(Unusable(Reason.TOO_SHORT, "1 s", "t2", "train"))
+    second = Progress(tmp_path, corpus)
     assert [track.id for track in second.todo] == ["t0", "t3"] and second.num_done == 3
     assert second.write_report() == first.write_report()
     assert json.loads((tmp_path / "report.json").read_text()) == {
@@ -75,34 +75,34 @@ def test_what_is_added_is_known_the_next_time(tmp_path):
     }
 
 
-def test_the_report_can_be_read_while_the_run_goes_on(tmp_path, monkeypatch):
+def test_the_report_can_be_read_during_the_run(tmp_path, monkeypatch):
     clock = iter(range(0, 1000, 20))
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
-    running = Ledger(tmp_path, corpus_of(9))
+    running = Progress(tmp_path, corpus_of(9))
     seen = []
     for k in range(6):
-        running.add(Reject(f"t{k}", "train", Reason.SILENT, ""))
+        running.add(Unusable(Reason.SILENT, "", f"t{k}", "train"))
         seen.append(json.loads((tmp_path / "report.json").read_text())["rejected"] - 1)
     assert seen[0] == 1 and seen == sorted(seen) and 1 < len(set(seen)) < 6
 
 
 def test_a_torn_line_is_cut_off_and_anothers_left_alone(tmp_path):
     other = tmp_path / "rejects-2-of-2.jsonl"
-    line = json.dumps(Reject("t1", "train", Reason.SILENT, "")._asdict()) + "\n"
+    line = json.dumps(Unusable(Reason.SILENT, "", "t1", "train").facts()) + "\n"
     other.write_text(line + '{"id": "t3')
     mine = tmp_path / "rejects.jsonl"
     mine.write_text('{"id": "t0')
-    running = Ledger(tmp_path, corpus_of(4))
+    running = Progress(tmp_path, corpus_of(4))
     assert [track.id for track in running.todo] == ["t0", "t2", "t3"]
     assert mine.read_text() == "" and other.read_text() == line + '{"id": "t3'
-    running.add(Reject("t0", "train", Reason.SILENT, ""))
-    assert [track.id for track in Ledger(tmp_path, corpus_of(4)).todo] == ["t2", "t3"]
+    running.add(Unusable(Reason.SILENT, "", "t0", "train"))
+    assert [track.id for track in Progress(tmp_path, corpus_of(4)).todo] == ["t2", "t3"]
 
 
 def test_unfinished_songs_of_other_parts_stay(tmp_path):
     for name in ("t0", "t1"):
         (tmp_path / "train" / f".{name}.0123abcd.partial").mkdir(parents=True)
-    Ledger(tmp_path, corpus_of(4), Part(1, 2))
+    Progress(tmp_path, corpus_of(4), Part(1, 2))
     assert [path.name for path in (tmp_path / "train").iterdir()] == [".t1.0123abcd.partial"]
 
 
@@ -110,7 +110,7 @@ def test_a_song_in_another_split_is_a_stranger(tmp_path):
     song = add_song(tmp_path, "t0")
     (tmp_path / "train").rename(tmp_path / "test")
     with pytest.raises(InputError, match=f"test/{song['id']} and 0 more"):
-        Ledger(tmp_path, corpus_of(2))
+        Progress(tmp_path, corpus_of(2))
 
 
 def test_another_run_is_refused_whatever_differs(tmp_path):

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import math
+import pickle
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hafm_jax.corpus.screening import Limits, Unfit, rms_dbfs
+from hafm_jax.corpus.screening import Limits, Unusable, rms_dbfs
 
 
 def test_levels_of_known_waves():
@@ -42,10 +43,15 @@ def test_a_long_file_of_one_level_keeps_its_level():
 )
 def test_each_limit_has_its_reason(check, reason):
     limits = Limits(min_s=2, max_s=4, vocal_gate_dbfs=-20, silence_dbfs=-60)
-    with pytest.raises(Unfit) as caught:
+    with pytest.raises(Unusable) as caught:
         check(limits)
     assert caught.value.reason == reason and caught.value.detail
     for seconds in (2, 4):
         limits.check_length(seconds)
     limits.check_sound("mixture", np.full(9, 1.01e-3))
     limits.check_singing(np.full(9, 0.101))
+
+
+def test_what_a_worker_returns_is_whole_in_the_parent():
+    unusable = pickle.loads(pickle.dumps(Unusable("silent", "detail").of("a", "train")))
+    assert unusable.facts() == {"id": "a", "split": "train", "reason": "silent", "detail": "detail"}

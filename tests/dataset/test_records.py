@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hafm_jax.common.errors import InputError
-from hafm_jax.dataset import records, tfrecord
+from hafm_jax.dataset import examples, layout, records, tfrecord, writer
 
 
 def make_record(name: str, num_cells: int, seed: int = 0) -> dict:
@@ -26,7 +26,7 @@ def make_record(name: str, num_cells: int, seed: int = 0) -> dict:
 
 def assert_same(found: dict, expected: dict) -> None:
     assert found["id"] == expected["id"] and set(found) == set(expected)
-    for name in records.FIELDS:
+    for name in layout.FIELDS:
         assert found[name].dtype == np.int32
         np.testing.assert_array_equal(found[name], expected[name])
 
@@ -34,9 +34,9 @@ def assert_same(found: dict, expected: dict) -> None:
 @pytest.fixture
 def folder(tmp_path):
     songs = [make_record(f"song_{k}", k + 1, k) for k in range(5)]
-    train = records.write_split(tmp_path, "train", songs, num_shards=2)
-    test = records.write_split(tmp_path, "test", [make_record("näive/7", 3, 9)], num_shards=8)
-    records.write_metadata(tmp_path, [train, test], {"features": "chroma", "seed": 3})
+    train = writer.write_split(tmp_path, "train", songs, num_shards=2)
+    test = writer.write_split(tmp_path, "test", [make_record("näive/7", 3, 9)], num_shards=8)
+    writer.write_metadata(tmp_path, [train, test], {"features": "chroma", "seed": 3})
     return tmp_path
 
 
@@ -61,7 +61,7 @@ def test_example_is_tensorflows_message():
     from tensorflow_datasets.proto import tf_example_pb2
 
     record = make_record("a", 2)
-    payload = records.encode_example(record)
+    payload = examples.encode_example(record)
     theirs = tf_example_pb2.Example.FromString(payload)
     assert theirs.features.feature["id"].bytes_list.value == [b"a"]
     assert list(theirs.features.feature["acoustic"].int64_list.value) == record["acoustic"].ravel().tolist()
@@ -80,7 +80,7 @@ def test_example_is_tensorflows_message():
 def test_what_is_written_is_read_back(tmp_path_factory, cells, num_shards, name):
     folder = tmp_path_factory.mktemp("tokens")
     songs = [make_record(f"{seed} {name}", n, seed) for seed, n in enumerate(cells)]
-    summary = records.write_split(folder, "train", iter(songs), num_shards)
+    summary = writer.write_split(folder, "train", iter(songs), num_shards)
     assert summary.num_examples == len(songs) and summary.num_cells == sum(cells)
     assert len(list(folder.glob("*.tfrecord-*"))) == len(summary.shard_lengths) == min(num_shards, len(songs))
     source = records.TokenRecords(folder, "train")
@@ -118,7 +118,7 @@ def test_a_window_is_a_part_of_the_record(folder, first_cell, num_cells):
     source = records.TokenRecords(folder, "train")
     song = source[2]  # of 5 cells
     window = source.window(2, first_cell, num_cells)
-    for name, form in records.FIELDS.items():
+    for name, form in layout.FIELDS.items():
         part = slice(first_cell * form.frames_per_cell, (first_cell + num_cells) * form.frames_per_cell)
         np.testing.assert_array_equal(window[name], song[name][part])
     for beyond in ((-1, 2), (3, 3), (2, 0)):
@@ -136,10 +136,10 @@ def test_source_can_be_pickled_and_has_one_fingerprint(folder, tmp_path_factory)
 
     other = tmp_path_factory.mktemp("other")
     songs = [make_record(f"song_{k}", k + 1, k) for k in range(5)]
-    records.write_split(other, "train", songs, num_shards=2)
+    writer.write_split(other, "train", songs, num_shards=2)
     assert records.TokenRecords(other, "train").fingerprint == source.fingerprint
     songs[3]["acoustic"][2, 5] ^= 1
-    records.write_split(other, "train", songs, num_shards=2)
+    writer.write_split(other, "train", songs, num_shards=2)
     assert records.TokenRecords(other, "train").fingerprint != source.fingerprint
 
 
@@ -160,12 +160,12 @@ def test_tensorflow_datasets_loads_the_folder(folder):
     payload = source._read(0, 12, int(source._index[0, 0]))
     example = builder.info.features.deserialize_example_np(payload)
     assert example["id"] == b"song_0"
-    for name in records.FIELDS:
+    for name in layout.FIELDS:
         np.testing.assert_array_equal(example[name], source[0][name])
 
 
 def test_tokens_json_says_what_made_them(folder):
-    document = records.read_tokens_json(folder)
+    document = layout.read_tokens_json(folder)
     assert document["fields"]["acoustic"] == {"frames_per_cell": 3, "codebooks": 8, "vocabulary": 1024}
     assert document["made_by"] == {"features": "chroma", "seed": 3}
     assert document["splits"]["train"] == {"songs": 5, "cells": 15, "hours": pytest.approx(15 / 25 / 3600, abs=1e-6)}
@@ -173,7 +173,7 @@ def test_tokens_json_says_what_made_them(folder):
     for damaged in ("[]", "{}", '{"splits": [], '):
         (folder / "tokens.json").write_text(damaged)
         with pytest.raises(InputError, match=r"tokens\.json cannot be read"):
-            records.read_tokens_json(folder)
+            layout.read_tokens_json(folder)
 
 
 # ------------------------------------------------------------------------------------------------------------ lengths
@@ -209,7 +209,7 @@ def test_lengths_that_are_not_to_be_trusted_are_found_by_reading(folder, monkeyp
     elif damage == "no JSON":
         path.write_text(listed[:-5])
     else:
-        records.write_split(folder, "train", [make_record(f"{k}", 7, k) for k in range(5)], num_shards=2)
+        writer.write_split(folder, "train", [make_record(f"{k}", 7, k) for k in range(5)], num_shards=2)
         path.write_text(listed)
         expected = [7] * 5
     assert lengths_read(folder, monkeypatch) == (expected, 5)
@@ -222,8 +222,8 @@ def test_lengths_that_are_not_to_be_trusted_are_found_by_reading(folder, monkeyp
 @given(where=st.floats(0, 1, exclude_max=True), change=st.integers(1, 255))
 def test_a_changed_byte_is_always_found(tmp_path_factory, where, change):
     folder = tmp_path_factory.mktemp("damaged")
-    records.write_split(folder, "train", [make_record(f"{k}", 2, k) for k in range(3)], num_shards=1)
-    path = folder / records.shard_name("train", 0, 1)
+    writer.write_split(folder, "train", [make_record(f"{k}", 2, k) for k in range(3)], num_shards=1)
+    path = folder / layout.shard_name("train", 0, 1)
     data = bytearray(path.read_bytes())
     data[int(where * len(data))] ^= change
     path.write_bytes(data)
@@ -234,20 +234,20 @@ def test_a_changed_byte_is_always_found(tmp_path_factory, where, change):
 
 
 def test_a_file_cut_anywhere_is_found(folder):
-    path = folder / records.shard_name("train", 1, 2)
+    path = folder / layout.shard_name("train", 1, 2)
     data = path.read_bytes()
     boundary = tfrecord.framed_size(next(tfrecord.walk_records(path))[1])
     for size in random.Random(0).sample(range(1, len(data)), 40):
         path.write_bytes(data[:size])
         if size == boundary:
             continue  # a whole record less is a shorter file, not a broken one
-        with pytest.raises(InputError, match="embedder"):
+        with pytest.raises(InputError, match="ends"):
             records.TokenRecords(folder, "train")
 
 
 def test_a_file_cut_after_the_index_was_made_is_found(folder):
     source = records.TokenRecords(folder, "train")
-    path = folder / records.shard_name("train", 0, 2)
+    path = folder / layout.shard_name("train", 0, 2)
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(InputError, match="bytes are left"):
         source[0]
@@ -270,18 +270,18 @@ def test_a_file_cut_after_the_index_was_made_is_found(folder):
 def test_wrong_arrays_are_neither_written_nor_read(tmp_path, monkeypatch, field, values, found):
     record = {**make_record("a", 2), field: values}
     with pytest.raises(InputError, match=found):
-        records.write_split(tmp_path, "train", [make_record("b", 2), record])
+        writer.write_split(tmp_path, "train", [make_record("b", 2), record])
     assert not list(tmp_path.iterdir())
-    check = records.check_record
-    monkeypatch.setattr(records, "check_record", lambda *_: None)
-    records.write_split(tmp_path, "train", [record])
-    monkeypatch.setattr(records, "check_record", check)
+    check = examples.check_record
+    monkeypatch.setattr(examples, "check_record", lambda *_: None)
+    writer.write_split(tmp_path, "train", [record])
+    monkeypatch.setattr(examples, "check_record", check)
     with pytest.raises(InputError, match="00000-of-00001 at byte 0"):
         records.TokenRecords(tmp_path, "train")[0]
 
 
 def test_a_payload_that_is_no_token_example(tmp_path):
-    path = tmp_path / records.shard_name("train", 0, 1)
+    path = tmp_path / layout.shard_name("train", 0, 1)
     example = tfrecord.example_class()()
     example.features.feature["id"].bytes_list.value.append(b"a")
     for payload in (b"\xff\xff\xff", example.SerializeToString()):
@@ -296,8 +296,8 @@ def test_missing_shards_and_splits_are_named(folder, tmp_path_factory):
     with pytest.raises(InputError, match="no tokens at all"):
         records.TokenRecords(tmp_path_factory.mktemp("empty"), "train")
     with pytest.raises(InputError, match="extract_tokens"):
-        records.read_tokens_json(folder / "absent")
-    (folder / records.shard_name("train", 0, 2)).unlink()
+        layout.read_tokens_json(folder / "absent")
+    (folder / layout.shard_name("train", 0, 2)).unlink()
     with pytest.raises(InputError, match="00000-of-00002 is missing"):
         records.TokenRecords(folder, "train")
 
@@ -310,13 +310,13 @@ def test_an_interrupted_split_leaves_the_old_one(folder):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        records.write_split(folder, "train", songs())
+        writer.write_split(folder, "train", songs())
     with pytest.raises(InputError, match="at least one"):
-        records.write_split(folder, "train", [])
+        writer.write_split(folder, "train", [])
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_a_second_run_replaces_all_shards_of_its_split(folder):
-    records.write_split(folder, "train", [make_record("new", 2)], num_shards=1)
+    writer.write_split(folder, "train", [make_record("new", 2)], num_shards=1)
     assert [r["id"] for r in (records.TokenRecords(folder, "train")[k] for k in range(1))] == ["new"]
     assert len(records.TokenRecords(folder, "train")) == 1 and len(records.TokenRecords(folder, "test")) == 1

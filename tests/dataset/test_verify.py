@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hafm_jax.common.errors import InputError
-from hafm_jax.dataset import records, tfrecord, verify
+from hafm_jax.dataset import layout, tfrecord, verify, writer
 from hafm_jax.dataset.verify import verify_tokens
 
 NUM_SONGS, NUM_SHARDS = 12, 3
@@ -24,10 +24,10 @@ def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("written")
     songs = [{"id": f"song {k}"} | random_record(1 + k % 4, k) for k in range(NUM_SONGS)]
     summaries = [
-        records.write_split(folder, "train", songs, NUM_SHARDS),
-        records.write_split(folder, "validation", songs[:2], 1),
+        writer.write_split(folder, "train", songs, NUM_SHARDS),
+        writer.write_split(folder, "validation", songs[:2], 1),
     ]
-    records.write_metadata(folder, summaries, {})
+    writer.write_metadata(folder, summaries, {})
     return folder, summaries
 
 
@@ -101,7 +101,7 @@ def test_a_broken_frame_hides_the_rest_of_its_shard_alone(folder):
 
 
 def test_contents_are_checked_where_the_checksum_is_right(folder):
-    path = folder / records.shard_name("validation", 0, 1)
+    path = folder / layout.shard_name("validation", 0, 1)
     example = tfrecord.example_class().FromString(path.read_bytes()[12 : 12 + places(folder)[-2][2]])
     example.features.feature["acoustic"].int64_list.value[3] = 1024
     path.write_bytes(tfrecord.frame(example.SerializeToString()) * 2)
@@ -113,10 +113,10 @@ def test_contents_are_checked_where_the_checksum_is_right(folder):
 def test_missing_songs_shards_and_splits_are_found(folder):
     path, offset, _ = places(folder)[NUM_SONGS - 1]
     path.write_bytes(path.read_bytes()[:offset])  # a whole record less: no frame is broken
-    with pytest.raises(InputError, match=r"'songs': 11, .*says {'songs': 12"):
+    with pytest.raises(InputError, match=r"'songs': 11, .*states {'songs': 12"):
         verify_tokens(folder)
     path.write_bytes(b"")
-    with pytest.raises(InputError, match=r"'songs': 8, .*says {'songs': 12"):
+    with pytest.raises(InputError, match=r"'songs': 8, .*states {'songs': 12"):
         verify_tokens(folder)
     path.unlink()
     with pytest.raises(InputError, match="00002-of-00003 is missing"):
@@ -124,27 +124,27 @@ def test_missing_songs_shards_and_splits_are_found(folder):
     path.mkdir()
     with pytest.raises(InputError, match="00002-of-00003 cannot be opened"):
         verify_tokens(folder)
-    (folder / records.shard_name("validation", 0, 1)).unlink()
+    (folder / layout.shard_name("validation", 0, 1)).unlink()
     with pytest.raises(InputError, match="no split validation"):
         verify_tokens(folder)
 
 
 def test_an_unfinished_set_and_a_list_of_other_lengths_are_named(folder):
-    path = folder / records.index_name("train")
+    path = folder / layout.index_name("train")
     listed = path.read_text()
     path.write_text(listed.replace(",1]", ",2]"))
     with pytest.raises(InputError, match=r"train\.index\.json is not of these shards"):
         verify_tokens(folder)
     document = json.loads(listed)
     document["length_crc_cells"][0][0][1] ^= 1
-    document["sha256"] = records._index_sha256(document["length_crc_cells"])
+    document["sha256"] = layout.index_sha256(document["length_crc_cells"])
     path.write_text(json.dumps(document))
     with pytest.raises(InputError, match=r"train\.index\.json is not of these shards"):
         verify_tokens(folder)
     verify_tokens(folder, ["validation"])
     path.unlink()
     verify_tokens(folder)
-    (folder / records.TOKENS_FILE).unlink()
+    (folder / layout.TOKENS_FILE).unlink()
     with pytest.raises(InputError, match=r"tokens\.json cannot be read"):
         verify_tokens(folder)
 

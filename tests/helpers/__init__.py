@@ -7,8 +7,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from hafm_jax.dataset import records
-from hafm_jax.dataset.records import FIELDS, cells_of
+from hafm_jax.dataset import writer
+from hafm_jax.dataset.layout import FIELDS, cells_of
 from hafm_jax.model import transformer
 from hafm_jax.model.config import StageConfig
 from hafm_jax.streams import STAGES, STREAMS
@@ -74,8 +74,8 @@ def write_token_set(
     summaries = []
     for split, num_songs in (("train", num_train), ("validation", num_validation)):
         songs = [{"id": f"{split}{i}"} | random_record(num_cells, seed + i) for i in range(num_songs)]
-        summaries.append(records.write_split(directory, split, songs, num_shards))
-    records.write_metadata(directory, summaries, made_by or {"test": True})
+        summaries.append(writer.write_split(directory, split, songs, num_shards))
+    writer.write_metadata(directory, summaries, made_by or {"test": True})
     return directory
 
 

@@ -1,7 +1,7 @@
-"""What hafm_jax.corpus.separators offers, without networks or weights: the vocals are 0.6 of what both channels share.
+"""A stand-in for hafm_jax.corpus.separators without networks or weights: the vocals are 0.6 of the channels' mean.
 
-With STAND_IN_LOG set, each process and each separation is noted there; with STAND_IN_HOLD=N too, the separations after
-the N-th wait for a file beside it that ends in .go.
+With STAND_IN_LOG set, each process and each separation is logged there; with STAND_IN_HOLD=N too, the separations after
+the N-th wait for a file beside the log whose name ends in .go.
 """
 
 from __future__ import annotations

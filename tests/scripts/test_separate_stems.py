@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -15,27 +14,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from corpus.test_collections import fma_row, needs_ffmpeg, write_fma
-from corpus.test_separators import BINS, N_FFT, write_onnx
-from helpers import ROOT, separator_stand_in
+from helpers import ROOT, scripts, separator_stand_in
+from helpers.corpora import fma_row, write_fma
+from helpers.media import write_media
+from helpers.separators import BINS, N_FFT, write_onnx
 
 from hafm_jax.audio import files
 from hafm_jax.audio.files import read_audio, resample, song_folders, song_splits, stem_file
 from hafm_jax.common import errors
 from hafm_jax.common.errors import InputError
+from hafm_jax.corpus import stems
 
 SCRIPT = ROOT / "tokenize" / "separate_stems.py"
 STEP = 2**-15  # of 16 bits
-SPEC = importlib.util.spec_from_file_location("separate_stems", SCRIPT)
-script = sys.modules["separate_stems"] = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(script)
 
 MODEL = ("--separator", "mdx", "--weights", "stand-in")
 
 
 def run(monkeypatch, *arguments) -> None:
-    monkeypatch.setattr(sys, "argv", ["separate_stems.py", *map(str, arguments)])
-    script.main()
+    scripts.run(monkeypatch, "separate_stems", *arguments)
 
 
 def noise(seconds: float, rate_hz: int, level: float, seed: int, channels: int = 2) -> np.ndarray:
@@ -233,20 +230,18 @@ def test_given_stems_are_taken_as_they_are(monkeypatch, tmp_path):
     assert reject["reason"] == "damaged" and "drums.wav does not exist" in reject["detail"]
 
 
-@needs_ffmpeg
-def test_files_that_need_ffmpeg_become_songs(monkeypatch, tmp_path, music):
+def test_media_files_become_songs(monkeypatch, tmp_path):
     (tmp_path / "music").mkdir()
-    source = tmp_path / "music" / "a.m4a"
-    subprocess.run(["ffmpeg", "-v", "error", "-i", music / "good.flac", "-c:a", "alac", source], check=True)
+    write_media(tmp_path / "music" / "a.m4a", [noise(1.5, 44_100, 0.25, 1).T], 44_100)
     run(monkeypatch, *arguments(tmp_path / "music", tmp_path / "out"))
     assert report_of(tmp_path / "out")["songs"] == 1
 
 
-def test_a_missing_ffmpeg_is_no_fault_of_the_files(monkeypatch, tmp_path):
+def test_a_missing_pyav_is_no_fault_of_the_files(monkeypatch, tmp_path):
     (tmp_path / "music").mkdir()
     (tmp_path / "music" / "a.m4a").write_bytes(b"x")
-    monkeypatch.setenv("PATH", "")
-    with pytest.raises(InputError, match="ffmpeg is not installed"):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(InputError, match="needs PyAV"):
         run(monkeypatch, *arguments(tmp_path / "music", tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
@@ -275,6 +270,7 @@ def start(tmp_path: Path, command: list, hold_after: int | None = None) -> subpr
         f"sys.path.append({str(ROOT / 'tests')!r})\n"
         "from helpers import separator_stand_in\n"
         "sys.modules['hafm_jax.corpus.separators'] = separator_stand_in\n"
+        "sys.modules['torch'] = None\n"  # seconds to import, only to count GPUs
     )
     path = os.pathsep.join([str(site), str(ROOT), os.environ.get("PYTHONPATH", "")])
     hold = {} if hold_after is None else {"STAND_IN_HOLD": str(hold_after)}
@@ -310,7 +306,7 @@ def wait_until(condition, seconds: float = 60.0) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, workers):
+def test_a_killed_run_resumes_to_the_same_bytes(tmp_path, workers):
     music = many(tmp_path / "music")
     log = tmp_path / "separator.log"
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -354,7 +350,7 @@ def test_parts_together_are_the_whole(monkeypatch, tmp_path, music, songs):
 def test_a_ray_cluster_makes_the_same_songs(monkeypatch, tmp_path, ray_cluster):
     """With a network that its workers can load, which know no stand-in."""
     monkeypatch.delitem(sys.modules, "hafm_jax.corpus.separators")
-    monkeypatch.setattr(script, "RAY_BATCH", 2)
+    monkeypatch.setattr(stems, "RAY_BATCH", 2)
     write_onnx(tmp_path / "vocals.onnx", mask=np.full(BINS, 0.6))
     (tmp_path / "vocals.json").write_text(json.dumps({"n_fft": N_FFT}))
     monkeypatch.chdir(tmp_path)  # where they are not
@@ -375,7 +371,7 @@ def test_parts_may_share_a_folder_and_change_their_number(monkeypatch, tmp_path,
     assert (tmp_path / "separator.log").read_text().count("separation") == 5  # four songs and the faint one
 
 
-def test_an_interrupted_run_says_how_to_go_on(tmp_path):
+def test_an_interrupted_run_prints_how_to_resume(tmp_path):
     music = many(tmp_path / "music")
     process = start(tmp_path, arguments(music, tmp_path / "out", "--workers", 2), hold_after=6)
     wait_until(lambda: list((tmp_path / "out").glob("[!.]*/[!.]*/song.json")))
@@ -384,7 +380,7 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path):
     (tmp_path / "separator.go").touch()
     _, shown = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert "the same command goes on" in shown and "Traceback" not in shown
+    assert "the same command resumes" in shown and "Traceback" not in shown
     report = report_of(tmp_path / "out")
     found = len(list((tmp_path / "out").glob("[!.]*/[!.]*/song.json")))  # also those that workers had under way
     assert 1 <= report["songs"] == found and report["to_do"] > 0
@@ -413,10 +409,10 @@ def test_a_full_gpu_ends_the_run_with_advice_and_costs_no_track(monkeypatch, tmp
         patch.setattr(separator_stand_in.StandIn, "separate", out_of_memory)
         patch.setattr(sys, "argv", ["x", *map(str, arguments(music, out))])
         with pytest.raises(SystemExit) as ended:
-            errors.run_command(script.main)
-    said = capsys.readouterr().err.strip().splitlines()[-1]
+            errors.run_command(scripts.load_script("separate_stems").main)
+    line = capsys.readouterr().err.strip().splitlines()[-1]
     assert (
-        ended.value.code == 2 and said.startswith("error: ") and "CUDA out of memory)" in said and "--workers" in said
+        ended.value.code == 2 and line.startswith("error: ") and "CUDA out of memory)" in line and "--workers" in line
     )
     run(monkeypatch, *arguments(music, out))
     assert contents(out) == contents(songs)
@@ -442,7 +438,7 @@ def test_a_full_gpu_ends_the_run_with_advice_and_costs_no_track(monkeypatch, tmp
         (["--workers", 0], "--workers is 0"),
         (["--min-seconds", 5], "min <= max"),
         (["--validation-share", 2], "shares"),
-        (["--vocal-gate-dbfs", "nan"], "no number"),
+        (["--vocal-gate-dbfs", "nan"], "not a number"),
     ],
 )
 def test_other_arguments_are_refused(monkeypatch, music, songs, change, found):
@@ -460,19 +456,19 @@ def test_songs_of_another_collection_are_refused(monkeypatch, music, songs, tmp_
         run(monkeypatch, *arguments(fewer, songs))
 
 
-def test_damaged_receipts_are_named(monkeypatch, music, songs, tmp_path):
+def test_damaged_logs_are_named(monkeypatch, music, songs, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(songs, out)
-    receipts = out / "rejects.jsonl"
-    whole = receipts.read_bytes()
-    receipts.write_bytes(whole + b'{"id": "torn')  # as a kill leaves it
+    log_file = out / "rejects.jsonl"
+    whole = log_file.read_bytes()
+    log_file.write_bytes(whole + b'{"id": "torn')  # as a kill leaves it
     run(monkeypatch, *arguments(music, out))
-    assert receipts.read_bytes() == whole
+    assert log_file.read_bytes() == whole
 
-    receipts.write_bytes(b"what?\n" + whole)
+    log_file.write_bytes(b"what?\n" + whole)
     with pytest.raises(InputError, match=r"rejects.jsonl cannot be read"):
         run(monkeypatch, *arguments(music, out))
-    receipts.write_bytes(whole)
+    log_file.write_bytes(whole)
     song = next(out.glob("*/*/song.json"))
     song.write_text("[]")
     with pytest.raises(InputError, match=r"song.json cannot be read"):
@@ -483,10 +479,10 @@ def test_damaged_receipts_are_named(monkeypatch, music, songs, tmp_path):
 
 
 def test_bad_input_ends_with_exit_code_two(monkeypatch, tmp_path, music, capsys):
-    for out, found in [(music / "songs", "lies in --music"), (music / "good.flac" / "songs", "lies in")]:
+    for out, found in [(music / "songs", "is in --music"), (music / "good.flac" / "songs", "is in")]:
         monkeypatch.setattr(sys, "argv", ["x", *map(str, arguments(music, out))])
         with pytest.raises(SystemExit) as ended:
-            errors.run_command(script.main)
+            errors.run_command(scripts.load_script("separate_stems").main)
         message = capsys.readouterr().err.strip()
         assert ended.value.code == 2 and message.startswith("error: ") and "\n" not in message and found in message
     (tmp_path / "file").write_text("")

@@ -15,8 +15,8 @@ from helpers import TOKENIZE
 from hafm_jax.audio import files
 from hafm_jax.common import errors
 from hafm_jax.common.errors import InputError
-from hafm_jax.corpus import extraction
-from hafm_jax.dataset import records
+from hafm_jax.corpus import shard
+from hafm_jax.dataset import layout, records
 from hafm_jax.tokenizers import codecs, semantic, spectral_codec
 
 RATE_HZ = 22_050
@@ -223,7 +223,7 @@ def test_extracted_tokens_are_those_of_the_parts(tokens, songs, tokenizers):
     tokenizer, codec = semantic.load_semantic(tokenizers / "semantic"), codecs.load_codec(tokenizers / "codec")
     vocal, rate_hz = files.read_audio(songs / "train" / "b" / "vocals.wav")
     instrumental, _ = files.read_audio(songs / "train" / "b" / "instrumental.wav")
-    seed = extraction.song_seed(5, "train", "b")
+    seed = shard.song_seed(5, "train", "b")
     np.testing.assert_array_equal(
         record["vocal_semantic"], semantic.vocal_tokens(tokenizer, vocal, rate_hz, semantic.VOCAL_NOISE_SIGMA, seed)
     )
@@ -236,7 +236,7 @@ def test_extracted_tokens_are_those_of_the_parts(tokens, songs, tokenizers):
 
 
 def test_tokens_json_says_what_made_them(tokens, tokenizers):
-    document = records.read_tokens_json(tokens)
+    document = layout.read_tokens_json(tokens)
     made_by = document["made_by"]
     assert made_by["semantic"]["features"] == "chroma" and made_by["codec"]["codec"] == "spectral"
     centroids_sha256 = semantic.load_semantic(tokenizers / "semantic").centroids_sha256
@@ -278,7 +278,7 @@ def test_songs_that_do_not_fit_are_left_out_with_the_reason(monkeypatch, songs, 
     source = records.TokenRecords(out, "test")
     assert [source[k]["id"] for k in range(len(source))] == ["good", "long"]  # what is less than a cell is forgiven
     assert source[0]["acoustic"].shape == (30, 8)  # 0.4 s and 0.41 s: the 10 cells that both have
-    document = records.read_tokens_json(out)
+    document = layout.read_tokens_json(out)
     made_by = document["made_by"]
     assert set(document["splits"]) == {"test"}  # the other one has no song
     assert {name: detail.split(",")[0] for name, detail in made_by["skipped"].items()} == {

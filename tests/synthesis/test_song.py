@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-import soundfile
-from helpers import ROOT
 
 from hafm_jax.audio.music import TONICS
-from hafm_jax.common.errors import run_command
 from hafm_jax.synthesis import instruments, patterns
 from hafm_jax.synthesis.song import PEAK, RMS, SPLITS, Song, song_seed, synthesize_song
 
-SCRIPT = ROOT / "tokenize" / "synthesize_songs.py"
 RATE_HZ = 24_000
 SECONDS = 10.0
 
@@ -145,7 +138,7 @@ def test_sung_pitch_is_the_melody(songs):
 
 
 def test_vocal_onsets_are_on_the_grid(songs):
-    """The level rises from a rest where the phrase's first note stands, which is on a slot of the beat."""
+    """The level rises from a rest at the phrase's first note, which is on a slot of the beat."""
     for song in songs:
         info = song.info
         fractions = patterns.FEELS[info["feel"]].slot_fractions
@@ -289,70 +282,3 @@ def test_splits_share_no_seed():
 def test_bad_arguments(arguments):
     with pytest.raises(ValueError):
         synthesize_song(*arguments)
-
-
-def run_script(monkeypatch, *arguments: object) -> None:
-    spec = importlib.util.spec_from_file_location("synthesize_songs", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(sys, "argv", [SCRIPT.name, *map(str, arguments)])
-    run_command(module.main)
-
-
-def test_script_writes_and_resumes(tmp_path, monkeypatch, capsys):
-    run_script(monkeypatch, "--out", tmp_path, "--num-songs", 2, "--seconds", 1.5, "--workers", 1)
-    folders = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.glob("*/*"))
-    assert folders == ["test/song_000000", "train/song_000000", "train/song_000001", "validation/song_000000"]
-    first, second = tmp_path / folders[1], tmp_path / folders[2]
-    assert sorted(p.name for p in first.iterdir()) == ["instrumental.wav", "song.json", "vocals.wav"]
-    info = json.loads((first / "song.json").read_text())
-    song = synthesize_song(info["seed"], info["seconds"])
-    for name in ("vocals", "instrumental"):
-        audio, rate_hz = soundfile.read(first / f"{name}.wav", dtype="float32")
-        assert rate_hz == RATE_HZ and soundfile.info(first / f"{name}.wav").subtype == "PCM_16"
-        assert np.abs(audio - getattr(song, name)).max() < 1 / 32_000
-
-    # An interrupted run: one song missing, half of it under its temporary name. The others are not written again.
-    before = (first / "vocals.wav").stat().st_mtime_ns
-    wanted = (second / "vocals.wav").read_bytes()
-    second.rename(second.with_name(f".{second.name}.partial"))
-    run_script(monkeypatch, "--out", tmp_path, "--num-songs", 2, "--seconds", 1.5, "--workers", 1)
-    assert "(1 new)" in capsys.readouterr().out
-    assert (first / "vocals.wav").stat().st_mtime_ns == before
-    assert (second / "vocals.wav").read_bytes() == wanted
-    assert not list(tmp_path.glob("*/.*"))
-
-    with pytest.raises(SystemExit) as ended:  # other songs than those that are there
-        run_script(monkeypatch, "--out", tmp_path, "--num-songs", 2, "--seconds", 1.5, "--seed", 1, "--workers", 1)
-    assert ended.value.code == 2 and "another --out" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("--num-songs", -1),
-        ("--num-test", -1),
-        ("--seconds", 0.5),
-        ("--seconds", "nan"),
-        ("--seed", -1),
-        ("--workers", 0),
-    ],
-)
-def test_script_refuses_bad_numbers(tmp_path, monkeypatch, capsys, arguments):
-    with pytest.raises(SystemExit) as ended:
-        run_script(monkeypatch, "--out", tmp_path / "songs", *arguments)
-    assert ended.value.code == 2
-    message = capsys.readouterr().err
-    assert message.startswith("error: ") and message.count("\n") == 1 and arguments[0] in message
-    assert not (tmp_path / "songs").exists()
-
-
-def test_script_as_a_process(tmp_path):
-    """From another folder, with worker processes, as users run it; and a place that cannot be written."""
-    command = [sys.executable, str(SCRIPT), "--num-songs", "1", "--num-test", "0", "--seconds", "1", "--workers", "2"]
-    done = subprocess.run([*command, "--out", "songs"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert sorted(p.parent.name for p in tmp_path.glob("songs/*/song_000000")) == ["train", "validation"]
-    (tmp_path / "file").write_text("not a folder")
-    done = subprocess.run([*command, "--out", "file"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1

@@ -12,7 +12,7 @@ from helpers import random_params, random_record, tiny_config
 from ml_collections import ConfigDict
 
 from hafm_jax.common.errors import InputError
-from hafm_jax.dataset import records
+from hafm_jax.dataset import records, writer
 from hafm_jax.model import decode
 from hafm_jax.model.sampling import Sampling
 from hafm_jax.streams import STAGES, STREAMS, tokens_of
@@ -24,7 +24,7 @@ WINDOW_CELLS = 3
 
 def token_set(directory: Path, lengths_cells: list[int]) -> records.TokenRecords:
     songs = [{"id": f"{i}"} | random_record(n, i) for i, n in enumerate(lengths_cells)]
-    records.write_metadata(directory, [records.write_split(directory, "validation", songs, 1)], {"test": True})
+    writer.write_metadata(directory, [writer.write_split(directory, "validation", songs, 1)], {"test": True})
     return records.TokenRecords(directory, "validation")
 
 

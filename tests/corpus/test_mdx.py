@@ -1,0 +1,198 @@
+"""MDX-Net: small graphs of the real form against torch's STFT."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import types
+
+import numpy as np
+import pytest
+from helpers.separators import BINS, FRAMES, HOP, N_FFT, RATE_HZ, noise, write_onnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hafm_jax.common.errors import InputError
+from hafm_jax.corpus.separators import load_separator
+
+
+def snr_db(reference: np.ndarray, found: np.ndarray) -> float:
+    return 10 * np.log10(np.square(reference).sum() / np.square(reference - found).sum())
+
+
+def mdx(path, mask=None, n_fft=N_FFT, **config):
+    pytest.importorskip("onnxruntime")
+    write_onnx(path, mask=mask)
+    path.with_suffix(".json").write_text(json.dumps({"n_fft": n_fft, **config}))
+    return load_separator("mdx", str(path), device="cpu")
+
+
+def test_what_onnx_runtime_fails_with_is_a_runtime_error(tmp_path, monkeypatch):
+    """As torch's errors are, which the command can turn into advice."""
+    separator = mdx(tmp_path / "a.onnx")
+
+    class Fail(Exception):
+        pass
+
+    def run(*_):
+        raise Fail("Failed to allocate memory")
+
+    monkeypatch.setattr(separator._network, "_session", types.SimpleNamespace(run=run))
+    with pytest.raises(RuntimeError, match="Failed to allocate memory"):
+        separator.separate(noise(1000))
+
+
+@pytest.fixture(scope="module")
+def identity(tmp_path_factory):
+    return mdx(tmp_path_factory.mktemp("mdx") / "identity.onnx")
+
+
+def tone(f_hz: float, num_samples: int, level: float = 0.3) -> np.ndarray:
+    phase = 2 * np.pi * f_hz * np.arange(num_samples) / RATE_HZ
+    return (level * np.stack([np.sin(phase), np.cos(phase)])).astype(np.float32)
+
+
+def masked_in_one_pass(mixture: np.ndarray, mask: np.ndarray, n_fft: int) -> np.ndarray:
+    """torch's STFT of the whole file, times mask [F], and back."""
+    torch = pytest.importorskip("torch")
+    num_samples, before = mixture.shape[1], 4 * HOP
+    after = 4 * HOP + -num_samples % HOP
+    window = torch.hann_window(n_fft)
+    spectrum = torch.stft(torch.nn.functional.pad(torch.tensor(mixture), (before, after)), n_fft, HOP, window=window,
+                          return_complex=True)  # fmt: skip
+    gains = torch.zeros(n_fft // 2 + 1)
+    gains[: len(mask)] = torch.tensor(mask)
+    out = torch.istft(spectrum * gains[:, None], n_fft, HOP, window=window)
+    return out[:, before : before + num_samples].numpy()
+
+
+def test_the_identity_keeps_what_lies_below_its_bins(identity):
+    """Bin 512 of 2048 is 11,025 Hz."""
+    low, high = tone(3000.0, 60_000), tone(14_000.0, 60_000)
+    vocals = identity.separate(low + high)
+    inside = slice(2048, -2048)  # the start of a tone is in all bins
+    np.testing.assert_allclose(vocals[:, inside], low[:, inside], atol=2e-4)
+    assert vocals.dtype == np.float32 and identity.sample_rate_hz == RATE_HZ
+
+
+def test_the_network_receives_the_spectrum_of_its_training(tmp_path, monkeypatch):
+    """torch.stft as its authors call it: left real, left imaginary, right real, right imaginary."""
+    torch = pytest.importorskip("torch")
+    network = mdx(tmp_path / "a.onnx")._network
+    inputs = []
+
+    class Session:
+        def run(self, _, feed):
+            inputs.append(feed["input"])
+            return [feed["input"]]
+
+    monkeypatch.setattr(network, "_session", Session())
+    segment = noise(network.segment_samples)
+    network.vocals(segment)
+    spectrum = torch.stft(torch.tensor(segment), N_FFT, HOP, window=torch.hann_window(N_FFT), return_complex=True)
+    left, right = spectrum[:, :BINS].numpy()
+    expected = np.stack([left.real, left.imag, right.real, right.imag])[None]
+    assert expected.shape == inputs[0].shape == (1, 4, BINS, FRAMES) and inputs[0].dtype == np.float32
+    np.testing.assert_allclose(inputs[0], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("n_fft", [2048, 2560, 4096])
+def test_a_mask_in_segments_is_the_mask_in_one_pass(tmp_path, n_fft):
+    mask = np.random.default_rng(1).uniform(0.2, 1, BINS).astype(np.float32)
+    separator = mdx(tmp_path / "mask.onnx", mask, n_fft)
+    mixture = noise(100_000, seed=2)
+    assert snr_db(masked_in_one_pass(mixture, mask, n_fft), separator.separate(mixture)) > 60
+
+
+def test_channels_stay_apart(tmp_path):
+    mixture = noise(30_000)
+    mixture[1] = 0
+    vocals = mdx(tmp_path / "a.onnx", np.linspace(1, 0, BINS)).separate(mixture)
+    assert np.abs(vocals[0]).max() > 0.01 and not vocals[1].any()
+
+
+def test_a_network_of_the_instrumental_leaves_the_vocals(tmp_path):
+    """The network takes 0.75 of a tone below the bins' end, with gain 0.5 * 1.5; a tone above it is in neither stem."""
+    separator = mdx(tmp_path / "a.onnx", np.full(BINS, 0.5), stem="instrumental", gain=1.5)
+    low, high = tone(3000.0, 60_000), tone(14_000.0, 60_000)
+    inside = slice(2048, -2048)
+    np.testing.assert_allclose(separator.separate(low + high)[:, inside], 0.25 * low[:, inside], atol=2e-4)
+
+
+@settings(max_examples=15)
+@given(st.integers(1, 80_000))
+def test_mdx_of_any_length(identity, num_samples):
+    mixture = tone(2000.0, num_samples)
+    vocals = identity.separate(mixture)
+    assert vocals.shape == mixture.shape and np.isfinite(vocals).all()
+    np.testing.assert_allclose(vocals[:, 2048:-2048], mixture[:, 2048:-2048], atol=2e-4)
+
+
+def test_published_models_need_no_json(tmp_path, monkeypatch):
+    from hafm_jax.corpus import mdx as module
+
+    mixture = noise(20_000)
+    expected = mdx(tmp_path / "a.onnx", gain=0.5).separate(mixture)
+    (tmp_path / "a.json").unlink()
+    with pytest.raises(InputError, match=r"known by its SHA-256.*expected the n_fft"):
+        load_separator("mdx", str(tmp_path / "a.onnx"))
+    digest = hashlib.sha256((tmp_path / "a.onnx").read_bytes()).hexdigest()
+    monkeypatch.setitem(module.PUBLISHED, digest, module.MdxConfig(N_FFT, gain=0.5))
+    separator = load_separator("mdx", str(tmp_path), digest, "cpu")  # the folder's only model
+    assert separator.sha256 == digest
+    np.testing.assert_array_equal(separator.separate(mixture), expected)
+
+
+@pytest.mark.parametrize(
+    ("document", "found"),
+    [
+        ("{", "not a description"),
+        ("[1]", "not a description"),
+        ('{"stem": "vocals"}', "not a description"),
+        ('{"n_fft": 2048, "dim_f": 512}', "not a description"),
+        ('{"n_fft": 2048, "stem": "drums"}', "stem one of vocals, instrumental"),
+        ('{"n_fft": "2048"}', "n_fft"),
+        ('{"n_fft": 2048, "gain": null}', "gain"),
+        ('{"n_fft": 1000}', "n_fft is 1000; expected an even number from 2048 to 11776"),
+        ('{"n_fft": 2049}', "expected an even number"),
+        ('{"n_fft": 16384}', "expected an even number"),
+    ],
+)
+def test_wrong_descriptions_are_named(tmp_path, document, found):
+    pytest.importorskip("onnxruntime")
+    write_onnx(tmp_path / "a.onnx")
+    (tmp_path / "a.json").write_text(document)
+    with pytest.raises(InputError, match=found):
+        load_separator("mdx", str(tmp_path / "a.onnx"))
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        {"shape": ["batch_size", 2, BINS, FRAMES]},
+        {"shape": ["batch_size", 4, BINS, "frames"]},
+        {"shape": ["batch_size", 4, BINS]},
+        {"shape": [8, 4, BINS, FRAMES]},
+        {"dtype": "FLOAT16"},
+    ],
+)
+def test_graphs_of_another_form_are_named(tmp_path, graph):
+    pytest.importorskip("onnxruntime")
+    write_onnx(tmp_path / "a.onnx", **graph)
+    (tmp_path / "a.json").write_text('{"n_fft": 2048}')
+    with pytest.raises(InputError, match=r"inputs and outputs.*expected one of each.*\[batch, 4, bins, frames\]"):
+        load_separator("mdx", str(tmp_path / "a.onnx"))
+
+
+def test_damaged_and_missing_onnx_files(tmp_path):
+    pytest.importorskip("onnxruntime")
+    path = write_onnx(tmp_path / "a.onnx")
+    path.with_suffix(".json").write_text('{"n_fft": 2048}')
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(InputError, match=r"a.onnx cannot be loaded.*get it again"):
+        load_separator("mdx", str(path))
+    with pytest.raises(InputError, match=r"a.onnx has the SHA-256"):
+        load_separator("mdx", str(path), "0" * 64)
+    write_onnx(tmp_path / "b.onnx")
+    with pytest.raises(InputError, match=r"holds a.onnx, b.onnx; expected one"):
+        load_separator("mdx", str(tmp_path))

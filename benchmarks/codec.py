@@ -1,27 +1,27 @@
-"""How well and how fast a codec copies songs that it has never heard, at 1, 2, 4 and 8 books.
+"""How well and how fast a codec copies songs that it was not trained on, with 1, 2, 4 and 8 codebooks.
 
-    python benchmarks/codec.py --codec TOKENIZERS/codec --songs SONGS
+    python -m benchmarks.codec --songs SONGS [--codec TOKENIZERS/codec]
+        [--limit 32] [--out benchmarks/results/codec.json]
 
-Measures on the instrumentals of SONGS/test: multi-scale spectral distance (hafm_jax/audio/stft.py), codes in use per
-book, and speed. Beside them stand anchors that say what the figures mean: the same codec without its quantiser, the
-original 1 dB softer, white noise of the song's level, and another song. Prints a table and writes JSON.
+Measured on the instrumentals of SONGS/test: multi-scale spectral distance (hafm_jax/audio/stft.py), codes in use of
+each codebook, and speed. Anchors give the distances a scale: the same codec without its quantiser, the original 1 dB
+softer, white noise of the song's level, and another song.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import machine
 from tqdm import tqdm
 
+from benchmarks._common import begin_result, make_parser, markdown
 from hafm_jax.audio.files import read_audio, resample, song_folders, stem_file, to_mono
 from hafm_jax.audio.stft import spectral_distance_db
 from hafm_jax.common.errors import InputError, run_command
+from hafm_jax.model.pretrained import DEMO
 from hafm_jax.tokenizers import codecs
 
 BOOKS = (1, 2, 4, 8)
@@ -46,7 +46,7 @@ def summary(distances: list[float]) -> dict[str, Any]:
 
 
 def anchors(clips: list[np.ndarray], rate_hz: int) -> dict[str, dict[str, Any]]:
-    """What the figures are for copies that everyone knows."""
+    """The figures of copies that every reader can imagine."""
     rng = np.random.default_rng(0)
     copies: dict[str, list[np.ndarray]] = {
         "white noise, same level": [
@@ -64,7 +64,7 @@ def anchors(clips: list[np.ndarray], rate_hz: int) -> dict[str, dict[str, Any]]:
 
 
 def speed(codec: codecs.Codec, clips: list[np.ndarray]) -> dict[str, float]:
-    """Seconds of audio per second, the median of songs, after one call that compiles."""
+    """Seconds of audio a second, the median over songs, after one call that compiles."""
     hop = codec.sample_rate_hz // codec.frame_rate_hz
     rates: dict[str, list[float]] = {"encode": [], "decode": []}
     for clip in [clips[0], *clips]:
@@ -81,18 +81,16 @@ def speed(codec: codecs.Codec, clips: list[np.ndarray]) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument("--codec", type=Path, required=True, help="codec directory with config.json")
+    parser = make_parser(__doc__)
+    parser.add_argument("--codec", type=Path, default=DEMO / "codec", help="codec directory (default: the demo's)")
     parser.add_argument("--songs", type=Path, required=True, help="songs folder; its split test is read")
-    parser.add_argument("--limit", type=int, help="use only the first songs")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "codec.json", help="report")
-    args = parser.parse_args()
-    if args.limit is not None and args.limit < 1:
-        raise InputError(f"--limit is {args.limit}; expected a number above 0")
-    codec = codecs.load_codec(args.codec)
-    clips = read_songs(args.songs, codec.sample_rate_hz, args.limit)
+    parser.add_argument("--limit", type=int, help="use only the first songs (default: all)")
+    arguments = parser.parse_args()
+    if arguments.limit is not None and arguments.limit < 1:
+        raise InputError(f"--limit is {arguments.limit}; expected a number above 0")
+    write = begin_result(arguments.out)
+    codec = codecs.load_codec(arguments.codec)
+    clips = read_songs(arguments.songs, codec.sample_rate_hz, arguments.limit)
     books = (*BOOKS, None) if isinstance(codec, codecs.SpectralCodec) else BOOKS
     figures, codes_in_use = codecs.measure(codec, tqdm(clips, desc="copying", unit="song"), books)
     names = {number: f"{number} book{'s' * (number > 1)}" for number in BOOKS} | {None: "without quantiser"}
@@ -105,16 +103,12 @@ def main() -> None:
         "codes_in_use": codes_in_use,
         "vocabulary": codec.vocabulary,
         "speed": speed(codec, clips),
-        "machine": machine(),
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(report, indent=2) + "\n")
-    print(f"{'spectral distance, dB':26}{'mean':>12}{'median':>12}")
-    for name, row in {**rows, **report["anchors"]}.items():
-        print(f"{name:26}{row['spectral_distance_db_mean']:12.2f}{row['spectral_distance_db_median']:12.2f}")
-    print(f"codes in use of {codec.vocabulary} per book: {codes_in_use}")
+    write(report)
+    distances = {name: map("{:.2f}".format, row.values()) for name, row in {**rows, **report["anchors"]}.items()}
+    print(markdown([["spectral distance, dB", "mean", "median"], *([name, *row] for name, row in distances.items())]))
+    print(f"codes in use of {codec.vocabulary} of each codebook: {codes_in_use}")
     print(", ".join(f"{name} {value}" for name, value in report["speed"].items()))
-    print(f"written: {args.out}")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
 """Steps of cached decoding at full size: time, share of the memory floor, and ratio to MusicGen's decoder.
 
-    python benchmarks/decode.py [--quick] [--batches 1 8] [--peers 0] [--resume] [--out benchmarks/results/decode.json]
+    python -m benchmarks.decode [--quick] [--batches 1 8] [--peers 0] [--out benchmarks/results/decode.json]
 
-Weights are random, of the size `base`. Everything that is compared runs in a process of its own and in turn with the
-others, round by round: machines drift, ratios hold. The floor of a step is the time that the same machine, in the same
-minutes, takes to read its bytes: all weights (one codebook's head) and the filled cache, and to write one token to it.
+Weights are random, of the size `base`. Each subject runs in a process of its own, and all take turns, round by round:
+machines drift, ratios hold. The floor of a step is the time that the same machine, in the same minutes, takes to move
+the step's bytes: to read all weights (one codebook's head) and the filled cache, and to write one token to the cache.
 
-The peer is transformers' MusicgenForCausalLM of the same width, depth, vocabulary and codebooks, its feed-forward as
-wide as makes its layers as large, with its own cache, guidance and top-k, prefilled by hand (its `generate` drops all
-of a prompt but the last token). One of its steps gives a frame's four tokens, one of ours gives one: the table compares
-steps of the same size, not music.
+The peer is transformers' MusicgenForCausalLM of the same width, depth, vocabulary and codebooks. Its feed-forward is as
+wide as makes its layers as large as ours. It uses its own cache, guidance and top-k; the cache is filled by hand, since
+its `generate` drops all of a prompt but the last token. One of its steps gives the four tokens of a frame, one of ours
+gives one token: the table compares steps of one size, not music.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import NamedTuple
 
-from machine import machine
-from report import markdown, spread
 from tqdm import tqdm
 
-SIZE = "base"
+from benchmarks._common import begin_result, make_parser, markdown, spread
+from benchmarks._peers import SIZE, MusicGen
+from hafm_jax.common.errors import run_command
+
 ROUNDS = 3
 MAX_STEPS = 96  # a round
-SHORTEST_WINDOW_CELLS = 12  # "near 0": the conditions of half a second
+SHORTEST_WINDOW_CELLS = 12  # half a second: the context "near 0" is its conditions
 
 
 class Case(NamedTuple):
@@ -39,6 +39,10 @@ class Case(NamedTuple):
     batch: int
     guided: bool
     context: int  # tokens in the cache at the first step, at least
+
+    @property
+    def rows(self) -> int:
+        return self.batch * (2 if self.guided else 1)
 
 
 def cases(quick: bool, batches: list[int]) -> list[Case]:
@@ -49,7 +53,7 @@ def cases(quick: bool, batches: list[int]) -> list[Case]:
 
 
 def layout(case: Case) -> tuple[int, int, int]:
-    """(cells of a window with room for the context and for steps, frames that stand as given, tokens before them)."""
+    """(cells of a window with room for the context and the steps, given frames, tokens before the first step)."""
     from hafm_jax.streams import STAGES
 
     stage = STAGES[case.stage]
@@ -80,10 +84,9 @@ class Ours:
         del params
         self.codebooks = target.codebooks
         self.frames = cells * target.frames_per_cell
-        rows = case.batch * (2 if case.guided else 1)
-        # A cache of random numbers: what is in it does not matter for time, but zeros would.
+        # Random numbers: their values do not change the time, but zeros would.
         capacity = decode._capacity(config, self.weights, min(self.frames, self.start + 64))
-        shape = (rows, config.num_heads, capacity, config.head_dim)
+        shape = (case.rows, config.num_heads, capacity, config.head_dim)
         self.cache = [
             tuple(self.weights.stored(jax.random.normal(jax.random.key(2 * i + j), shape, dtype)) for j in range(2))
             for i in range(config.num_layers)
@@ -106,9 +109,9 @@ class Ours:
         self.facts = {
             "compile_s": time.perf_counter() - started_s,
             "context": context,
-            "rows": rows,
+            "rows": case.rows,
             "weights_bytes": weights * item,
-            "cache_bytes_per_token": 2 * config.num_layers * rows * config.d_model * item,
+            "cache_bytes_per_token": 2 * config.num_layers * case.rows * config.d_model * item,
             "packed": self.weights.packed,
         }
 
@@ -119,99 +122,6 @@ class Ours:
         self.cache, self.target = self.extend(self.cache, self.target, self.start, stop)
         self.target.block_until_ready()
         return time.perf_counter() - started_s, (stop - self.start) * self.codebooks
-
-
-class MusicGen:
-    """The peer at one case: eager with its growing cache, or compiled with its static one."""
-
-    def __init__(self, case: Case, dtype: str, compiled: bool):
-        import torch
-        from transformers import MusicgenForCausalLM
-        from transformers.cache_utils import DynamicCache, EncoderDecoderCache, StaticCache
-        from transformers.generation.logits_process import (
-            ClassifierFreeGuidanceLogitsProcessor,
-            TemperatureLogitsWarper,
-            TopKLogitsWarper,
-        )
-        from transformers.models.musicgen.configuration_musicgen import MusicgenDecoderConfig
-
-        from hafm_jax.model.config import StageConfig
-        from hafm_jax.model.sampling import Sampling
-
-        ours = StageConfig.of_size(case.stage, SIZE, window_cells=1)
-        target = ours.stage.target
-        config = MusicgenDecoderConfig(
-            hidden_size=ours.d_model,
-            num_hidden_layers=ours.num_layers,
-            num_attention_heads=ours.num_heads,
-            ffn_dim=ours.ffn_dim * 3 // 2,  # two matrices for our three
-            vocab_size=target.vocabulary,
-            num_codebooks=target.codebooks,
-            max_position_embeddings=8192,
-            pad_token_id=None,
-            bos_token_id=None,
-        )
-        torch.manual_seed(0)
-        self.torch = torch
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = MusicgenForCausalLM(config).to(self.device, getattr(torch, dtype)).eval()
-        self.rows = case.batch * (2 if case.guided else 1)
-        self.codebooks = target.codebooks
-        *_, self.context = layout(case)
-        filled = StaticCache(config, self.context + MAX_STEPS) if compiled else DynamicCache(config=config)
-        shape = (self.rows, ours.num_heads, self.context, ours.head_dim)
-        for layer in range(ours.num_layers):
-            keys, values = (torch.randn(shape, dtype=self.model.dtype, device=self.device) for _ in range(2))
-            filled.update(keys, values, layer)
-        self.cache = EncoderDecoderCache(filled, DynamicCache(config=config))
-        self.compiled = compiled
-        self.forward = torch.compile(self.model) if compiled else self.model
-        sampling = Sampling()
-        self.processors = [TemperatureLogitsWarper(sampling.temperature), TopKLogitsWarper(sampling.top_k)]
-        if case.guided:
-            self.processors.insert(0, ClassifierFreeGuidanceLogitsProcessor(sampling.guidance_scale))
-        self.guided = case.guided
-        started_s = self.seconds()
-        self.run(2)
-        compile_s = self.seconds() - started_s
-        self.run(8)
-        layer = self.model.model.decoder.layers[0]
-        parts = [layer.self_attn, layer.fc1, layer.fc2]
-        self.facts = {
-            "compile_s": compile_s,
-            "context": self.context,
-            "layer_parameters": sum(p.numel() for part in parts for p in part.parameters()),
-            "torch_threads": torch.get_num_threads(),
-            "torch_device": str(self.device),
-        }
-
-    def seconds(self) -> float:
-        """The clock, when all that was asked of the device is done."""
-        if self.device.type == "cuda":
-            self.torch.cuda.synchronize()
-        return time.perf_counter()
-
-    def run(self, steps: int) -> tuple[float, int]:
-        torch = self.torch
-        tokens = torch.zeros((self.rows * self.codebooks, 1), dtype=torch.long, device=self.device)
-        started_s = self.seconds()
-        with torch.inference_mode():
-            for _ in range(steps):
-                out = self.forward(input_ids=tokens, past_key_values=self.cache, use_cache=True)
-                scores = out.logits[:, -1].float()
-                for process in self.processors:
-                    scores = process(tokens[: len(tokens) // 2] if self.guided else tokens, scores)
-                tokens = torch.multinomial(torch.softmax(scores, dim=-1), 1)
-                if self.guided:
-                    tokens = torch.cat([tokens, tokens])
-        seconds = self.seconds() - started_s
-        assert self.cache.get_seq_length() == self.context + steps
-        if self.compiled:
-            for layer in self.cache.self_attention_cache.layers:
-                layer.cumulative_length.fill_(self.context)
-        else:
-            self.cache.crop(-steps)
-        return seconds, steps
 
 
 class Bandwidth:
@@ -244,11 +154,16 @@ class Bandwidth:
         return min(totals), 1
 
 
-KINDS = {"ours": Ours, "musicgen": MusicGen, "bandwidth": Bandwidth}
+def musicgen(case: Case, dtype: str, compiled: bool) -> MusicGen:
+    *_, context = layout(case)
+    return MusicGen(case.stage, case.rows, case.guided, context, MAX_STEPS, dtype, compiled)
+
+
+KINDS = {"ours": Ours, "musicgen": musicgen, "bandwidth": Bandwidth}
 
 
 def work() -> None:
-    """A worker: a line of JSON in, one out."""
+    """A worker's loop: one line of JSON in, one out."""
     worker = None
     for line in sys.stdin:
         request = json.loads(line)
@@ -265,16 +180,15 @@ def work() -> None:
 
 
 class Worker:
-    """A process of its own that runs one thing at a time when asked."""
+    """A process that holds one subject at a time and runs it on request."""
 
     def __init__(self, kind: str):
         self.kind = kind
         self.process = subprocess.Popen(
-            [sys.executable, __file__, "--worker"],
+            [sys.executable, "-m", "benchmarks.decode", "--worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},  # workers share a GPU
         )
 
     def _ask(self, request: dict):
@@ -282,7 +196,7 @@ class Worker:
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"the {self.kind} worker died on {request}")
+            raise RuntimeError(f"the {self.kind} worker ended on {request}; its own output above says why")
         return json.loads(line)
 
     def setup(self, **arguments) -> dict:
@@ -299,10 +213,10 @@ class Worker:
 
 
 def measure(case: Case, workers: dict[str, Worker], arguments: dict[str, dict]) -> dict:
-    """Seconds a step of each worker with `arguments`, in turn, and the bandwidth of those minutes."""
+    """Milliseconds a step of each worker in `arguments`, which take turns, and the bandwidth of the same minutes."""
     facts = {name: workers[name].setup(case=case, **given) for name, given in arguments.items()}
     workers = {name: workers[name] for name in ("bandwidth", *facts)}
-    # About a second a round, and whole frames: at least eight.
+    # A round takes about a second, and at least eight steps, which are whole frames.
     steps = {name: 5 if name == "bandwidth" else 8 for name in workers}
     for name in facts:
         steps[name] = max(8, min(MAX_STEPS, 8 * round(1.0 / workers[name].run(8) / 8)))
@@ -326,7 +240,7 @@ def measure(case: Case, workers: dict[str, Worker], arguments: dict[str, dict]) 
 
 
 def table(results: list[dict]) -> str:
-    """One row a case: milliseconds a step, and behind each of the others how often ours in float32 goes into it."""
+    """One row a case: milliseconds a step; in brackets, each of the others as a multiple of ours in float32."""
     others = ["ours, XLA's products", "ours, bfloat16"]
     others += [f"MusicGen {dtype}{mode}" for dtype in ("float32", "bfloat16") for mode in ("", ", compiled")]
     header = ["stage", "batch", "guided", "context", "ms", "low-high", "tokens/s", "share of floor"]
@@ -361,45 +275,40 @@ def table(results: list[dict]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--quick", action="store_true", help="two contexts of the coarse stage at batch 1")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8], help="voices at once (default: 1 8)")
     parser.add_argument("--peers", type=int, default=1, help="0 leaves MusicGen out (default: 1)")
     parser.add_argument("--dtype", default="float32", help="compute dtype of `ours` (default: float32)")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/decode.json"))
-    parser.add_argument("--resume", action="store_true", help="keep the cases that --out already has")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         work()
         return
 
-    arguments_of = {"ours": {"dtype": arguments.dtype, "kernels": True}}
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # all processes share a GPU
+    write = begin_result(arguments.out, "torch", "transformers")
+    alone = {"ours": {"dtype": arguments.dtype, "kernels": True}}
     compared = {"ours, XLA's products": {"dtype": "float32", "kernels": False}}
     compared["ours, bfloat16"] = {"dtype": "bfloat16", "kernels": True}
     if arguments.peers:
         for dtype in ("float32", "bfloat16"):
             compared[f"MusicGen {dtype}"] = {"dtype": dtype, "compiled": False}
             compared[f"MusicGen {dtype}, compiled"] = {"dtype": dtype, "compiled": True}
-    results = json.loads(arguments.out.read_text())["cases"] if arguments.resume else []
+    results = []
     bandwidth = Worker("bandwidth")
     bandwidth.setup()
-    done = {tuple(result[field] for field in Case._fields) for result in results}
-    for case in tqdm([c for c in cases(arguments.quick, arguments.batches) if c not in done], unit="case"):
-        more = compared if case.batch == 1 and case.guided else {}
-        # New processes a case: the largest leave no room for what the others of an earlier case would still hold.
-        workers = {name: Worker(name.split()[0].strip(",").lower()) for name in arguments_of | more}
-        found = measure(case, workers | {"bandwidth": bandwidth}, arguments_of | more)
-        facts = machine("torch", "transformers")
-        results.append(found | {"commit": facts["commit"]})
+    for case in tqdm(cases(arguments.quick, arguments.batches), unit="case"):
+        subjects = alone | (compared if case.batch == 1 and case.guided else {})
+        # New processes for each case: the memory that a library still holds of one case is missing in the next.
+        workers = {name: Worker(name.split()[0].strip(",").lower()) for name in subjects}
+        results.append(measure(case, workers | {"bandwidth": bandwidth}, subjects))
         for worker in workers.values():
             worker.close()
-        document = {"machine": facts, "size": SIZE, "rounds": ROUNDS, "cases": results}
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(document, indent=1) + "\n")
+        write({"size": SIZE, "rounds": ROUNDS, "cases": results})
     bandwidth.close()
     print(table(results))
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

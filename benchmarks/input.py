@@ -1,33 +1,29 @@
 """The input pipeline alone: does it feed a step with a wide margin?
 
-    python benchmarks/input.py [--quick] [--out benchmarks/results/input.json]
+    python -m benchmarks.input [--quick] [--out benchmarks/results/input.json]
 
-Batches of the coarse stage as configs/base.py has them, 64 windows of 250 cells, read by `data.stream` from a token set
-that it writes to a temporary folder: random tokens, songs of 4 minutes. Checksums, decoding, cropping, shuffling
-and batching are in the time, placing on a device is not. The files are new, so that they are read from the page cache:
-the cost of reading, not the speed of a disk; the bytes that a disk has to give stand beside.
+Batches of the coarse stage as in configs/base.py, 64 windows of 250 cells, read by `loader.prefetch` from a token set
+in a temporary folder: random tokens, songs of 4 minutes. The time includes checksums, decoding, cropping, shuffling and
+batching, not the transfer to a device. The files are new, so they are read from the page cache: this is the cost of
+reading, not the speed of a disk. The result also has the bytes a second that a disk would have to deliver.
 
-What a step takes is stated, not measured, for accelerators: the FLOPs of the step (`sizes.train_flops`, size `base`) at
-a model FLOP utilisation of 45 % of the device's dense bfloat16 peak, as its maker states it. That of this machine's
-own step is the coarse one in benchmarks/results/train.json, where there is one.
+The rate that a step needs is stated for accelerators, not measured: the FLOPs of the step (`train_flops`, size `base`)
+at a model FLOP utilisation of 45 % of the device's dense bfloat16 peak, as its maker states it.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
-from machine import machine
-from report import markdown, spread
 from tqdm import tqdm
 
+from benchmarks._common import begin_result, make_parser, markdown, spread
 from configs.base import get_config
+from hafm_jax.common.errors import run_command
 from hafm_jax.dataset import loader
 from hafm_jax.dataset.records import TokenRecords
 from hafm_jax.dataset.writer import write_split
@@ -38,10 +34,9 @@ SONG_S = 240
 SONGS = 256
 ROUNDS = 5
 ROUND_S = 5.0  # at least, of each
-GOAL = 10  # times what a step takes
+GOAL = 10  # times the rate that a step needs
 UTILISATION = 0.45
 PEAK_FLOPS_PER_S = {"H100 SXM": 989e12, "TPU v5p": 459e12}  # dense bfloat16
-TRAIN_RESULTS = Path("benchmarks/results/train.json")
 
 
 def songs(number: int) -> Iterator[dict]:
@@ -67,8 +62,8 @@ def batches_per_s(reading: Iterator[loader.Batch], at_least_s: float) -> float:
 
 
 def table(measured: dict, consumers: dict[str, float]) -> str:
-    """One row a consumer: the tokens that it takes, and how often what the pipeline gives goes into that."""
-    rows = [["a step on", "tokens/s it takes", "tokens/s the pipeline gives", "times", "goal"]]
+    """One row a consumer: the rate that it needs, and the pipeline's rate as a multiple of it."""
+    rows = [["a step on", "tokens/s it needs", "tokens/s of the pipeline", "times", "goal"]]
     given = measured["tokens_per_s"]
     for name, taken in consumers.items():
         rows.append([name, f"{taken:,.0f}", f"{given:,.0f}", f"{given / taken:,.1f}", str(GOAL)])
@@ -76,10 +71,10 @@ def table(measured: dict, consumers: dict[str, float]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--quick", action="store_true", help="few songs, a second a round")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/input.json"))
     arguments = parser.parse_args()
+    write = begin_result(arguments.out, "grain")
 
     training = get_config()
     config = StageConfig.of_size("coarse", training.size, window_cells=training.window_cells)
@@ -93,7 +88,7 @@ def main() -> None:
             [(source, 1.0)], config.stage, config.window_cells, training.batch_size, training.seed
         )
         reading = loader.prefetch(batches, 0)
-        for _ in range(loader.AHEAD_BATCHES + 1):  # what was made ahead does not count
+        for _ in range(loader.AHEAD_BATCHES + 1):  # batches made ahead do not count
             first = next(reading)
         assert sum(x.size for x in first.values()) == tokens_per_batch
         rates = [batches_per_s(reading, round_s) for _ in tqdm(range(ROUNDS), unit="round")]
@@ -118,14 +113,9 @@ def main() -> None:
         * tokens_per_window
         for name, peak in PEAK_FLOPS_PER_S.items()
     }
-    if TRAIN_RESULTS.exists():
-        stages = {stage["stage"]: stage for stage in json.loads(TRAIN_RESULTS.read_text())["stages"]}
-        if "coarse" in stages:
-            consumers["this machine"] = stages["coarse"]["subjects"]["ours"]["tokens_per_s"]
-    document = {"machine": machine("grain"), "measured": measured, "consumers_tokens_per_s": consumers}
-    arguments.out.write_text(json.dumps(document, indent=1) + "\n")
+    write({"measured": measured, "consumers_tokens_per_s": consumers})
     print(table(measured, consumers))
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -1,9 +1,9 @@
-"""The demo model from a newcomer's side: cold start, and cost and memory from 10 s to 10 min of singing.
+"""The demo model as a newcomer meets it: cold start, and time and memory from 10 s to 10 min of singing.
 
-    python benchmarks/length.py [--out benchmarks/results/length.json]
+    python -m benchmarks.length [--quick] [--out benchmarks/results/length.json]
 
-Each figure is of a process of its own. Cold: caches of XLA and of the kernels are empty; warm: they are full. The first
-tokens are there when the first second of the semantic stage is (its first report of progress).
+Each figure is from a process of its own. Cold: the caches of XLA and of the kernels are empty; warm: they are full. The
+first tokens are there at the semantic stage's first report of progress, after its first second of music.
 """
 
 from __future__ import annotations
@@ -13,21 +13,20 @@ import json
 import os
 import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from pathlib import Path
 
-from machine import machine
 from tqdm import tqdm
+
+from benchmarks._common import begin_result, make_parser, markdown, run_worker
+from hafm_jax.common.errors import run_command
 
 LENGTHS_S = (10, 30, 60, 120, 300, 600)
 STARTS = 3
 
 
 def accompany(seconds: float, started_s: float) -> dict:
-    """In a fresh process: accompany so much singing; started_s is the clock when the process was asked for."""
+    """In a fresh process: accompany singing of `seconds`. started_s: the clock when the process was started."""
     import numpy as np
 
     from hafm_jax.accompany import Accompanist, SamplingOptions
@@ -44,7 +43,7 @@ def accompany(seconds: float, started_s: float) -> dict:
     use_compilation_cache()
     accompanist = Accompanist.load(str(DEMO))
     mark("loaded_s")
-    # The singing is made, not read; its making is taken out of the times.
+    # The singing is synthesised here; the times leave that out.
     making_s = time.time()
     piece = synthesize_song(song_seed("test", 0, base_seed=0), 10.0).vocals
     vocal = np.tile(piece, -(-round(seconds) // 10))[None, : round(seconds * CODEC_SAMPLE_RATE_HZ)]
@@ -63,50 +62,47 @@ def accompany(seconds: float, started_s: float) -> dict:
     }
 
 
-def in_a_process(seconds: float, cache: Path) -> dict:
-    environment = os.environ | {"XDG_CACHE_HOME": str(cache)}
-    command = [sys.executable, __file__, "--accompany", str(seconds), str(time.time())]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+def in_a_process(seconds: float, cache: str) -> dict:
+    return run_worker("benchmarks.length", [seconds, time.time()], os.environ | {"XDG_CACHE_HOME": cache})
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/length.json"))
-    parser.add_argument("--accompany", nargs=2, type=float, help=argparse.SUPPRESS)
+    parser = make_parser(__doc__)
+    parser.add_argument("--quick", action="store_true", help="one start of each kind, 10 s alone")
+    parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.accompany:
-        print(json.dumps(accompany(*arguments.accompany)))
+    if arguments.worker:
+        print(json.dumps(accompany(*arguments.worker)))
         return
 
-    bar = tqdm(total=2 * STARTS + len(LENGTHS_S), unit="run")
-    starts = {"cold": [], "warm": []}
-    with tempfile.TemporaryDirectory() as warm:
-        for _ in range(STARTS):
+    write = begin_result(arguments.out)
+    num_starts, lengths_s = (1, LENGTHS_S[:1]) if arguments.quick else (STARTS, LENGTHS_S)
+    starts, lengths = {"cold": [], "warm": []}, {}
+    with tqdm(total=2 * num_starts + len(lengths_s), unit="run") as bar, tempfile.TemporaryDirectory() as warm:
+        for _ in range(num_starts):
             with tempfile.TemporaryDirectory() as cold:
-                starts["cold"].append(in_a_process(10, Path(cold)))
+                starts["cold"].append(in_a_process(10, cold))
             bar.update()
-        in_a_process(10, Path(warm))
-        for _ in range(STARTS):
-            starts["warm"].append(in_a_process(10, Path(warm)))
+        in_a_process(10, warm)
+        for _ in range(num_starts):
+            starts["warm"].append(in_a_process(10, warm))
             bar.update()
-        lengths = {}
-        for seconds in LENGTHS_S:
-            in_a_process(min(seconds, 30), Path(warm))  # what a song of several windows compiles besides
-            lengths[seconds] = in_a_process(seconds, Path(warm))
+        for seconds in lengths_s:
+            in_a_process(min(seconds, 30), warm)  # compiles what a song of several windows needs
+            lengths[seconds] = in_a_process(seconds, warm)
             bar.update()
-    bar.close()
 
     medians = {
         how: {name: statistics.median(run[name] for run in runs) for name in runs[0]} for how, runs in starts.items()
     }
-    for how, run in medians.items():
-        print(f"{how}: " + ", ".join(f"{name} {value:.2f}" for name, value in run.items()))
-    for seconds, run in lengths.items():
-        print(f"{seconds} s: " + ", ".join(f"{name} {value:.2f}" for name, value in run.items()))
-    document = {"machine": machine(), "starts": starts, "medians": medians, "lengths": lengths}
-    arguments.out.write_text(json.dumps(document, indent=1) + "\n")
+    write({"starts": starts, "medians": medians, "lengths": lengths})
+    rows = medians | {
+        f"{seconds} s" if seconds < 60 else f"{seconds // 60} min": run for seconds, run in lengths.items()
+    }
+    print(
+        markdown([["", *medians["warm"]], *([name, *map("{:.2f}".format, run.values())] for name, run in rows.items())])
+    )
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -1,31 +1,29 @@
 """Eight simulated devices against one: do the losses agree, and what does a step move between the devices?
 
-    python benchmarks/sharding.py [--quick] [--out benchmarks/results/sharding.json]
+    python -m benchmarks.sharding [--quick] [--out benchmarks/results/sharding.json]
 
-Losses: some steps of size `demo` in float32, on each mesh and on one device, with the same seed and batches; what
-counts is the greatest difference. The learning rate is at its peak from the second step on, so that gradients count.
+Losses: a few steps of size `demo` in float32, on each mesh and on one device, with the same seed and batches. The
+figure is the greatest difference. The learning rate is at its peak from the second step on, so that gradients count.
 
 Bytes: the program of a step of size `small` is compiled, not run, for a batch of 64 windows of 250 cells. Its text
-names every collective, its shape and its groups of devices; one in a loop counts as often as the loop runs. Bytes are
-what a device sends where n devices pass parts around in a ring: an all-reduce costs 2 (n - 1) / n of its array, a
-gather or scatter (n - 1) / n. The mesh axes that a group spans say what it is for: parameters are gathered over `fsdp`,
-gradients summed over `data` and `fsdp`, and whatever goes over `tensor` is activations. Anything else is waste.
+names every collective, its shape and its groups of devices; one in a loop counts as often as the loop runs. A device's
+bytes are those that it sends when n devices pass parts around in a ring: 2 (n - 1) / n of the array for an all-reduce,
+(n - 1) / n for a gather or scatter. The mesh axes that a group spans show its purpose: parameters are gathered over
+`fsdp`, gradients are summed over `data` and `fsdp`, and activations move over `tensor`. Anything else is waste.
 
-What theory needs: each split parameter gathered once, those of the layers once more, since remat computes these again;
-each gradient summed once, into the parts of those that are split (reduce-scatter); two sums of activations a layer
-forward, two backward, one that remat repeats, and one behind the heads. XLA has no reduce-scatter for CPUs: there it
-sums whole and cuts, at twice the cost over `fsdp`; the column `all-reduced` has what is needed then.
+Theory needs: each split parameter gathered once, those of the layers once more, since remat computes these again; each
+gradient summed once, into its parts where it is split (reduce-scatter); two sums of activations a layer forward, two
+backward, one that remat repeats, and one after the heads. XLA has no reduce-scatter for CPUs: there it sums the whole
+array and cuts it, at twice the cost over `fsdp`; the column `all-reduced` has the need in that case.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
 import re
 from collections import defaultdict
-from pathlib import Path
 from typing import NamedTuple
 
 NUM_DEVICES = 8
@@ -34,12 +32,12 @@ os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={NUM_DEVICES}
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 from jax.sharding import AxisType  # noqa: E402
-from machine import machine  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
-from report import markdown  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
+from benchmarks._common import begin_result, make_parser, markdown  # noqa: E402
 from configs.base import get_config  # noqa: E402
+from hafm_jax.common.errors import run_command  # noqa: E402
 from hafm_jax.model import sharding  # noqa: E402
 from hafm_jax.training.step import ShardedStep  # noqa: E402
 
@@ -50,7 +48,7 @@ BYTES = {"size": "small", "window_cells": 250, "batch_size": 64}
 LARGEST = 12  # collectives of a program that are named
 
 ITEM_BYTES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "pred": 1}
-# What a device sends of the result's bytes, with n devices in a ring.
+# Bytes that a device sends over the bytes of the result, with n devices in a ring.
 SENT = {
     "all-reduce": lambda n: 2 * (n - 1) / n,
     "all-gather": lambda n: (n - 1) / n,
@@ -67,7 +65,7 @@ TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 class Collective(NamedTuple):
     kind: str
     axes: str  # mesh axes that its groups span, joined by +
-    name: str  # what of our code made it
+    name: str  # the operation of our code that made it
     times: int  # a step
     result_bytes: int
     sent_bytes: float  # by one device, all times together
@@ -80,7 +78,7 @@ def training(stage: str, position: str, **fields) -> ConfigDict:
 
 
 def losses(config: ConfigDict, mesh: jax.sharding.Mesh) -> list[float]:
-    """Of the first STEPS steps on random tokens."""
+    """The losses of the first STEPS steps, on random tokens."""
     sharded = ShardedStep(config, mesh)
     compiled, state = sharded.compile(config.batch_size), sharded.init()
     rng = np.random.default_rng(0)
@@ -106,7 +104,7 @@ def device_groups(line: str) -> np.ndarray:
         return np.arange(math.prod(source)).reshape(source).transpose(order).reshape(shape)
     found = re.search(r"replica_groups=mesh\[(.*?)\](?:, device_ids=\(\[([\d,]+)\]T\(([\d,]+)\)\))? \{(.*?)\}", line)
     if not found:
-        raise ValueError(f"these groups of devices are written in no way known here: {line}")
+        raise ValueError(f"XLA writes groups of devices in a new way: {line}; expected one of the three read here")
     axes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", found[1])}
     source, order = ([int(i) for i in x.split(",")] if x else None for x in found.groups()[1:3])
     devices = np.arange(math.prod(axes.values()))
@@ -125,13 +123,13 @@ def axes_of(groups: np.ndarray, mesh: jax.sharding.Mesh) -> str:
 
 
 def num_bytes(shape: str) -> int:
-    """Of an XLA shape, or of all in a tuple."""
+    """The size of an array of this XLA shape, or of all arrays of a tuple."""
     parts = re.findall(r"(\w+)\[([\d,]*)\]", shape)
     return sum(ITEM_BYTES[kind] * math.prod(int(n) for n in size.split(",") if n) for kind, size in parts)
 
 
 def collectives(program: str, mesh: jax.sharding.Mesh) -> list[Collective]:
-    """What moves between devices in one run of a compiled program's text, the largest first."""
+    """The collectives of one run of a compiled program, from its text, the largest first."""
     lines, computation, entry = defaultdict(list), "", ""
     for line in program.splitlines():
         if header := re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\{$", line):
@@ -170,7 +168,7 @@ def purpose(collective: Collective) -> str:
 
 
 def needed_bytes(sharded: ShardedStep, batch_size: int) -> dict[str, float]:
-    """What a device has to send, by purpose."""
+    """The bytes that a device has to send, by purpose."""
     data, fsdp, tensor = sharded.mesh.devices.shape
     config = sharded.config
     needed = dict.fromkeys(("parameters", "gradients", "gradients all-reduced", "activations"), 0.0)
@@ -188,9 +186,8 @@ def needed_bytes(sharded: ShardedStep, batch_size: int) -> dict[str, float]:
             needed["gradients"] += whole
             needed["gradients all-reduced"] += whole
     rows = batch_size // (data * fsdp)
-    streams = config.stage
-    tokens = 5 * config.num_layers * streams.num_tokens(config.window_cells)
-    tokens += config.window_cells * streams.target.tokens_per_cell  # behind the heads
+    tokens = 5 * config.num_layers * config.stage.num_tokens(config.window_cells)
+    tokens += config.window_cells * config.stage.target.tokens_per_cell  # after the heads
     needed["activations"] = SENT["all-reduce"](tensor) * 4 * rows * config.d_model * tokens
     return needed
 
@@ -213,7 +210,7 @@ def moved(stage: str, position: str, shape: tuple[int, int, int]) -> dict:
 
 
 def table(results: list[dict]) -> str:
-    """MB that a device sends a step, and behind the slash what theory needs."""
+    """MB that a device sends a step / MB that theory needs."""
     header = ["stage", "position", "data x fsdp x tensor", "greatest difference of losses", "parameters"]
     header += ["gradients", "all-reduced", "activations", "other"]
     rows = [header]
@@ -236,10 +233,10 @@ def table(results: list[dict]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--quick", action="store_true", help="only the semantic stage with clock")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/sharding.json"))
     arguments = parser.parse_args()
+    write = begin_result(arguments.out)
 
     models = [(stage, position) for stage in ("semantic", "coarse") for position in ("clock", "index")]
     models = models[:1] if arguments.quick else models
@@ -258,10 +255,9 @@ def main() -> None:
             results.append({"stage": stage, "position": position, **facts, **moved(stage, position, shape)})
             bar.update()
     bar.close()
-    document = {"machine": machine(), "losses": {**LOSSES, "steps": STEPS}, "bytes": BYTES, "results": results}
-    arguments.out.write_text(json.dumps(document, indent=1) + "\n")
+    write({"losses": {**LOSSES, "steps": STEPS}, "bytes": BYTES, "results": results})
     print(table(results))
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

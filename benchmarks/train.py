@@ -1,29 +1,29 @@
 """Training steps at full size: time, share of the machine's matrix products, memory, and ratio to a torch model.
 
-    python benchmarks/train.py [--quick] [--resume] [--large] [--stages coarse semantic fine]
-        [--dtype float32] [--batch 1] [--out benchmarks/results/train.json]
+    python -m benchmarks.train [--quick] [--large] [--stages coarse semantic fine] [--dtype float32] [--batch 1]
+        [--out benchmarks/results/train.json]
 
-Size `base`, windows of 250 cells: sequences of 1,000 (semantic), 4,000 (coarse) and 6,000 tokens (fine), random tokens;
-on a GPU where JAX and torch see one (of several, CUDA_VISIBLE_DEVICES chooses). `--dtype bfloat16` is our compute
-dtype, and torch's autocast. Every figure is of a process of its own, which makes one step to warm up and then those
-that count; all take turns, round by round, since machines drift and ratios hold. `ours` is what configs/base.py trains:
-positions by `clock`, remat `attention`. `cores` is CPU time over time: where it is well below the machine's, something
-else ran beside. The share is of the rate of a large matrix product in the dtype, the better of XLA's and torch's, read
-at the end of each process; MFU is of the device's bfloat16 peak, where it is known. FLOPs are what `sizes.train_flops`
-counts, not what remat computes again. Peak memory is the device's where it has its own, else the process's high-water
-mark, libraries and compiler included.
+Size `base`, windows of 250 cells: sequences of 1,000 (semantic), 4,000 (coarse) and 6,000 (fine) random tokens, on a
+GPU where JAX and torch see one (of several, CUDA_VISIBLE_DEVICES chooses). `--dtype bfloat16` is our compute dtype, and
+torch's autocast. Each figure is from a process of its own, which makes one step to warm up and then those that count.
+All take turns, round by round, since machines drift and ratios hold. `ours` is what configs/base.py trains: positions
+by `clock`, remat `attention`. `cores` is CPU time over time: well below the number of cores, something else ran at the
+same time. The share is of the rate of a large matrix product in the dtype, the better of XLA's and torch's, measured at
+the end of each process. MFU is of the device's bfloat16 peak, where it is known. FLOPs are those of `train_flops`,
+without what remat computes again. Peak memory is the device's where it has its own, else the process's high-water mark,
+libraries and compiler included.
 
 The peer is transformers' Qwen3 of the same width, depth, heads and feed-forward (three matrices, tanh GELU), with
 RMSNorm and QK-norm: its layers have as many parameters, and embeddings and heads are alike. Its rotary embedding is
-taken out, which saves it time. Its step is ours: forward, cross-entropy of as many targets, backward, clipping, AdamW
-(fused). With `bias` it learns what our `index` mode does: T5's buckets of distances, a table, and a float mask [heads,
-T, T] that needs a gradient, made in the cheapest of four ways tried, for torch's scaled dot product attention. Without,
-that function runs its fast causal path: no model like ours, but a mark of what attention could cost. `layers again` is
-gradient checkpointing, layer by layer as in our remat `layer`.
+removed, which saves it time. Its step is ours: forward, cross-entropy of as many targets, backward, clipping, AdamW
+(fused). With `bias` it learns what our `index` mode learns: T5's buckets of distances, a table, and a float mask
+[heads, T, T] that needs a gradient, made in the cheapest of four ways tried, for torch's scaled dot product attention.
+Without `bias` that function takes its fast causal path: not a model like ours, but a mark of what attention could cost.
+`layers again` is gradient checkpointing layer by layer, as our remat `layer`.
 
-All processes, ours and the peer's, run with what the Makefile's recipe for the demo model runs with (an allocator that
-keeps huge pages, XLA's reductions not fused); `as is` is without, as a command gets it. An allocator that gives nothing
-back can raise a peak: memory is to be compared with the lower of the peer's two.
+All processes run with the settings of the Makefile's recipe for the demo model: an allocator that keeps huge pages, and
+XLA's reductions not fused. `as is` is without them, as a plain command runs. An allocator that gives nothing back can
+raise a peak: compare memory with the lower of the peer's two.
 """
 
 from __future__ import annotations
@@ -33,25 +33,22 @@ import json
 import os
 import resource
 import statistics
-import subprocess
-import sys
 import time
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-from machine import machine
-from report import markdown, spread
 from tqdm import tqdm
 
-SIZE = "base"
+from benchmarks._common import begin_result, make_parser, markdown, run_worker, spread
+from benchmarks._peers import SIZE, qwen3_step, torch_device
+from hafm_jax.common.errors import run_command
+
 WINDOW_CELLS = 250
 ROUNDS = 2
-STEPS = 2  # a process, behind one that does not count
+STEPS = 2  # of a process, after one that does not count
 GEMM_WIDTH = 4096
 GEMM_REPEATS = 3
-CHECK_TOKENS = 64  # sequence on which the peer is looked at before it is timed
 
-ENVIRONMENT = dict(os.environ)  # of the processes that are measured
 # As in the Makefile.
 TUNED = {
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184",
@@ -86,13 +83,15 @@ SUBJECTS = {
     "semantic": [OURS, PEER, MARK, MARK_AGAIN],
     "fine": [OURS, MARK_AGAIN],
 }
-# Only with --large. At 6,000 tokens the peer's bias, its scores and their gradients take 2.25 times what they take at
-# 4,000: up to 18.4 GB with the plain allocator, and more than 24 GB with the other.
+# Only with --large: at 6,000 tokens the peer's bias, its scores and their gradients need 2.25 times the memory that
+# they need at 4,000.
 LARGE = {"fine": [OURS_AS_IS, PEER_AS_IS]}
 
 
-def ours(stage: str, dtype: str, batch: int, position: str, remat: str) -> tuple:
-    """(a step that returns its loss, facts)."""
+def ours_step(
+    stage: str, window_cells: int, dtype: str, batch: int, position: str, remat: str
+) -> tuple[Callable[[], float], dict[str, Any]]:
+    """(a training step of ours, which returns its loss; facts)."""
     import jax
     import numpy as np
 
@@ -101,13 +100,13 @@ def ours(stage: str, dtype: str, batch: int, position: str, remat: str) -> tuple
     from hafm_jax.training.step import ShardedStep
 
     training = get_config()
-    training.update(stage=stage, size=SIZE, window_cells=WINDOW_CELLS, compute_dtype=dtype, batch_size=batch)
+    training.update(stage=stage, size=SIZE, window_cells=window_cells, compute_dtype=dtype, batch_size=batch)
     training.update(position=position, remat=remat)
     sharded = ShardedStep(training, sharding.make_mesh(1, 1, 1))
     rng = np.random.default_rng(0)
     tokens = sharded.place(
         {
-            s.name: rng.integers(0, s.vocabulary, (batch, WINDOW_CELLS * s.frames_per_cell, s.codebooks), np.int32)
+            s.name: rng.integers(0, s.vocabulary, (batch, window_cells * s.frames_per_cell, s.codebooks), np.int32)
             for s in sharded.config.stage.streams
         }
     )
@@ -131,120 +130,8 @@ def ours(stage: str, dtype: str, batch: int, position: str, remat: str) -> tuple
     }
 
 
-def torch_peer(stage: str, dtype: str, batch: int, bias: bool, again: bool) -> tuple:
-    """(a step that returns its loss, facts)."""
-    import torch
-    from transformers import Qwen3Config, Qwen3Model
-    from transformers.models.qwen3 import modeling_qwen3
-    from transformers.models.t5.modeling_t5 import T5Attention
-
-    from configs.base import get_config
-    from hafm_jax.model.config import StageConfig
-    from hafm_jax.model.position import INDEX_BUCKETS, INDEX_MAX_DISTANCE
-
-    ours = StageConfig.of_size(stage, SIZE, window_cells=WINDOW_CELLS)
-    training = get_config()
-    target = ours.stage.target
-    num_tokens = ours.stage.num_tokens(WINDOW_CELLS)
-    num_targets = WINDOW_CELLS * target.tokens_per_cell
-    modeling_qwen3.apply_rotary_pos_emb = lambda q, k, *_: (q, k)
-    torch.manual_seed(0)
-    device = torch_device()
-
-    class Stage(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            config = Qwen3Config(
-                hidden_size=ours.d_model,
-                num_hidden_layers=ours.num_layers,
-                num_attention_heads=ours.num_heads,
-                num_key_value_heads=ours.num_heads,
-                head_dim=ours.head_dim,
-                intermediate_size=ours.ffn_dim,
-                hidden_act="gelu_pytorch_tanh",
-                vocab_size=sum(s.codebooks * s.vocabulary for s in ours.stage.streams),
-                use_cache=False,
-                attn_implementation="sdpa",
-            )
-            self.body = Qwen3Model(config)
-            heads = torch.randn(target.codebooks, ours.d_model, target.vocabulary)
-            self.heads = torch.nn.Parameter(config.initializer_range * heads)
-            self.table = torch.nn.Embedding(INDEX_BUCKETS, ours.num_heads)
-            torch.nn.init.zeros_(self.table.weight)  # as in ours
-
-        def mask(self, length: int) -> torch.Tensor | None:
-            """The bias with the future masked, [1, heads, T, T]; None: causal attention without bias."""
-            if not bias:
-                return None
-            # Of a query to the keys, from the last row's first on.
-            distance = torch.arange(length - 1, -length, -1, device=device)
-            bucket = T5Attention._relative_position_bucket(-distance, False, INDEX_BUCKETS, INDEX_MAX_DISTANCE)
-            falling = torch.where(distance < 0, torch.finfo(torch.float32).min, self.table(bucket).T.contiguous())
-            return falling.unfold(1, length, 1).flip(1)[None]
-
-        def hidden(self, tokens: torch.Tensor) -> torch.Tensor:
-            return self.body(tokens, attention_mask={"full_attention": self.mask(tokens.shape[1])}).last_hidden_state
-
-        def forward(self, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-            """Cross-entropy of targets [B, F, K], which the last F * K tokens predict."""
-            hidden = self.hidden(tokens)
-            assert hidden.shape == (batch, num_tokens, ours.d_model)
-            hidden = hidden[:, -num_targets:].reshape(*targets.shape, -1)
-            logits = torch.einsum("bfkd,kdv->bfkv", hidden, self.heads)
-            return torch.nn.functional.cross_entropy(logits.flatten(0, 2), targets.flatten())
-
-    model = Stage().train().to(device)
-    if again:
-        model.body.activation_checkpointing_enable({"use_reentrant": False})
-    frames = WINDOW_CELLS * target.frames_per_cell
-    tokens = torch.randint(0, model.body.config.vocab_size, (batch, num_tokens), device=device)
-    targets = torch.randint(0, target.vocabulary, (batch, frames, target.codebooks), device=device)
-
-    with torch.no_grad():  # no token reads what comes later, and the last one is read
-        short = tokens[:1, :CHECK_TOKENS]
-        changed = torch.cat([short[:, :-1], (short[:, -1:] + 1) % model.body.config.vocab_size], dim=1)
-        difference = (model.hidden(short) - model.hidden(changed)).abs().amax(-1)[0]
-        assert difference[:-1].max() < 1e-5 < difference[-1], "the peer is not causal"
-
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    rest = [p for p in model.parameters() if p.ndim == 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": training.weight_decay}, {"params": rest, "weight_decay": 0.0}],
-        lr=training.learning_rate,
-        betas=(training.beta1, training.beta2),
-        fused=True,
-    )
-    layers = sum(p.numel() for p in model.body.layers.parameters())
-    facts = {
-        "layer_parameters": layers // ours.num_layers,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "torch_threads": torch.get_num_threads(),
-    }
-
-    def step() -> float:
-        with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
-            loss = model(tokens, targets)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)
-        if bias:
-            facts["bias_gradient_norm"] = model.table.weight.grad.norm().item()
-        optimizer.step()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return loss.item()
-
-    return step, facts
-
-
-def torch_device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def gemm_flops_per_s(kind: str, dtype: str) -> float:
-    """Of a matrix product by the library of `kind`, on the device that it trains on."""
+    """The rate of a matrix product in the library of `kind`, on the device that it trains on."""
     if kind == "ours":
         import jax
 
@@ -264,7 +151,7 @@ def gemm_flops_per_s(kind: str, dtype: str) -> float:
 
 
 def peak_bytes(kind: str) -> int:
-    """Of the device that the library of `kind` trains on, where it has its own memory; else of this process."""
+    """Peak memory of the device that the library of `kind` trains on, where it has its own; else of this process."""
     of_device = 0
     if kind == "ours":
         import jax
@@ -278,8 +165,8 @@ def peak_bytes(kind: str) -> int:
 
 
 def timed_steps(kind: str, options: dict) -> dict:
-    """In a fresh process: seconds of each step, peak memory, rate of products, and what a subject says of itself."""
-    step, facts = {"ours": ours, "torch": torch_peer}[kind](**options)
+    """In a fresh process: seconds of each step, peak memory, rate of products, and the subject's own facts."""
+    step, facts = {"ours": ours_step, "torch": qwen3_step}[kind](window_cells=WINDOW_CELLS, **options)
     first_loss = step()
     seconds, cpu_s = [], time.process_time()
     for _ in range(STEPS):
@@ -296,15 +183,8 @@ def timed_steps(kind: str, options: dict) -> dict:
     }
 
 
-def in_a_process(kind: str, options: dict, tuned: bool) -> dict:
-    environment = ENVIRONMENT | (TUNED if tuned else {})
-    command = [sys.executable, __file__, "--worker", json.dumps([kind, options])]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def summary(stage: str, batch: int, runs: dict[str, list[dict]]) -> dict:
-    """Of a stage, from what each subject's processes found: subject -> a result a round."""
+    """The figures of a stage. runs: subject -> the results of its processes, one a round."""
     from hafm_jax.model.config import StageConfig, train_flops
     from hafm_jax.training.log import peak_flops
 
@@ -339,7 +219,7 @@ def summary(stage: str, batch: int, runs: dict[str, list[dict]]) -> dict:
 
 
 def table(stages: list[dict]) -> str:
-    """One row a subject; `takes` and `of ours` say how often ours goes into its time and its memory."""
+    """One row a subject; `takes` and `of ours` are its time and its memory as multiples of ours."""
     header = ["stage", "tokens", "", "s a step", "low-high", "takes", "cores", "tokens/s", "GFLOP/s"]
     header += ["share of GEMM", "MFU", "peak GB", "of ours", "planned GB", "M parameters a layer"]
     rows = [header]
@@ -370,14 +250,12 @@ def table(stages: list[dict]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--quick", action="store_true", help="one round of ours and of the peer with bias")
     parser.add_argument("--stages", nargs="+", choices=SUBJECTS, default=list(SUBJECTS), help="default: all")
     parser.add_argument("--large", action="store_true", help="the fine peer with bias too: 18.4 GB of memory, or more")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="default: float32")
     parser.add_argument("--batch", type=int, default=1, help="windows a step (default: 1)")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/train.json"))
-    parser.add_argument("--resume", action="store_true", help="keep what --out has, of the same dtype and batch")
     parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
@@ -385,33 +263,29 @@ def main() -> None:
         print(json.dumps(timed_steps(kind, options)))
         return
 
-    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # this process only asks what the device is
+    environment = dict(os.environ)  # of the processes that are measured
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # this process only asks for the device's name
+    write = begin_result(arguments.out, "torch", "transformers")
     plans = {stage: SUBJECTS[stage][: 2 if arguments.quick else None] for stage in arguments.stages}
     if arguments.large:
         plans = {stage: [*subjects, *LARGE.get(stage, [])] for stage, subjects in plans.items()}
     turns = [
-        (number, stage, subject)
+        (stage, subject)
         for stage, subjects in plans.items()
-        for number in range(1 if arguments.quick else ROUNDS)
+        for _ in range(1 if arguments.quick else ROUNDS)
         for subject in subjects
     ]
     work = {"dtype": arguments.dtype, "batch": arguments.batch}
     runs = {}  # stage -> subject -> a result a round
-    if arguments.resume:
-        for stage in json.loads(arguments.out.read_text())["stages"]:
-            runs[stage["stage"]] = {name: found["rounds"] for name, found in stage["subjects"].items()}
-    for number, stage, subject in tqdm(turns, unit="process"):
-        by_round = runs.setdefault(stage, {}).setdefault(subject.name, [])
-        if len(by_round) > number:
-            continue
-        found = in_a_process(subject.kind, {"stage": stage, **work, **subject.options}, subject.tuned)
-        facts = machine("torch", "transformers")
-        by_round.append(found | {"commit": facts["commit"]})
-        stages = [summary(name, arguments.batch, found) for name, found in runs.items()]
-        document = {"machine": facts, "size": SIZE, **work, "tuned": TUNED, "stages": stages}
-        arguments.out.write_text(json.dumps(document, indent=1) + "\n")
-    print(table([summary(name, arguments.batch, found) for name, found in runs.items()]))
+    stages = []
+    for stage, subject in tqdm(turns, unit="process"):
+        request = [subject.kind, {"stage": stage, **work, **subject.options}]
+        found = run_worker("benchmarks.train", request, environment | (TUNED if subject.tuned else {}))
+        runs.setdefault(stage, {}).setdefault(subject.name, []).append(found)
+        stages = [summary(name, arguments.batch, of_stage) for name, of_stage in runs.items()]
+        write({"size": SIZE, **work, "tuned": TUNED, "stages": stages})
+    print(table(stages))
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -189,7 +189,7 @@ def clips() -> list[tuple[Analysis, Truth]]:
 
 
 def test_a_songs_beats_tempo_and_key_are_heard(clips):
-    """Of twelve songs; benchmarks/coherence.py has the figures of more."""
+    """Of twelve songs; experiments/coherence.py has the figures of more."""
     beat_f = [mir_eval.beat.f_measure(truth.beats_s, heard.beats_s) for heard, truth in clips]
     ratio = np.array([heard.tempo_bpm / truth.tempo_bpm for heard, truth in clips])
     nearest = np.abs(ratio[:, None] / [1 / 3, 1 / 2, 1, 2, 3] - 1).min(axis=1)

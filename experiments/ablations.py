@@ -1,14 +1,14 @@
-"""What does each part earn? The demo's stages, trained alike but for one thing, over seeds.
+"""What does each part bring? The demo's stages, trained alike but for one thing, over seeds.
 
-    python benchmarks/ablations.py --data TOKENS --tokenizers TOKENIZERS --fine runs/fine --songs SONGS --workdir WORK
+    python -m experiments.ablations --data TOKENS --tokenizers TOKENIZERS --fine runs/fine --songs SONGS --workdir WORK
 
-For each variant below and each seed a semantic and a coarse stage are trained by configs/demo.py, of a size and
-length that stay as they are (RECIPE), with the same songs, steps and batches, and with false histories from the
-start; with the one fine stage of --fine they are exported and evaluated on the test songs. Of every measure the JSON
-has the mean over clips and seeds with its 95 % interval, songs drawn anew, the mean of each seed, and the difference
-from the demo's own way, clip by clip. Trainings run side by side, one a core; stopped, the same command goes on.
-`--only train` on a machine with a GPU (which they share with XLA_PYTHON_CLIENT_PREALLOCATE=false) and `--only
-evaluate` on another share the work.
+For each variant below and each seed a semantic and a coarse stage are trained by configs/demo.py, of the size and
+length in RECIPE, with the same songs, steps and batches, and with history corruption from the start. With the one fine
+stage of --fine they are exported and evaluated on the test songs. The JSON has, of every measure, the mean over clips
+and seeds with its 95 % interval, the mean of each seed, and the difference from the demo's own way, clip by clip.
+Trainings run side by side, one a core. After an interruption the same command resumes. Two machines can split the work:
+`--only train` on one with a GPU (XLA_PYTHON_CLIENT_PREALLOCATE=false lets the trainings share it), `--only evaluate` on
+another.
 """
 
 from __future__ import annotations
@@ -23,31 +23,30 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
-from unittest import mock
 
-import numpy as np
-from machine import machine
-from report import interval, markdown
 from tqdm import tqdm
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from configs.demo import FOLLOW_UPS  # noqa: E402
-from hafm_jax import accompany, evaluate  # noqa: E402
-from hafm_jax.common.errors import run_command  # noqa: E402
-from hafm_jax.dataset.layout import read_tokens_json  # noqa: E402
-from hafm_jax.dataset.records import TokenRecords  # noqa: E402
-from hafm_jax.dataset.writer import write_metadata, write_split  # noqa: E402
-from hafm_jax.evaluation.clips import Clip  # noqa: E402
-from hafm_jax.evaluation.measures import Measures, compare_measures, summarize_measures  # noqa: E402
-from hafm_jax.model.config import find_size  # noqa: E402
-from hafm_jax.scaling import rules  # noqa: E402
-from hafm_jax.streams import STREAMS  # noqa: E402
-from hafm_jax.training import workdir  # noqa: E402
+from benchmarks._common import begin_result, make_parser, markdown, show_interval
+from hafm_jax import evaluate
+from hafm_jax.accompany import Accompanist
+from hafm_jax.audio.files import write_audio
+from hafm_jax.common.errors import run_command
+from hafm_jax.dataset.layout import read_tokens_json
+from hafm_jax.dataset.records import TokenRecords
+from hafm_jax.dataset.writer import write_metadata, write_split
+from hafm_jax.evaluation.clips import CLIP_SAMPLES, Clip, band_file, read_clip
+from hafm_jax.evaluation.measures import Measures, compare_measures, summarize_measures
+from hafm_jax.evaluation.protocol import read_protocol
+from hafm_jax.model.config import find_size
+from hafm_jax.scaling import rules
+from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ as RATE_HZ
+from hafm_jax.streams import num_cells
+from hafm_jax.tokenizers.semantic import vocal_tokens
+from hafm_jax.training import workdir
 
 SIZE = "96x3x3"
 RECIPE = {
@@ -58,6 +57,7 @@ RECIPE = {
     "learning_rate": rules.learning_rate(find_size(SIZE).d_model),
     "checkpoint_every": 250,
 }
+HISTORY_CORRUPTION = {"semantic": 0.95, "coarse": 0.3}  # as in the demo's last runs
 OURS, TWO_STAGES = "clock", "two_stages"
 STAGES = ("semantic", "coarse")
 MEASURES = ("beat_f", "onset_f", "lag_ms", "lag_strength", "chroma_chords", "chroma_melody", "key_score", "coverage")
@@ -65,7 +65,7 @@ DISTANCES = ("fad_stem", "fad_mix")
 
 
 class Variant(NamedTuple):
-    """What is trained of it; its other stages are those of OURS with the same seed."""
+    """The stages that are trained for it; its other stages are those of OURS with the same seed."""
 
     stages: tuple[str, ...] = STAGES
     options: Mapping[str, Any] = MappingProxyType({})  # of configs/demo.py
@@ -73,7 +73,7 @@ class Variant(NamedTuple):
 
 VARIANTS = {
     OURS: Variant(),
-    "index": Variant(options={"position": "index"}),  # the paper's
+    "index": Variant(options={"position": "index"}),  # [paper]
     TWO_STAGES: Variant(("coarse",)),  # the coarse stage straight from the vocal
 }
 
@@ -91,14 +91,23 @@ def without_the_bands_semantics(data: Path, out: Path) -> Path:
     return out
 
 
-generate_stage = accompany.generate_stage
+def write_bands_of_two_stages(model: Path, arguments: argparse.Namespace, report: Path) -> None:
+    """The bands of a model without a semantic stage: the vocal's tokens are given as the band's semantic ones.
 
-
-def straight_from_the_vocal(config, weights, conditions, total_cells, *rest) -> np.ndarray:
-    """`accompany.generate_stage`, but for the semantic stage, which does nothing."""
-    if config.stage_name == "semantic":
-        return conditions["vocal_semantic"][:, : total_cells * STREAMS["vocal_semantic"].frames_per_cell]
-    return generate_stage(config, weights, conditions, total_cells, *rest)
+    They are where an evaluation keeps the bands of a model, which it does not make again.
+    """
+    accompanist, protocol = Accompanist.load(str(model)), read_protocol(arguments.protocol)
+    rule = replace(protocol.rule, num_clips=arguments.clips)
+    protocol = replace(protocol, rule=rule, clips=protocol.clips[: arguments.clips])
+    for clip in tqdm(protocol.clips, desc=TWO_STAGES, unit="clip"):
+        path, seed = band_file(report, "model", clip.id), protocol.seed_of(clip)
+        if path.exists():
+            continue
+        vocal = read_clip(arguments.songs, protocol.rule.split, clip, "vocals")
+        given = {"instrumental_semantic": vocal_tokens(accompanist.tokenizer, vocal, RATE_HZ, seed=seed)[None, :, None]}
+        tokens = accompanist.tokens(vocal[None], RATE_HZ, num_cells(CLIP_SAMPLES, RATE_HZ), seed=seed, given=given)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_audio(path, accompanist.codec.decode(tokens)[0], RATE_HZ)
 
 
 def run(command: Sequence[str | Path], log: Path) -> None:
@@ -117,18 +126,18 @@ def train_all(arguments: argparse.Namespace, keys: Sequence[tuple[str, int]]) ->
         folder = arguments.workdir / f"{name}-{seed}"
         command = ["-m", "hafm_jax.train", "--config", f"configs/demo.py:{stage}", "--data", tokens[name]]
         options = RECIPE | {"tokenizers": arguments.tokenizers, "seed": seed, **VARIANTS[name].options}
-        options["history_corruption"] = FOLLOW_UPS[f"{stage},2"].history_corruption
+        options["history_corruption"] = HISTORY_CORRUPTION[stage]
         command += ["--workdir", folder / stage, *(f"--config.{k}={v}" for k, v in options.items())]
         run(command, folder / f"{stage}.log")
 
     jobs = [(name, seed, stage) for name, seed in keys for stage in VARIANTS[name].stages]
-    # What a thread starts runs where the thread does.
+    # A process inherits the core of the thread that starts it.
     with ThreadPoolExecutor(len(cores), initializer=lambda: os.sched_setaffinity(0, {cores.pop()})) as pool:
         list(tqdm(pool.map(train, jobs), total=len(jobs), desc="train", unit="stage"))
 
 
 def report_of(arguments: argparse.Namespace, name: str, seed: int) -> Path:
-    """The evaluation of a variant's model."""
+    """The folder with the evaluation of a variant's model."""
     folder = arguments.workdir / f"{name}-{seed}"
     model, report = folder / "model", folder / "report"
     if (report / "report.json").exists():
@@ -141,15 +150,14 @@ def report_of(arguments: argparse.Namespace, name: str, seed: int) -> Path:
         run(["-m", "hafm_jax.export", *made], folder / "export.log")
     asked = ["--model", model, "--songs", arguments.songs, "--out", report, "--systems", "model"]
     asked += ["--protocol", arguments.protocol, "--clips", arguments.clips]
-    with mock.patch.object(
-        accompany, "generate_stage", straight_from_the_vocal if name == TWO_STAGES else generate_stage
-    ):
-        evaluate.main(list(map(str, asked)))
+    if name == TWO_STAGES:
+        write_bands_of_two_stages(model, arguments, report)
+    evaluate.main(list(map(str, asked)))
     return report
 
 
 def read_clips(report: Path) -> dict[Clip, dict[str, float]]:
-    """Clip -> measure -> value, of lag_ms its size."""
+    """Clip -> measure -> value; of lag_ms the absolute value."""
     with (report / "clips.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["system"] == "model"]
     values = {Clip.of_id(row["clip"]): {name: float(row[name] or "nan") for name in MEASURES} for row in rows}
@@ -157,7 +165,7 @@ def read_clips(report: Path) -> dict[Clip, dict[str, float]]:
 
 
 def over_seeds(of_seeds: Sequence[dict[Clip, dict[str, float]]]) -> dict[Clip, dict[str, float]]:
-    """Of each clip's measures the mean over the seeds in which they are defined; NaN where in none."""
+    """Clip -> measure -> mean over the seeds in which it is defined; NaN where it is defined in none."""
 
     def mean(values: Sequence[float]) -> float:
         finite = [x for x in values if math.isfinite(x)]
@@ -167,9 +175,9 @@ def over_seeds(of_seeds: Sequence[dict[Clip, dict[str, float]]]) -> dict[Clip, d
 
 
 def summarize(folder: Path, name: str, reports: Sequence[Path], measures: Mapping[Clip, Measures]) -> dict[str, Any]:
-    """Of a variant's reports, a seed each: measures, what they differ from those of OURS, distances and losses.
+    """The measures of a variant, their differences from those of OURS, its distances and losses.
 
-    measures: of every clip those of each variant, means over the seeds.
+    reports: one a seed; measures: clip -> variant -> measure, means over the seeds.
     """
     trained = [{s: folder / f"{name}-{seed}" / s for s in VARIANTS[name].stages} for seed in range(len(reports))]
     losses = [
@@ -190,7 +198,7 @@ def summarize(folder: Path, name: str, reports: Sequence[Path], measures: Mappin
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add("--data", type=Path, required=True, help="token set of the demo's tokenizers")
     add("--tokenizers", type=Path, required=True)
@@ -201,8 +209,8 @@ def main() -> None:
     add("--only", choices=("train", "evaluate"), help="one half of the work (default: both)")
     add("--protocol", type=Path, default=Path("configs/protocols/synthetic.json"))
     add("--clips", type=int, default=64, help="default: 64")
-    add("--out", type=Path, default=Path(__file__).parent / "results" / "ablations.json")
     arguments = parser.parse_args()
+    write = begin_result(arguments.out)
     keys = [(name, seed) for seed in range(arguments.seeds) for name in VARIANTS]
     if arguments.only != "evaluate":
         train_all(arguments, keys)
@@ -214,11 +222,10 @@ def main() -> None:
     of_variants = {name: over_seeds(list(map(read_clips, found))) for name, found in reports.items()}
     measures = {clip: {name: found[clip] for name, found in of_variants.items()} for clip in of_variants[OURS]}
     results = {name: summarize(arguments.workdir, name, found, measures) for name, found in reports.items()}
-    document = {"machine": machine(), "recipe": RECIPE, "clips": arguments.clips, "seeds": arguments.seeds}
-    arguments.out.write_text(json.dumps(document | {"variants": results}, indent=1) + "\n")
+    write({"recipe": RECIPE, "clips": arguments.clips, "seeds": arguments.seeds, "variants": results})
     rows = [["", *MEASURES, *DISTANCES]]
     for name, result in results.items():
-        cells = map(interval, result["measures"].values())
+        cells = map(show_interval, result["measures"].values())
         rows.append([name, *cells, *(f"{statistics.fmean(x):.1f}" for x in result["distances"].values())])
     print(markdown(rows))
 

@@ -1,43 +1,43 @@
 """Voices that the synthesiser of the training songs did not make: does the model accompany them too?
 
     pip install praat-parselmouth
-    python benchmarks/voices.py --songs SONGS [--model MODEL] [--clips 16]
+    python -m experiments.voices --songs SONGS [--model MODEL] [--clips 16] [--out experiments/results/voices.json]
 
-First the test songs' own singers, all songs; then the melodies of some of them are sung again: by Praat's KlattGrid, a
-formant speech synthesiser of its own; by a choir of four of them, the melody, its octave below and two tones of the
-chord; whistled; and hummed, a soft tone that glides from note to note. Measured are what the evaluation measures
-against the song's truth, and what shows a collapse: level, coverage, peak, and the longest loop of codes while the
-voice sounds, beside that of the true band's own codes. Where a band has collapsed (silent, clipped or stuck), others
-are drawn, three at most.
+First the test songs' own singers, all songs. Then the melodies of some songs are sung again: by Praat's KlattGrid, a
+formant speech synthesiser; by a choir of four of them, the melody, its octave below and two tones of the chord;
+whistled; and hummed, a soft tone that glides from note to note. The measures are those of the evaluation against the
+song's truth, and signs of a collapse: level, coverage, peak, and the longest loop of codes while the voice sounds, with
+that of the true band's own codes for comparison. Where a band has collapsed (silent, clipped or stuck), others are
+drawn, three at most.
+
+Axes: S samples, F frames, K codebooks.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import machine
-from report import markdown
 from tqdm import tqdm
 
+from benchmarks._common import begin_result, make_parser, markdown
 from hafm_jax.accompany import Accompanist
 from hafm_jax.audio.files import resample
+from hafm_jax.audio.music import read_song
 from hafm_jax.common.cache import use_compilation_cache
 from hafm_jax.common.errors import InputError, run_command
 from hafm_jax.evaluation.clips import CLIP_S, Clip, read_clip
 from hafm_jax.metrics.analysis import Analysis
-from hafm_jax.metrics.coherence import Truth, measure, read_song
+from hafm_jax.metrics.coherence import Truth, measure
 from hafm_jax.metrics.collapse import longest_loop_s
 from hafm_jax.model.pretrained import DEMO
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ as RATE_HZ
 from hafm_jax.streams import STREAMS, num_cells
 
-LEVEL_DBFS = -20.0  # while it sounds, as the training songs' vocals
+LEVEL_DBFS = -20.0  # of the parts that sound, as of the training songs' vocals
 VOWELS_HZ = {"a": (700, 1200, 2500), "i": (300, 2300, 3000), "u": (320, 800, 2300), "e": (500, 1900, 2500)}
 UPPER_HZ, BANDWIDTHS_HZ = (3400, 4200), (80, 90, 120, 180, 250)
 CONTROL_RATE_HZ = 400
@@ -45,7 +45,7 @@ MEASURES = ("beat_f", "onset_f", "lag_strength", "chroma_chords", "key_score", "
 
 OWN = "the songs' own singer"
 DRAWS = 4
-STUCK_S = 1.0  # a loop as long as this while the voice sings
+STUCK_S = 1.0  # the least length of a loop, while the voice sings, that counts as stuck
 
 Notes = list[dict[str, Any]]  # of song.json: start_s, end_s, midi
 
@@ -55,7 +55,7 @@ def hz(midi: float | np.ndarray) -> float | np.ndarray:
 
 
 def klatt(notes: Notes) -> np.ndarray:
-    """Sung by Praat's KlattGrid: float32 [S]."""
+    """The notes sung by Praat's KlattGrid: float32 [S]."""
     import parselmouth
     from parselmouth.praat import call
 
@@ -124,6 +124,7 @@ VOICES: dict[str, Callable[[Notes, list[dict[str, Any]]], np.ndarray]] = {
 
 
 def sing(voice: str, song: dict[str, Any]) -> np.ndarray:
+    """The first CLIP_S of a song's melody, float32 [S] at RATE_HZ and LEVEL_DBFS."""
     notes = [n for n in song["melody"] if n["start_s"] < CLIP_S - 0.3]
     notes = [n | {"end_s": min(n["end_s"], CLIP_S - 0.05)} for n in notes]
     sound = VOICES[voice](notes, song["chords"])[: int(CLIP_S * RATE_HZ)]
@@ -133,7 +134,7 @@ def sing(voice: str, song: dict[str, Any]) -> np.ndarray:
 
 
 def accompany(accompanist: Accompanist, vocal: np.ndarray, truth: Truth, seed: int) -> dict[str, float]:
-    """What is measured of one band for a vocal float32 [S]."""
+    """The figures of one band for a vocal float32 [S]."""
     codes = accompanist.tokens(vocal[None], RATE_HZ, num_cells(len(vocal), RATE_HZ), seed=seed)
     band = accompanist.codec.decode(codes)[0][: len(vocal)]
     measures = measure(vocal, band, truth)
@@ -152,7 +153,7 @@ def loop_s(codes: np.ndarray, vocal: np.ndarray) -> float:
 
 
 def collapse(row: dict[str, float]) -> str | None:
-    """How a band has collapsed, None where it has not."""
+    """The way in which a band has collapsed, or None."""
     if row["coverage"] < 0.5:
         return "silent"
     if row["peak"] > 1:
@@ -165,17 +166,17 @@ def summary(values: list[float]) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add("--songs", type=Path, required=True, help="songs folder with song.json; its split test is read")
     add("--model", default=str(DEMO), help="default: the demo model")
     add("--clips", type=int, default=16, help="songs sung by each other voice, their first 10 s (default: 16)")
-    add("--out", type=Path, default=Path(__file__).parent / "results" / "voices.json")
     arguments = parser.parse_args()
     try:
         import parselmouth  # noqa: F401
     except ImportError as error:
         raise InputError("parselmouth is missing; expected Praat's voices: pip install praat-parselmouth") from error
+    write = begin_result(arguments.out, "praat-parselmouth")
     use_compilation_cache()
     accompanist = Accompanist.load(arguments.model)
     songs = sorted((arguments.songs / "test").iterdir())
@@ -201,8 +202,7 @@ def main() -> None:
             "collapsed": {kind: first.count(kind) for kind in ("silent", "clipped", "stuck")},
             f"collapsed_in_all_{DRAWS}": sum(kind is not None for kind in last),
         }
-    document = {"machine": machine(), "model": arguments.model, "true_longest_loop_s": summary(true_loops)}
-    arguments.out.write_text(json.dumps(document | {"voices": results}, indent=1) + "\n")
+    write({"model": arguments.model, "true_longest_loop_s": summary(true_loops), "voices": results})
     table = [
         [voice, str(r["clips"]), *(f"{m['mean']:.2f}" for m in r["measures"].values()), str(r["collapsed"])]
         for voice, r in results.items()

@@ -1,35 +1,32 @@
-"""Ways to make bands for validation songs, by what is heard: chords, beats, distance, and how much the bands differ.
+"""The shared part of experiments that ask a model for bands of validation songs and measure what comes out.
 
-A benchmark gives their names and how each is drawn; here the songs are read, the bands measured and the means taken.
-Bands are of the songs' first 10 s, the reference is that of the first training songs. `between_songs` and
-`within_songs` are the two parts of the variance of the embedding `mel`: how much bands differ from each other, and from
-themselves a second later. With it: the true band, as it is and through the codec.
+An experiment gives the names of its systems and draws their tokens; this file reads the songs, measures the bands and
+takes the means. Bands are of the songs' first 10 s, the reference is that of the first training songs. `between_songs`
+and `within_songs` are the two parts of the variance of the embedding `mel`: how much bands differ from each other, and
+from themselves a second later. The true band, as it is and through the codec, is measured too.
 
 Axes: N embeddings, D dimensions, S samples, F frames, K codebooks.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from machine import machine
-from report import interval, markdown
 from tqdm import tqdm
 
+from benchmarks._common import begin_result, make_parser, markdown, mean_interval, show_interval
 from hafm_jax.accompany import Accompanist
 from hafm_jax.audio.files import song_folders
+from hafm_jax.audio.music import read_song
 from hafm_jax.common.cache import use_compilation_cache
 from hafm_jax.common.work import do_all
 from hafm_jax.evaluation.clips import CLIP_SAMPLES, Clip, read_clip
-from hafm_jax.evaluation.measures import mean_interval
 from hafm_jax.evaluation.systems import CLIPS_AT_ONCE_ON_CPU, COARSE_BOOKS
-from hafm_jax.metrics.coherence import Truth, measure, read_song
+from hafm_jax.metrics.coherence import Truth, measure
 from hafm_jax.metrics.embeddings import load_embedding
 from hafm_jax.metrics.frechet import frechet_distance
 from hafm_jax.model.pretrained import DEMO
@@ -42,23 +39,23 @@ TRUTH = "the true band"
 CODEC = {"through the codec": None, f"through the codec, {COARSE_BOOKS} codebooks": COARSE_BOOKS}
 MEASURES = ("beat_f", "lag_strength", "chroma_chords", "key_score")
 
-Piece = tuple[str, int, int]  # system, seed, the number of the first song
-Found = list[tuple[dict[str, float], np.ndarray]]  # of each song: measures, embeddings [N, D]
+Piece = tuple[str, int, int]  # system, seed, number of the first song
+Found = list[tuple[dict[str, float], np.ndarray]]  # measures and embeddings [N, D] of each song
 
 
 class Songs(NamedTuple):
-    """Some songs' first 10 s at 24 kHz, float32 [songs, S], and a seed for each, another in every draw."""
+    """The first 10 s of some songs at 24 kHz, float32 [songs, S], and a seed for each song and draw."""
 
     vocals: np.ndarray
     bands: np.ndarray
     seeds: list[int]
 
     def accompany(self, accompanist: Accompanist, **options: Any) -> np.ndarray:
-        """Acoustic tokens int32 [songs, F, K] for the vocals; options: of `Accompanist.tokens_of_each`."""
+        """Acoustic tokens int32 [songs, F, K] for the vocals; options are those of `Accompanist.tokens_of_each`."""
         return accompanist.tokens_of_each(list(self.vocals[:, None]), RATE_HZ, CELLS, seeds=self.seeds, **options)
 
 
-Draw = Callable[[Accompanist, str, Songs], np.ndarray]  # of a system's name: acoustic tokens int32 [songs, F, K]
+Draw = Callable[[Accompanist, str, Songs], np.ndarray]  # a system's name -> acoustic tokens int32 [songs, F, K]
 
 
 @cache
@@ -67,7 +64,7 @@ def load(model: str) -> Accompanist:
     return Accompanist.load(model)
 
 
-def listen(draw: Draw, folder: Path, names: list[str], model: str, piece: Piece) -> Found:
+def measure_piece(draw: Draw, folder: Path, names: list[str], model: str, piece: Piece) -> Found:
     system, seed, first = piece
     names = names[first : first + CLIPS_AT_ONCE_ON_CPU]
     vocals, true = (
@@ -91,8 +88,8 @@ def listen(draw: Draw, folder: Path, names: list[str], model: str, piece: Piece)
     return found
 
 
-def spread(of_songs: list[np.ndarray]) -> dict[str, float]:
-    """The two parts of the variance of embeddings [N, D], an array a song: sums over D."""
+def variances(of_songs: list[np.ndarray]) -> dict[str, float]:
+    """The two parts of the variance of embeddings [N, D], one array a song, summed over D."""
     return {
         "between_songs": float(np.var([x.mean(axis=0) for x in of_songs], axis=0).sum()),
         "within_songs": float(np.mean([x.var(axis=0) for x in of_songs], axis=0).sum()),
@@ -100,31 +97,31 @@ def spread(of_songs: list[np.ndarray]) -> dict[str, float]:
 
 
 def summarize(by_seed: list[Found], reference: np.ndarray) -> dict[str, Any]:
-    """measures: means over songs and seeds with intervals; of each seed the distance; the mean spread."""
-    measures = {
-        name: mean_interval([[found[song][0][name] for found in by_seed] for song in range(len(by_seed[0]))], seed=0)
-        for name in MEASURES
-    }
+    """Means of the measures over songs and seeds with intervals, the distance of each seed, the mean variances."""
     embedded = [[of_song for _, of_song in found] for found in by_seed]
-    spreads = [spread(of_songs) for of_songs in embedded]
+    parts = [variances(of_songs) for of_songs in embedded]
+
+    def of_songs(name: str) -> np.ndarray:
+        return np.mean([[measures[name] for measures, _ in found] for found in by_seed], axis=0)
+
     return {
-        "measures": measures,
-        "fad_stem": [frechet_distance(np.concatenate(of_songs), reference) for of_songs in embedded],
-        **{name: float(np.mean([x[name] for x in spreads])) for name in spreads[0]},
+        "measures": {name: mean_interval(of_songs(name)) for name in MEASURES},
+        "fad_stem": [frechet_distance(np.concatenate(of_seed), reference) for of_seed in embedded],
+        **{name: float(np.mean([part[name] for part in parts])) for name in parts[0]},
     }
 
 
-def compare(about: str, systems: list[str], draw: Draw, out: Path) -> None:
-    """The benchmark's command: ask `systems` with several seeds, write their figures to --out, show them."""
-    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+def compare(about: str, systems: list[str], draw: Draw) -> None:
+    """An experiment's command: draw `systems` with several seeds, print their figures and write them to --out."""
+    parser = make_parser(about)
     add = parser.add_argument
     add("--songs", type=Path, required=True, help=f"songs with splits {SPLIT} and {REFERENCE_SPLIT}")
     add("--model", default=str(DEMO), help="model directory (default: the demo model)")
     add("--seeds", type=int, default=3, help="draws of each song (default: 3)")
     add("--workers", type=int, default=2, help="processes (default: 2)")
-    add("--out", type=Path, default=out, help="(default: %(default)s)")
     arguments = parser.parse_args()
 
+    write = begin_result(arguments.out)
     names, reference_names = (
         [folder.name for folder in song_folders(arguments.songs, split)] for split in (SPLIT, REFERENCE_SPLIT)
     )
@@ -136,7 +133,7 @@ def compare(about: str, systems: list[str], draw: Draw, out: Path) -> None:
     seeds_of = dict.fromkeys((TRUTH, *CODEC), 1) | dict.fromkeys(systems, arguments.seeds)
     firsts = range(0, len(names), CLIPS_AT_ONCE_ON_CPU)
     pieces = [(system, seed, first) for system, n in seeds_of.items() for seed in range(n) for first in firsts]
-    work = do_all(partial(listen, draw, arguments.songs, names, arguments.model), pieces, arguments.workers)
+    work = do_all(partial(measure_piece, draw, arguments.songs, names, arguments.model), pieces, arguments.workers)
     found = dict(tqdm(work, total=len(pieces), desc="draw", unit="piece"))
     results = {
         system: summarize(
@@ -145,13 +142,11 @@ def compare(about: str, systems: list[str], draw: Draw, out: Path) -> None:
         )
         for system, n in seeds_of.items()
     }
-    document = {"machine": machine(), "songs": len(names), "reference_songs": len(reference), "seeds": arguments.seeds}
-    document |= {"reference": spread(reference), "systems": results}
-    arguments.out.write_text(json.dumps(document, indent=1) + "\n")
+    document = {"songs": len(names), "reference_songs": len(reference), "seeds": arguments.seeds}
+    write(document | {"reference": variances(reference), "systems": results})
     rows = [["", *MEASURES, "FAD", "between songs", "within"]]
     for system, result in results.items():
-        spreads = (f"{result[name]:.1f}" for name in ("between_songs", "within_songs"))
-        rows.append(
-            [system, *map(interval, result["measures"].values()), f"{np.mean(result['fad_stem']):.2f}", *spreads]
-        )
+        parts = (f"{result[name]:.1f}" for name in ("between_songs", "within_songs"))
+        measures = map(show_interval, result["measures"].values())
+        rows.append([system, *measures, f"{np.mean(result['fad_stem']):.2f}", *parts])
     print(markdown(rows))

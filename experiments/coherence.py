@@ -1,23 +1,21 @@
-"""How well beats, tempo and key of a true band are heard, and what the measures say of bands whose place is known.
+"""How well does the analysis find the beats, tempo and key of a true band, and how do the measures rank bands whose
+rank is known?
 
-On synthesised songs, whose truth is known: clips of 10 s from the middle of songs of 20 s. The report is a JSON file;
-its figures stand in the docstrings of hafm_jax/metrics/analysis.py and coherence.py.
+    python -m experiments.coherence [--songs 32] [--out experiments/results/coherence.json]
 
-    python benchmarks/coherence.py --songs 32 [--out benchmarks/results/coherence.json]
+On clips of 10 s from the middle of synthesised songs of 20 s, whose truth is known. The docstrings of
+hafm_jax/metrics/analysis.py and coherence.py quote the results.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
-from pathlib import Path
 
 import librosa
 import numpy as np
-from machine import machine
 from tqdm import tqdm
 
+from benchmarks._common import begin_result, make_parser, markdown
 from hafm_jax.common.errors import run_command
 from hafm_jax.evaluation.baselines import click_track, silence
 from hafm_jax.metrics.analysis import Analysis, Key
@@ -40,7 +38,7 @@ def held_tonic_chord(key: Key) -> np.ndarray:
 
 
 def bands(song: Song, other: Song, truth: Truth, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Bands for the song's clip, by name: float32 [S] each."""
+    """Name -> a band for the song's clip, float32 [S]."""
     true = clip(song.instrumental)
     noise = rng.standard_normal(true.size).astype(np.float32)
     loud_as_true = np.sqrt(np.mean(true**2)) * noise
@@ -62,8 +60,8 @@ def bands(song: Song, other: Song, truth: Truth, rng: np.random.Generator) -> di
     }
 
 
-def heard(clip_audio: np.ndarray, truth: Truth) -> dict[str, float]:
-    """How well the facts of the truth are heard in audio."""
+def detected(clip_audio: np.ndarray, truth: Truth) -> dict[str, float]:
+    """How well the analysis finds the truth in audio float32 [S]."""
     analysis = Analysis(clip_audio)
     plain_percent = 100 * abs(analysis.tempo_bpm / truth.tempo_bpm - 1)
     return {
@@ -75,8 +73,8 @@ def heard(clip_audio: np.ndarray, truth: Truth) -> dict[str, float]:
     }
 
 
-def table(rows: list[dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Mean, standard deviation and number over clips in which a figure is defined."""
+def summarize(rows: list[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Mean and standard deviation of each figure over the clips in which it is defined, and their number."""
     found = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     found = {name: values[~np.isnan(values)] for name, values in found.items()}
     return {
@@ -87,11 +85,11 @@ def table(rows: list[dict[str, float]]) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--songs", type=int, default=32, help="how many (default: 32)")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/coherence.json"))
     arguments = parser.parse_args()
 
+    write = begin_result(arguments.out, "librosa", "mir_eval", "numba", "scipy")
     rng = np.random.default_rng(0)
     songs = [
         synthesize_song(song_seed("test", i, 0), SONG_S)
@@ -100,26 +98,24 @@ def main() -> None:
     in_band, in_vocal, scores, seconds = [], [], {}, []
     for i, song in enumerate(tqdm(songs, desc="measure", unit="song")):
         truth = Truth.of_clip(clip(song.instrumental), song.info, START_S)
-        in_band.append(heard(clip(song.instrumental), truth))
-        in_vocal.append(heard(clip(song.vocals), truth))
+        in_band.append(detected(clip(song.instrumental), truth))
+        in_vocal.append(detected(clip(song.vocals), truth))
         for name, band in bands(song, songs[(i + 1) % len(songs)], truth, rng).items():
             start = time.perf_counter()
             scores.setdefault(name, []).append(measure(clip(song.vocals), band, truth))
             seconds.append(time.perf_counter() - start)
-    report = {
-        "machine": machine("librosa", "mir_eval", "numba", "scipy"),
-        "songs": arguments.songs,
-        "heard_in_the_true_band": table(in_band),
-        "heard_in_the_vocal": table(in_vocal),
-        "measures": {name: table(rows) for name, rows in scores.items()},
-        "seconds_a_measure_median": float(np.median(seconds)),
-    }
-    arguments.out.write_text(json.dumps(report, indent=2) + "\n")
-    for title in ("heard_in_the_true_band", "heard_in_the_vocal"):
-        print(title, {name: round(figures["mean"], 3) for name, figures in report[title].items()})
-    for name, figures in report["measures"].items():
-        print(f"{name:28s}", "  ".join(f"{k} {v['mean']:.2f}±{v['sd']:.2f}" for k, v in figures.items()))
-    print(f"{report['seconds_a_measure_median']:.3f} s a measure")
+    found = {"heard_in_the_true_band": summarize(in_band), "heard_in_the_vocal": summarize(in_vocal)}
+    measures = {name: summarize(rows) for name, rows in scores.items()}
+    seconds_median = float(np.median(seconds))
+    write({"songs": arguments.songs, **found, "measures": measures, "seconds_a_measure_median": seconds_median})
+    for rows in (found, measures):
+        names = list(next(iter(rows.values())))
+        cells = {row: [figures.get(name) for name in names] for row, figures in rows.items()}
+        shown = [
+            [row, *(f"{f['mean']:.2f} ± {f['sd']:.2f}" if f else "" for f in of_row)] for row, of_row in cells.items()
+        ]
+        print(markdown([["", *names], *shown]))
+    print(f"{seconds_median:.3f} s a measure")
 
 
 if __name__ == "__main__":

@@ -124,8 +124,8 @@ class _Problem:
         return weights @ value / scale, gradient / (DELTA * scale)
 
     def starts(self) -> list[np.ndarray]:
-        """The STARTS best of a grid of exponents. With given exponents the law is linear in E, A and B: least squares of
-        relative errors finds these (variable projection: Czech et al. 2026, arXiv 2603.22339) in any units."""
+        """The STARTS best of a grid of exponents. With given exponents the law is linear in E, A and B: least squares
+        of relative errors finds these (variable projection: Czech et al. 2026, arXiv 2603.22339) in any units."""
         loss = np.exp(self.log_loss)
         found = []
         for alpha in EXPONENTS:

@@ -136,7 +136,7 @@ def test_draws_are_seeded():
     assert not np.array_equal(counts, draw_counts(20, 6, num_draws=50))
 
 
-def test_too_few_runs_say_so():
+def test_too_few_runs_are_reported():
     n, d = grid((3e4, 3e6, 2), (1e6, 3e7, 5))
     with pytest.raises(NotEnough, match="3 sizes, and the runs have 2"):
         fit_law(n, d, known_loss(PUBLISHED, n, d))

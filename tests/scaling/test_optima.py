@@ -162,7 +162,7 @@ def test_isoflop_intervals_hold_the_truth():
 
 
 @pytest.mark.parametrize(
-    ("runs", "said"),
+    ("runs", "reason"),
     [
         (row("a", 1e13, [2e4, 5e4], 3e4), "a parabola needs 3 sizes, and it has 2"),
         (row("a", 1e13, [2e4, 5e4, 1e5], 3e4, curvature=-0.05), "bend down"),
@@ -171,9 +171,9 @@ def test_isoflop_intervals_hold_the_truth():
         (row("a", 1e13, [2e4, 5e4], 3e4) + row("a", 2e13, [1e5], 3e4, start=2), "its runs have 1e+13 to 2e+13 FLOPs"),
     ],
 )
-def test_a_row_without_a_minimum_says_why(runs, said):
+def test_a_row_without_a_minimum_gives_the_reason(runs, reason):
     (found,) = isoflop_rows(runs, losses(runs))
-    assert said in found.missing and found.parabola is None and np.isnan(found.parameters)
+    assert reason in found.missing and found.parabola is None and np.isnan(found.parameters)
     with pytest.raises(NotEnough, match=r"at 2 budgets, and found 0 of 1 rows; a: "):
         isoflop_power_laws(runs, losses(runs), 10, seed=0)
 
@@ -234,7 +234,7 @@ def test_the_envelope_of_lines_that_cross():
     assert (laws.a, laws.b) == pytest.approx((np.log10(4), 1 - np.log10(4)), abs=0.02)
 
 
-def test_a_size_that_has_not_come_so_far_is_not_overtaken():
+def test_a_size_that_was_not_trained_so_far_is_not_overtaken():
     """The third size ends before the fourth crosses it: the lead passes, but where is unknown."""
     _, crossings = Curves(curves(ends=(1e14, 1e14, 3e12, 1e14))).envelope(np.ones(4, bool))
     assert crossings.parameters[:2] == pytest.approx(np.sqrt(SIZES[1:3] * SIZES[:2]))
@@ -249,7 +249,7 @@ def test_draws_leave_runs_out():
     assert draws.a[0] == laws.a and np.isfinite(draws.a[1]) and np.isnan(draws.a[2])
 
 
-def test_too_few_crossings_say_so():
+def test_too_few_crossings_are_reported():
     with pytest.raises(NotEnough, match=r"2 pairs of sizes .* found 1 among 2 sizes"):
         envelope_power_laws(curves()[:2], np.ones((1, 2), int))
     with pytest.raises(NotEnough, match="missing for run 9 "):

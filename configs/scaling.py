@@ -1,13 +1,12 @@
-"""A scaling-law sweep: which sizes, on how many tokens, with what to learn from each.
+"""A scaling-law sweep: its sizes, lengths, learning rates, held-out runs and devices.
 
     python -m hafm_jax.sweep plan --config configs/scaling.py --data TOKENS --workdir SWEEP
     python -m hafm_jax.sweep run --workdir SWEEP --all
     python -m hafm_jax.sweep fit --workdir SWEEP
     python -m hafm_jax.sweep plot --workdir SWEEP
 
-This one is a miniature for two CPU cores and songs that the project synthesises. For a sweep of your own copy the file,
-take larger sizes and budgets, and give a device that is yours. Learning rates and batch sizes follow from size and
-tokens by hafm_jax/scaling/rules.py.
+This sweep is a miniature for two CPU cores and synthesised songs. For your own, copy the file, take larger sizes and
+budgets, and add your device. Learning rates and batch sizes follow from size and tokens by hafm_jax/scaling/rules.py.
 """
 
 from ml_collections import ConfigDict
@@ -18,31 +17,24 @@ from configs.base import get_config as base_config
 def get_config() -> ConfigDict:
     config = ConfigDict()
 
-    # What all runs share: any field of configs/base.py but those that follow from size, tokens and stage
+    # Shared by all runs: any field of configs/base.py except those that follow from size, tokens and stage
     config.training = base_config()
     config.training.compute_dtype = "float32"  # bfloat16 is slower on CPUs
     config.training.remat = "none"
     config.training.keep_checkpoints = 1
 
-    # Stages, and what differs between them. Windows in cells of 40 ms; budgets in FLOPs of training, each an IsoFLOP
-    # row with a run of every size; `tokens`, of the target, make a grid with the sizes
+    # Stages, and what differs between them. Windows in cells of 40 ms. Budgets in FLOPs of training: each makes an
+    # IsoFLOP row with a run of every size. `tokens`, of the target: each makes a run of every size
     config.stages = ConfigDict(
         {
             "semantic": {"window_cells": 125, "budgets_flops": (2.5e11, 6.25e11, 1.56e12, 3.9e12), "tokens": ()},
             "coarse": {"window_cells": 32, "budgets_flops": (2.5e11, 6.25e11, 1.56e12, 3.9e12), "tokens": ()},
         }
     )
-    config.sizes = (
-        "16x1x1",
-        "32x1x2",
-        "48x2x3",
-        "64x2x4",
-        "96x3x6",
-        "144x3x9",
-    )  # width x layers x heads, or rows of SIZES
+    config.sizes = ("16x1x1", "32x1x2", "48x2x3", "64x2x4", "96x3x6", "144x3x9")  # width x layers x heads, or of SIZES
     config.seeds = (0,)
 
-    # Does the rule's learning rate stay the best when the width changes? Runs alike but for the rate, at equal tokens
+    # Is the rule's learning rate the best at every width? Runs that differ only in the rate, at equal tokens
     config.rates = ConfigDict(
         {
             "stages": ("semantic",),
@@ -52,21 +44,21 @@ def get_config() -> ConfigDict:
         }
     )
 
-    # Predicted first, measured after, in no fit
+    # Predicted first, measured afterwards, in no fit
     config.held_out = ConfigDict({"sizes": ("48x2x3", "192x4x12"), "budget_flops": 1e13})
 
-    # How a run is looked at
-    config.evaluations = 6  # a run, evenly spaced, with a checkpoint at each
+    # Evaluation
+    config.evaluations = 6  # per run, evenly spaced, with a checkpoint at each
     config.validation_windows = 128  # the same for all runs
 
-    # What plan's estimates are made of, for one device: FLOP/s that training reaches, the least time of a step
-    # (launches), the time to start a run, and its price
+    # The data of plan's estimates, for one device: FLOP/s that training reaches, the least time of a step (launches),
+    # the time to start a run, and the price
     config.device = "cpu"  # unless --device names another
     config.devices = ConfigDict(
         {
             # Measured, at these sizes, on two cores of an AMD EPYC
             "cpu": {"flops_per_s": 3e10, "least_step_s": 0.02, "start_s": 15.0, "usd_per_hour": 0.1},
-            # Not measured: 0.4 of the bfloat16 peak, list prices on demand; put in your own
+            # Not measured: 0.4 of the bfloat16 peak, list prices on demand; replace them by your own
             "TPU v5e": {"flops_per_s": 0.8e14, "least_step_s": 0.005, "start_s": 90.0, "usd_per_hour": 1.2},
             "TPU v6e": {"flops_per_s": 3.7e14, "least_step_s": 0.005, "start_s": 90.0, "usd_per_hour": 2.7},
             "NVIDIA H100": {"flops_per_s": 4e14, "least_step_s": 0.005, "start_s": 60.0, "usd_per_hour": 2.7},

@@ -1,12 +1,12 @@
-"""Scaling laws of a stage: plan runs, make them, fit laws to their losses, draw the report.
+"""Scaling laws of a stage: plan runs, train them, fit laws to their losses, draw the report.
 
     python -m hafm_jax.sweep plan --config configs/scaling.py --data TOKENS --workdir SWEEP --device cpu
     python -m hafm_jax.sweep run --workdir SWEEP --all
     python -m hafm_jax.sweep fit --workdir SWEEP
     python -m hafm_jax.sweep plot --workdir SWEEP
 
-A sweep's folder holds plan.json and plan.txt, runs/NAME/ (a work directory of hafm_jax.train each), runs.jsonl (a line
-a run: what was asked and what came out), fit.json, plots/ and index.html. Each command has its own --help.
+A sweep's folder holds plan.json and plan.txt, runs/NAME/ (work directories as of hafm_jax.train), runs.jsonl (a line a
+run: its settings and its losses), fit.json, plots/ and index.html. Each command has its own --help.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from tqdm import tqdm
 from hafm_jax.common import work
 from hafm_jax.common.cache import use_compilation_cache
 from hafm_jax.common.errors import InputError, run_command
-from hafm_jax.common.files import write_bytes
+from hafm_jax.common.files import make_folder, write_bytes
 from hafm_jax.scaling import queue
+from hafm_jax.scaling.estimates import headlines
 from hafm_jax.scaling.fit import fit_sweep, read_fit, write_fit
 from hafm_jax.scaling.plan import PLAN_FILE, Plan, folder, plan_rows
 from hafm_jax.scaling.plots import PAGE, write_report
 from hafm_jax.scaling.runs import Run, read_runs
-from hafm_jax.scaling.texts import headlines
 from hafm_jax.training import hosts
 from hafm_jax.training.loop import Preempted, token_sets
 
 TABLE_FILE = "plan.txt"
-POLL_S = 1.0  # how often the bar looks at the runs
-GPU_SHARE = 0.9  # of a GPU's memory, that all workers together take
+POLL_S = 1.0  # how often the progress bar is updated
+GPU_SHARE = 0.9  # of a GPU's memory, for all workers together
 BAR = "{desc} {percentage:3.0f}%|{bar}| {n:.1f} of {total:.1f} TFLOP, {elapsed} gone, {remaining} left"
 
 
@@ -59,10 +59,10 @@ def parser() -> argparse.ArgumentParser:
 
     plan = command(
         "plan",
-        "write down the runs, and say what they cost",
-        "Makes plan.json, plan.txt and runs.jsonl of a configuration, and prints every run: N parameters (without\n"
-        "embeddings and heads), D target tokens, FLOPs, and what they should cost on a device. Planned anew with more\n"
-        "runs, a sweep keeps those that are done; a run that was begun cannot be changed.",
+        "write the list of runs with their cost",
+        "Writes plan.json, plan.txt and runs.jsonl from a configuration, and prints every run: N parameters (without\n"
+        "embeddings and heads), D target tokens, FLOPs, estimated time and cost on a device. A sweep can be planned\n"
+        "again with more runs: it keeps those that are done. A run that was begun cannot be changed.",
     )
     plan.add_argument("--config", type=Path, default=Path("configs/scaling.py"), help="(default: %(default)s)")
     plan.add_argument("--data", nargs="+", required=True, metavar="TOKENS", help="token sets, as of hafm_jax.train")
@@ -70,31 +70,36 @@ def parser() -> argparse.ArgumentParser:
 
     run = command(
         "run",
-        "make runs",
-        "Trains what plan wrote down. A run that is done is not made again, one that was stopped or killed goes on\n"
-        "from its last checkpoint, and no two processes make one run: start this as often, and on as many machines\n"
-        "that share the folder, as you like (NFS and Lustre lock files; gcsfuse does not). Ctrl-C and SIGTERM save\n"
-        "first. --index is for the tasks of a job array: launch/README.md.",
+        "train the runs",
+        "Trains the planned runs. A run that is done is not trained again, one that was stopped or killed resumes\n"
+        "from its last checkpoint, and no two processes train the same run: start this command any number of times,\n"
+        "on any machines that share the folder (NFS and Lustre lock files; gcsfuse does not). Ctrl-C and SIGTERM save\n"
+        "a checkpoint first. --index is for the tasks of a job array: launch/README.md.",
     )
     which = run.add_mutually_exclusive_group(required=True)
-    which.add_argument("--index", type=int, help="the number of a run, on all devices that there are")
+    which.add_argument("--index", type=int, help="the number of one run, which uses all devices")
     which.add_argument(
-        "--all", action="store_true", help="all runs that nobody else makes, the longest first, held out ones last"
+        "--all",
+        action="store_true",
+        help="all runs that no other process trains, the longest first, held-out runs last",
     )
-    run.add_argument("--workers", type=int, default=1, help="with --all: runs at a time, sharing the devices")
-    run.add_argument("--ray", action="store_true", help="with --all: each run a task of the cluster of RAY_ADDRESS")
-    run.add_argument("--ray-gpus", type=float, default=1.0, help="GPUs of a run on Ray, 0.25 for four at once")
-    run.add_argument("--coordinator", help="with --index: HOST:PORT of process 0, where no launcher tells")
-    run.add_argument("--num-processes", "--num_processes", type=int, help="with --coordinator: how many make the run")
-    run.add_argument("--process-id", "--process_id", type=int, help="with --coordinator: which this is, from 0")
+    run.add_argument("--workers", type=int, default=1, help="with --all: how many runs at a time share the devices")
+    run.add_argument("--ray", action="store_true", help="with --all: each run is a task on the cluster of RAY_ADDRESS")
+    run.add_argument("--ray-gpus", type=float, default=1.0, help="GPUs for a run on Ray; 0.25 puts four runs on a GPU")
+    run.add_argument("--coordinator", help="with --index: HOST:PORT of process 0, where no launcher sets it")
+    run.add_argument(
+        "--num-processes", "--num_processes", type=int, help="with --coordinator: how many processes train the run"
+    )
+    run.add_argument("--process-id", "--process_id", type=int, help="with --coordinator: which of them this is, from 0")
 
     fit = command(
         "fit",
         "fit laws to the runs that are done",
-        "Writes runs.jsonl as the runs stand, and fit.json: L(N, D) = E + A / N^alpha + B / D^beta, best sizes by\n"
-        "three methods, predictions with 95 % intervals. Diverged, unfinished and held-out runs are left out, by name.",
+        "Writes runs.jsonl with the present state of the runs, and fit.json: L(N, D) = E + A / N^alpha + B / D^beta,\n"
+        "best sizes by three methods, predictions with 95 % intervals. Diverged, unfinished and held-out runs are\n"
+        "left out and listed.",
     )
-    fit.add_argument("--budgets", type=float, nargs="+", default=[], metavar="FLOPS", help="to predict as well")
+    fit.add_argument("--budgets", type=float, nargs="+", default=[], metavar="FLOPS", help="more budgets to predict")
     fit.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: %(default)s)")
 
     command(
@@ -106,7 +111,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def read_config(path: Path) -> ConfigDict:
-    """What the file's get_config() returns. Raises InputError where there is none."""
+    """The result of the file's get_config(). Raises InputError where there is none."""
     spec = importlib.util.spec_from_file_location("sweep_config", path)
     try:
         module = importlib.util.module_from_spec(spec)
@@ -122,19 +127,17 @@ def plan(arguments: argparse.Namespace) -> None:
     data = [str(Path(argument).absolute()) for argument in arguments.data]
     for directory, _ in token_sets(data):
         if not directory.is_dir():
-            raise InputError(f"--data {directory} is no folder; expected a token set of tokenize/extract_tokens.py")
+            raise InputError(f"--data {directory} is not a folder; expected a token set of tokenize/extract_tokens.py")
     planned = Plan(read_config(arguments.config), data)
     device = arguments.device or planned.config.device
     if device not in planned.config.devices:
         raise InputError(
-            f"--device {device}; expected one of {', '.join(planned.config.devices)}: or add it to the configuration"
+            f"--device {device}; expected one of {', '.join(planned.config.devices)}: give one of these, or add it to "
+            "the configuration"
         )
     rows = plan_rows(planned, planned.runs(), device)
     queue.check_same_runs(arguments.workdir, planned)
-    try:
-        arguments.workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make {arguments.workdir} ({error.strerror}); choose another --workdir") from error
+    make_folder(arguments.workdir, "--workdir")
     planned.write(arguments.workdir)
     queue.collect(arguments.workdir, planned)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -142,7 +145,7 @@ def plan(arguments: argparse.Namespace) -> None:
     lines = ["  ".join(map(str.rjust, row[:-1], widths[:-1])) + f"  {row[-1]}" for row in rows]
     text = "\n".join([*lines, f"Time and cost: an estimate, on one {device} at {hourly:g} USD an hour"])
     write_bytes(arguments.workdir / TABLE_FILE, f"{text}\n".encode())
-    print(f"{text}\n{arguments.workdir / TABLE_FILE} has this table, {PLAN_FILE} what run needs")
+    print(f"{text}\n{arguments.workdir / TABLE_FILE} has this table, {PLAN_FILE} the input of `sweep run`")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -161,11 +164,11 @@ def run(arguments: argparse.Namespace) -> None:
     chosen = runs[arguments.index]
     status = queue.make_run(workdir, planned, chosen)
     if hosts.is_first():
-        print(f"{chosen.name}: {'somebody else makes it' if status == queue.TAKEN else status}")
+        print(f"{chosen.name}: {'another process trains it' if status == queue.TAKEN else status}")
 
 
 def make_all(workdir: Path, planned: Plan, arguments: argparse.Namespace) -> None:
-    """Have all runs made, and show how far they are together."""
+    """Train all runs, and show their progress in one bar."""
     runs = planned.runs()
 
     def done_tflops() -> float:
@@ -192,8 +195,8 @@ def make_all(workdir: Path, planned: Plan, arguments: argparse.Namespace) -> Non
 
 
 def longest_first(runs: Sequence[Run]) -> list[Run]:
-    """So several workers end at about the same time. Runs that are held out come last: `fit` can predict them while
-    they are made."""
+    """In this order several workers end at about the same time. Held-out runs come last: `fit` can predict them while
+    they are trained."""
     return sorted(runs, key=lambda run: (run.held_out, -run.flops))
 
 
@@ -205,7 +208,11 @@ def _make_named(workdir: Path, name: str) -> str:
 
 
 def _in_processes(workdir: Path, workers: int, show: Callable[[], None]) -> None:
-    """Workers of their own, so that this process has nothing to do but to show how far they are."""
+    """Train in worker processes, while this one shows the progress.
+
+    common/work.py's pool does not serve here: on Ctrl-C it waits until the tasks that were begun are done. These are
+    trainings, which on SIGTERM save a checkpoint and end.
+    """
     context = multiprocessing.get_context("spawn")
     children = [context.Process(target=_worker, args=(workdir, workers)) for _ in range(workers)]
     try:
@@ -216,18 +223,20 @@ def _in_processes(workdir: Path, workers: int, show: Callable[[], None]) -> None
             show()
     except KeyboardInterrupt:
         for child in children:
-            child.terminate()  # they save after the step that they are at
+            child.terminate()  # they finish the step, save and exit
         for child in children:
             child.join()
-        if all(child.exitcode == 128 + signal.SIGINT for child in children):  # Ctrl-C is heard by all of a terminal
+        if all(
+            child.exitcode == 128 + signal.SIGINT for child in children
+        ):  # Ctrl-C goes to all processes of a terminal
             raise
-        raise Preempted("what was begun is saved; run the same command again") from None
+        raise Preempted("the runs that were begun are saved; run the same command again") from None
     if failed := [child.exitcode for child in children if child.exitcode]:
         sys.exit(max(failed) if max(failed) > 0 else 1)
 
 
 def _worker(workdir: Path, workers: int) -> None:
-    """Makes runs until there are none that nobody has taken."""
+    """Train runs until no run is left that is neither done nor claimed."""
     threading.Thread(target=work.end_with_parent, daemon=True).start()
     if workers > 1:  # before JAX looks for its devices
         os.environ["NPROC"] = str(max(1, (os.cpu_count() or 1) // workers))
@@ -255,7 +264,7 @@ def plot(arguments: argparse.Namespace) -> None:
 
 
 def restartable(main: Callable[[], None]) -> None:
-    """Of a training that was told to stop and has saved, the exit code by which launchers start it again."""
+    """Run `main`; a training that was stopped and has saved exits with the code at which launchers start it again."""
     try:
         main()
     except Preempted as saved:

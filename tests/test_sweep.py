@@ -1,4 +1,4 @@
-"""The sweep's command: runs that are made once, whoever is at them and whatever is killed. Sizes are tiny."""
+"""The sweep's command: each run is trained once, by several processes and after kills. Sizes are tiny."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def made(token_set, tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("made")
     planned(token_set, workdir)
     processes = [start_all(workdir, "--workers", "1") for _ in range(2)]
-    said = [process.communicate(timeout=240)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], "\n\n".join(said)
+    outputs = [process.communicate(timeout=240)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n\n".join(outputs)
     return workdir
 
 
@@ -112,7 +112,7 @@ def test_a_run_that_is_done_is_not_made_again(made, monkeypatch, capsys):
 
 
 def wait_for_a_step(process: subprocess.Popen, workdir: Path, plan: Plan) -> None:
-    """Until a run has made one since its last checkpoint, and is not done."""
+    """Wait until a run has made a step since its last checkpoint, and is not done."""
 
     def under_way(run) -> bool:
         directory = queue.run_directory(workdir, run)
@@ -130,7 +130,7 @@ def test_after_a_kill_a_checkpoint_interval_is_lost_at_most(made, token_set, tmp
     plan = planned(token_set, tmp_path)
     process = start_all(tmp_path)
     wait_for_a_step(process, tmp_path, plan)
-    process.terminate()  # the parent alone: it tells its workers
+    process.terminate()  # the parent alone: it stops its workers
     assert process.wait(timeout=60) == RESTART_EXIT_CODE, process.communicate()[0]
 
     process = start_all(tmp_path)
@@ -148,7 +148,7 @@ def test_after_a_kill_a_checkpoint_interval_is_lost_at_most(made, token_set, tmp
         assert lost <= 1 and made_twice <= plan.training(run).checkpoint_every
 
 
-def test_a_run_that_somebody_makes_is_left_to_them(token_set, tmp_path, monkeypatch):
+def test_a_run_that_another_process_has_claimed_is_left_to_it(token_set, tmp_path, monkeypatch):
     plan = planned(token_set, tmp_path)
     monkeypatch.setattr(queue, "train", lambda *_: pytest.fail("it was taken"))
     run = plan.runs()[0]
@@ -199,30 +199,30 @@ def test_a_sweep_can_be_extended_but_not_changed(made, token_set, tmp_path, caps
     os.symlink(made / "runs", tmp_path / "runs")
     plan = planned(token_set, tmp_path, CONFIG.replace("(4_000, 8_000)", "(2_000, 4_000, 8_000)"))
     assert [run.status for run in queue.collect(tmp_path, plan)].count("unfinished") == 1
-    said = capsys.readouterr().out
-    assert "on one cpu" in said and said.startswith((tmp_path / "plan.txt").read_text())
+    printed = capsys.readouterr().out
+    assert "on one cpu" in printed and printed.startswith((tmp_path / "plan.txt").read_text())
     with pytest.raises(InputError, match=r"another clip_norm.*new --workdir"):
         planned(
             token_set, tmp_path, CONFIG.replace("return config", "config.training.clip_norm = 2.0\n    return config")
         )
 
 
-def test_bad_arguments_say_what_is_expected(token_set, tmp_path):
+def test_messages_for_bad_arguments(token_set, tmp_path):
     arguments = ["--data", str(token_set), "--workdir", str(tmp_path)]
-    for command, says in (
+    for command, message in (
         (["plan", "--config", "none.py", *arguments], "none.py cannot be used"),
-        (["plan", "--data", "nowhere", "--workdir", str(tmp_path)], "nowhere is no folder"),
+        (["plan", "--data", "nowhere", "--workdir", str(tmp_path)], "nowhere is not a folder"),
         (["plan", "--device", "abacus", *arguments], "abacus; expected one of .*cpu"),
         (["run", "--index", "0", "--workdir", str(tmp_path)], "plan first"),
         (["fit", "--workdir", str(tmp_path)], "plan first"),
     ):
-        with pytest.raises(InputError, match=says):
+        with pytest.raises(InputError, match=message):
             sweep.main(command)
     planned(token_set, tmp_path)
-    for command, says in (
+    for command, message in (
         (["run", "--index", "99"], "expected 0 to 2"),
         (["run", "--all", "--workers", "0"], "at least 1"),
         (["plot"], "fit first"),
     ):
-        with pytest.raises(InputError, match=says):
+        with pytest.raises(InputError, match=message):
             sweep.main([*command, "--workdir", str(tmp_path)])

@@ -1,22 +1,24 @@
-"""What a sweep's runs say: laws, optima and predictions of each stage and codebook. fit.json holds
+"""The fit of a sweep: laws, optima and predictions of each stage and codebook. fit.json holds
 
     left_out        runs that no law is fitted to, each with its reason
     stages          stage ->
-      runs, range   how many runs the fits have; [smallest, largest] parameters, tokens and flops among them
-      token_cost    FLOPs of training a target token as a function of N (hafm_jax/scaling/budgets.py)
+      runs, range   the number of runs in the fits; [smallest, largest] parameters, tokens and flops among them
+      token_cost    FLOPs of training per target token as a function of N (scaling/optima.py)
       losses        "all", "codebook 1", ... ->
         law         numbers E, A, alpha, B, beta (estimates), scatter of log losses about it, residuals by run index
         rows        IsoFLOP rows, each with its minimum
         envelope    columns over FLOP counts ("all" only)
         methods     law, isoflop, envelope -> exponents a, b of the best N ~ C^a and D ~ C^b (estimates), and by budget
                     the best parameters, tokens and, from the law, loss (estimates), and what of it is `beyond` the runs
-        held_out    runs kept from the fit: predicted (estimate; its interval has a run's scatter in it), measured
-    learning_rates  stage -> optima by width (hafm_jax/scaling/widths.py)
+        held_out    runs kept out of the fit: predicted (estimate; its interval includes the scatter of one run),
+                    measured
+    learning_rates  stage -> optima by width (scaling/rules.py)
     machines        what the runs were made on and with, where the sweep's command wrote the file
 
-An estimate is a value and its 95 % interval over bootstrap draws of the runs (for the IsoFLOP rows: of residuals), None
-where too few draws have an answer. What is `missing` says why, in words.
-N parameters without embeddings and heads, D target tokens, C FLOPs of training. R runs, S draws.
+An estimate is a value and its 95 % interval over bootstrap draws of the runs (for the IsoFLOP rows: of residuals); the
+interval is None where too few draws have an answer. `missing` gives the reason for a part that there is not.
+
+Axes: N parameters without embeddings and heads, D target tokens, C FLOPs of training. R runs, S draws.
 """
 
 from __future__ import annotations
@@ -30,25 +32,32 @@ from typing import Any
 
 import numpy as np
 
+from hafm_jax.common.bootstrap import NUM_DRAWS, draw_counts
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import write_bytes
-from hafm_jax.scaling.budgets import POWERS, TokenCost, fit_token_cost
-from hafm_jax.scaling.draws import NUM_DRAWS, bootstrap_counts, estimate
-from hafm_jax.scaling.envelope import Curves, envelope_power_laws
-from hafm_jax.scaling.isoflop import isoflop_power_laws, isoflop_rows
-from hafm_jax.scaling.loss_law import Law, NotEnough, fit_law
-from hafm_jax.scaling.power_laws import PowerLaws
+from hafm_jax.scaling.estimates import NotEnough, estimate
+from hafm_jax.scaling.loss_law import Law, fit_law
+from hafm_jax.scaling.optima import (
+    POWERS,
+    Curves,
+    PowerLaws,
+    TokenCost,
+    envelope_power_laws,
+    fit_token_cost,
+    isoflop_power_laws,
+    isoflop_rows,
+)
+from hafm_jax.scaling.rules import learning_rate_optima
 from hafm_jax.scaling.runs import Run
-from hafm_jax.scaling.widths import learning_rate_optima
 
-AHEAD = (1.0, 10.0, 100.0)  # budgets that are predicted, over the largest of the runs
-UNKNOWNS = 5  # of the law: by so many the residuals are too few
+AHEAD = (1.0, 10.0, 100.0)  # ours: budgets that are predicted, over the largest of the runs
+UNKNOWNS = 5  # of the law: it takes so many degrees of freedom from the residuals
 QUANTITIES = ("parameters", "tokens", "flops")
 
 
 def fit_sweep(runs: Sequence[Run], seed: int = 0, budgets_flops: Sequence[float] = ()) -> dict[str, Any]:
-    """All that this file's head names, JSON-able. `seed` is that of the bootstrap. The best size and length are told of
-    `budgets_flops`, and of 1, 10 and 100 times the largest budget of each stage's runs.
+    """What fit.json holds (the head of this file), without the machines. `seed` is the bootstrap's. Best sizes and
+    lengths are given for `budgets_flops` and for 1, 10 and 100 times the largest budget of each stage's runs.
 
     Raises InputError where no run can be used.
     """
@@ -102,7 +111,8 @@ def _why_left_out(run: Run) -> str:
 
 @dataclass(frozen=True)
 class _Stage:
-    """The runs of a stage that laws are fitted to. `draws` int64 [S, R], the same for all methods and codebooks."""
+    """The runs of a stage that laws are fitted to. `draws` int64 [S, R], the same for all codebooks, the law and the
+    envelope."""
 
     runs: list[Run]
     held_out: list[Run]
@@ -119,7 +129,7 @@ class _Stage:
         return {name: [float(getattr(self, name).min()), float(getattr(self, name).max())] for name in QUANTITIES}
 
     def beyond(self, parameters: float, tokens: float, flops: float) -> dict[str, float]:
-        """Of what lies outside the runs: above 1, times the largest; below 1, times the smallest."""
+        """For what is outside the range of the runs: above 1, times the largest; below 1, times the smallest."""
         found = {}
         for name, value in zip(QUANTITIES, (parameters, tokens, flops), strict=True):
             smallest, largest = self.ranges[name]
@@ -128,7 +138,7 @@ class _Stage:
         return found
 
     def best(self, flops: float, sizes: tuple, lengths: tuple, losses: tuple | None = None) -> dict[str, Any]:
-        """At a budget, of (number, draws [S]) of each."""
+        """The JSON of a budget's best size, length and loss, each given as (number, draws [S])."""
         return {
             "flops": float(flops),
             "parameters": estimate(*sizes),
@@ -142,7 +152,7 @@ def _fit_stage(runs: list[Run], held_out: list[Run], seed: int, budgets_flops: S
     parameters, tokens, flops = (np.array([getattr(run, name) for run in runs], float) for name in QUANTITIES)
     cost, cost_error = fit_token_cost(parameters, tokens, flops)
     budgets = sorted({*(times * float(flops.max()) for times in AHEAD), *map(float, budgets_flops)})
-    draws = bootstrap_counts(len(runs), seed)
+    draws = draw_counts(len(runs), seed)
     stage = _Stage(runs, held_out, seed, parameters, tokens, flops, cost, budgets, draws)
     losses = {"all": _fit_loss(stage, None)}
     codebooks = len(runs[0].loss_per_codebook)
@@ -162,7 +172,7 @@ def _fit_stage(runs: list[Run], held_out: list[Run], seed: int, budgets_flops: S
 
 
 def _fit_loss(stage: _Stage, codebook: int | None) -> dict[str, Any]:
-    """Of the mean over codebooks (None), or of one, from 0."""
+    """The fit of the mean loss over codebooks (None), or of one codebook's, from 0."""
 
     def of(run: Run) -> float | None:
         return run.loss if codebook is None or run.loss is None else run.loss_per_codebook[codebook]
@@ -215,7 +225,8 @@ def _law_facts(law: Law, drawn: Law, residual: np.ndarray, runs: Sequence[Run]) 
 
 
 def _by_law(stage: _Stage, law: Law, drawn: Law) -> dict[str, Any]:
-    """Exponents over the budgets of the runs: where cost is not proportional to N they change with the budget."""
+    """The law's exponents, as means over the budgets of the runs: they change with the budget, since cost is not
+    proportional to N."""
     if not law.falls:
         flat = "size" if law.alpha < law.beta else "data"
         return {"missing": f"the law's loss does not fall with {flat}: no budget has a best size"}
@@ -243,8 +254,8 @@ def _by_power_laws(stage: _Stage, fit: Callable[[], tuple[PowerLaws, PowerLaws]]
 def _compare(
     stage: _Stage, law: Law, drawn: Law, residual: np.ndarray, run: Run, measured: float | None
 ) -> dict[str, Any]:
-    """What the law says of a run that it has not seen. The interval is for one run: each draw of the law is moved by a
-    residual, drawn from those of the fit."""
+    """The law's prediction of a run that is not in its fit. The interval is that of one run: each draw of the law is
+    multiplied by the residual of a run of the fit, drawn at random."""
     moved = np.random.default_rng([stage.seed, run.index]).choice(residual, size=len(stage.draws))
     moved *= np.sqrt(len(residual) / (len(residual) - UNKNOWNS))
     n, d = np.float64(run.parameters), np.float64(run.tokens)

@@ -1,15 +1,16 @@
 """The law of a stage's loss, L(N, D) = E + A / N^alpha + B / D^beta, by the third method of Hoffmann et al. 2022.
 
-N parameters (without embeddings and heads), D target tokens trained on, L nats a token. R runs, S draws.
-
-The law is fitted to the logs of losses, with Huber's loss, so that an odd run counts little, by L-BFGS from the best of
-a grid of starts. Besiroglu et al. 2024 (arXiv 2404.10102) show that the original (arXiv 2203.15556) stopped too early,
+The law is fitted to the logs of losses by L-BFGS, from the best of a grid of starts. Huber's loss makes an outlying run
+count little. Besiroglu et al. 2024 (arXiv 2404.10102) show that the original (arXiv 2203.15556) stopped too early,
 because it averaged a loss of tiny numbers against an absolute tolerance. Here residuals are in units of Huber's delta,
 terms are taken at the middle of the data, which makes the five unknowns nearly independent, gradients are exact, and
-the tolerance is far below what any draw moves.
+the tolerance is far below the differences between draws.
 
-Intervals: runs are drawn anew with replacement, as many as there are, and the law is fitted to each draw from where
-the fit to all runs ended. benchmarks/law_intervals.py counts how often such intervals hold the truth.
+Intervals: runs are drawn with replacement, as many as there are, and the law is fitted to each draw, starting from the
+fit to all runs.
+
+Axes: N parameters (without embeddings and heads), D target tokens trained on, L nats a token. R runs, S draws,
+P points.
 """
 
 from __future__ import annotations
@@ -18,29 +19,28 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize, nnls
+from threadpoolctl import threadpool_limits
+
+from hafm_jax.scaling.estimates import NotEnough
 
 DELTA = 1e-3  # where Huber's loss turns from square to absolute, in log loss [Hoffmann et al.]
 MIN_RUNS = 6  # the law has 5 unknowns
-MIN_DISTINCT = 3  # sizes, and lengths: two would leave an exponent to the noise
-STARTS = 4  # of the grid, the best, from which the fit is tried
-EXPONENTS = np.geomspace(0.05, 2.0, 10)  # of the grid of starts; published ones are 0.05 to 0.7
-LARGEST_EXPONENT = 5.0  # beyond, a term is 0 at all but the smallest size, and its exponent means nothing
-SMALLEST_EXPONENT = 0.01  # below, a hundredfold changes the term by less than a twentieth: the loss does not fall
-SMALLEST_TERM = 1e-5  # of the smallest loss: less cannot be told from 0
-
-
-class NotEnough(Exception):
-    """The runs cannot tell what was asked of them. The message says what is missing."""
+MIN_DISTINCT = 3  # ours, of sizes and of lengths: with two, noise alone sets the exponent
+STARTS = 4  # ours: how many of the grid's best points the fit starts from
+EXPONENTS = np.geomspace(0.05, 2.0, 10)  # ours, the grid of starts; published exponents are 0.05 to 0.7
+LARGEST_EXPONENT = 5.0  # ours: above it a term is 0 at all but the smallest size, and its exponent is meaningless
+SMALLEST_EXPONENT = 0.01  # ours: below it a hundredfold changes the term by less than a twentieth: the loss is flat
+SMALLEST_TERM = 1e-5  # ours, of the smallest loss: a smaller term is not distinguishable from 0
 
 
 @dataclass(frozen=True)
 class Law:
-    """Five numbers, or those of draws, five arrays [S, 1]: then losses at P points are [S, P]. float64.
+    """Five numbers, or those of draws, five arrays [S, 1]: then losses at points [P] are [S, P]. float64.
 
-    `log_a` and `log_b` are natural logs of A and B: with steep exponents the numbers themselves leave all range.
+    `log_a` and `log_b` are natural logs of A and B, which overflow where exponents are steep.
     """
 
-    e: np.ndarray  # nats a token that remain
+    e: np.ndarray  # nats a token, of an infinite model and infinite data
     log_a: np.ndarray
     alpha: np.ndarray
     log_b: np.ndarray
@@ -54,7 +54,7 @@ class Law:
 
     @property
     def falls(self) -> np.ndarray:
-        """Whether size and data both lower the loss: only then has a budget a best size."""
+        """Whether size and data both lower the loss: only then does a budget have a best size."""
         return (self.alpha > SMALLEST_EXPONENT) & (self.beta > SMALLEST_EXPONENT)
 
     def numbers(self) -> dict[str, np.ndarray]:
@@ -75,7 +75,7 @@ def fit_law(
 
     Args: all float64 [R]; `counts` int64 [S, R], how often each run is in each draw.
     Returns: the law, and a Law of arrays [S, 1]; S is 0 without `counts`.
-    Raises NotEnough where there are too few sizes or lengths.
+    Raises NotEnough where there are too few runs, sizes or lengths.
     """
     for name, values in (("sizes", parameters), ("lengths in tokens", tokens)):
         if (found := len(np.unique(values))) < MIN_DISTINCT:
@@ -84,14 +84,15 @@ def fit_law(
         raise NotEnough(f"it needs at least {MIN_RUNS} runs, and there are {len(loss)}")
     problem = _Problem(parameters, tokens, loss)
     even = np.ones(len(loss))
-    best = min((problem.solve(start, even) for start in problem.starts()), key=lambda found: found.fun)
-    draws = [problem.solve(best.x, of_draw).x for of_draw in ([] if counts is None else counts)]
+    with threadpool_limits(1, user_api="blas"):  # L-BFGS solves systems of 10 x 10: threads only wait for each other
+        best = min((problem.solve(start, even) for start in problem.starts()), key=lambda found: found.fun)
+        draws = [problem.solve(best.x, of_draw).x for of_draw in ([] if counts is None else counts)]
     return problem.law(best.x), problem.law(np.reshape(draws, (-1, 5)).T[..., None])
 
 
 class _Problem:
-    """Unknowns [5]: the logs of the three terms at the middle of the data, with the exponents between, in the order of
-    Law's fields."""
+    """The fit's unknowns [5], in the order of Law's fields: the logs of the three terms at the middle of the data, and
+    the exponents."""
 
     def __init__(self, parameters: np.ndarray, tokens: np.ndarray, loss: np.ndarray):
         log_n, log_d, self.log_loss = np.log(parameters), np.log(tokens), np.log(loss)
@@ -107,7 +108,7 @@ class _Problem:
         return Law(np.exp(e), a + alpha * self.middle[0], alpha, b + beta * self.middle[1], beta)
 
     def objective(self, unknowns: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
-        """Huber's loss of the residuals, in units of DELTA, its weighted mean; and the gradient [5]."""
+        """The weighted mean of Huber's loss of the residuals in units of DELTA, and its gradient [5]."""
         e, a, alpha, b, beta = unknowns
         of_size, of_data = np.exp(a - alpha * self.x), np.exp(b - beta * self.y)
         total = np.exp(e) + of_size + of_data
@@ -123,9 +124,8 @@ class _Problem:
         return weights @ value / scale, gradient / (DELTA * scale)
 
     def starts(self) -> list[np.ndarray]:
-        """The best of a grid of exponents. With these given the law is linear in E, A and B, which are therefore found
-        by least squares of relative errors (variable projection: Czech et al. 2026, arXiv 2603.22339), whatever the
-        units of N, D and L."""
+        """The STARTS best of a grid of exponents. With given exponents the law is linear in E, A and B: least squares
+        of relative errors finds these (variable projection: Czech et al. 2026, arXiv 2603.22339) in any units."""
         loss = np.exp(self.log_loss)
         found = []
         for alpha in EXPONENTS:
@@ -139,7 +139,7 @@ class _Problem:
         return [start for _, start in found[:STARTS]]
 
     def solve(self, start: np.ndarray, weights: np.ndarray):
-        """SciPy's result; `x` are the unknowns."""
+        """SciPy's result; its `x` are the unknowns."""
         return minimize(
             self.objective,
             start,

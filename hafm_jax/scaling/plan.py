@@ -1,6 +1,6 @@
-"""The runs of a sweep: from its configuration (configs/scaling.py) to what each trains with, and what they cost.
+"""The plan of a sweep: from its configuration (configs/scaling.py) to the runs, how each is trained and what they cost.
 
-N parameters, D target tokens, C FLOPs of training.
+Axes: N parameters, D target tokens, C FLOPs of training.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import write_bytes
+from hafm_jax.common.files import write_json
 from hafm_jax.model.config import forward_flops, num_layer_parameters, num_parameters, train_flops
+from hafm_jax.scaling.estimates import si
 from hafm_jax.scaling.rules import WARMUP_SHARE, batch_windows, learning_rate
 from hafm_jax.scaling.runs import Run
-from hafm_jax.scaling.texts import si
 from hafm_jax.streams import STAGES
 from hafm_jax.training.loop import check_config
 from hafm_jax.training.step import stage_config, step_flops
 
 PLAN_FILE = "plan.json"
-LOGS = 50  # ours: lines that a run logs, from which its progress is read
+LOGS = 50  # ours: lines that a run logs; its progress is read from them
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What `plan` was asked for. `data` are the arguments --data, their folders absolute."""
+    """The request of `sweep plan`. `data` are the arguments --data, their folders absolute."""
 
     config: ConfigDict
     data: list[str]
@@ -37,7 +37,7 @@ class Plan:
     def write(self, workdir: Path) -> None:
         """As WORKDIR/plan.json. Raises InputError where it cannot be written."""
         document = {"format_version": 1, "config": self.config.to_dict(), "data": self.data}
-        write_bytes(workdir / PLAN_FILE, (json.dumps(document, indent=1) + "\n").encode())
+        write_json(workdir / PLAN_FILE, document)
 
     @classmethod
     def read(cls, workdir: Path) -> Plan:
@@ -46,14 +46,16 @@ class Plan:
             document = json.loads(path.read_text())
             return cls(ConfigDict(document["config"]), document["data"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"cannot read {path} ({error}); expected what `sweep plan` writes: plan first") from error
+            raise InputError(
+                f"cannot read {path} ({error}); expected the file that `sweep plan` writes: plan first"
+            ) from error
 
     def runs(self) -> list[Run]:
-        """All runs, by index, none of them begun. Raises InputError where the configuration makes no runs."""
+        """All runs, by index, as if none had begun. Raises InputError where the configuration is out of range."""
         return _Runs(self.config).all()
 
     def training(self, run: Run) -> ConfigDict:
-        """The configuration that hafm_jax.training.loop is given. Raises InputError where it is out of range."""
+        """A run's configuration for hafm_jax.training.loop. Raises InputError where it is out of range."""
         training = ConfigDict(self.config.training)
         window_cells = self.config.stages[run.stage].window_cells
         steps = run.tokens // (run.batch_size * target_tokens(run.stage, window_cells))
@@ -67,7 +69,7 @@ class Plan:
         return training
 
     def seconds(self, run: Run, device: str) -> float:
-        """How long a run should take on a device of the configuration, evaluations included."""
+        """The estimated time of a run on a device of the configuration, evaluations included."""
         d = self.config.devices[device]
         training = self.training(run)
         stage = stage_config(training)
@@ -82,7 +84,7 @@ def target_tokens(stage: str, window_cells: int) -> int:
 
 
 class _Runs:
-    """Run after run, each size, length, rate and seed once."""
+    """The runs of a configuration: each size, length, rate and seed once."""
 
     def __init__(self, config: ConfigDict):
         self._config = config
@@ -109,7 +111,7 @@ class _Runs:
         return list(self._found.values())
 
     def _add(self, stage, size, seed, *, tokens=0.0, flops=0.0, factor=1.0, isoflop=None, held_out=False) -> None:
-        """Of `tokens`, or of as many as `flops` can buy."""
+        """A run of `tokens`, or of as many tokens as `flops` can buy."""
         of_stage = self._config.stages[stage]
         training = ConfigDict(self._config.training)
         training.update(stage=stage, size=size, window_cells=of_stage.window_cells)
@@ -134,13 +136,13 @@ class _Runs:
 
 
 def folder(run: Run) -> str:
-    """The name of a run's work directory: what makes it unlike all others of the sweep."""
+    """The name of a run's work directory, unlike that of any other run of the sweep."""
     rate = "" if run.learning_rate_factor == 1 else f"-rate{run.learning_rate_factor:g}"
     return f"{run.stage}-{run.size}-{run.tokens}{rate}-seed{run.seed}"
 
 
 def plan_rows(plan: Plan, runs: Sequence[Run], device: str) -> list[list[str]]:
-    """A line a run, and one for each stage's sum and for all: what a terminal shows of a plan. Column heads first."""
+    """The table that a terminal shows of a plan: column heads, a row for each run, the sum of each stage, the total."""
     price = plan.config.devices[device].usd_per_hour
     seconds = {run.index: plan.seconds(run, device) for run in runs}
 

@@ -1,215 +1,268 @@
-"""The report of a sweep: figures as PNG and SVG, and a page that carries them with the tables."""
+"""The report of a sweep: figures as PNG and SVG, and a page that holds them with the tables (page.html.j2).
+
+Each figure is a function of the runs and of their fit, the result of hafm_jax.scaling.fit.fit_sweep. It returns a
+matplotlib figure with a column for each stage that has something to show, or None.
+
+Axes: N parameters, D target tokens, C FLOPs of training.
+"""
 
 from __future__ import annotations
 
-import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import write_bytes
-from hafm_jax.common.pages import svg, table, write_page
-from hafm_jax.scaling import figures
+import numpy as np
+
+from hafm_jax.common.files import make_folder, write_bytes
+from hafm_jax.common.pages import new_figure, svg, write_page
+from hafm_jax.scaling import estimates
+from hafm_jax.scaling.estimates import estimate_text, flops_text, si
+from hafm_jax.scaling.loss_law import Law
+from hafm_jax.scaling.optima import TokenCost
 from hafm_jax.scaling.runs import Run
-from hafm_jax.scaling.texts import Fit, beyond_text, estimate_text, flops_text, four_digits, si
 
 PAGE = "index.html"
 FOLDER = "plots"
-STYLE = "td,th{white-space:nowrap;font-size:.8rem;padding:.2rem .6rem}"
-DRAWN = {  # file name: what draws it, heading
-    "curves": (figures.curves, "Loss along the trainings"),
-    "frontier": (figures.frontier, "Loss by budget"),
-    "isoflop": (figures.isoflop, "Sizes at equal budgets"),
-    "best_sizes": (figures.best_sizes, "The best size by budget"),
-    "residuals": (figures.residuals, "What the law misses"),
-    "learning_rates": (figures.learning_rates, "Learning rates by width"),
-}
+Fit = Mapping[str, Any]  # the result of hafm_jax.scaling.fit.fit_sweep
+WIDTH_IN, HEIGHT_IN = 5.2, 3.9
+COLOURS = {"law": "tab:blue", "isoflop": "tab:orange", "envelope": "tab:green"}  # of the methods
+Draw = Callable[[Any, str], None]  # axes, stage
 
 
 def write_report(workdir: Path, runs: Sequence[Run], fit: Fit) -> None:
-    """Write WORKDIR/plots/NAME.png and .svg and WORKDIR/index.html. `fit` is fit_sweep's, of these runs.
+    """Write WORKDIR/plots/NAME.png and .svg and WORKDIR/index.html. `fit` is that of these runs.
 
-    Raises InputError where matplotlib is missing or the files cannot be written.
+    Raises InputError where matplotlib or Jinja2 is missing or the files cannot be written.
     """
-    folder = workdir / FOLDER
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write {folder} ({error.strerror}); expected an existing folder {workdir}") from error
+    make_folder(workdir / FOLDER, "--workdir")
     drawings = {}
-    for name, (draw, _) in DRAWN.items():
+    for name, draw in DRAWN.items():
         if (figure := draw(runs, fit)) is None:
             continue
         drawings[name] = svg(figure)
-        write_bytes(folder / f"{name}.svg", drawings[name].encode())
+        write_bytes(workdir / FOLDER / f"{name}.svg", drawings[name].encode())
         png = io.BytesIO()
         figure.savefig(png, format="png", dpi=130, bbox_inches="tight", metadata={"Software": None})
-        write_bytes(folder / f"{name}.png", png.getvalue())
-    write_page(workdir / PAGE, "Scaling laws", _parts(fit, drawings), STYLE)
-
-
-def _parts(fit: Fit, drawings: Mapping[str, str]) -> list[str]:
-    """The page, from top to bottom."""
-
-    def drawn(name: str, *notes: str) -> list[str]:
-        if name not in drawings:
-            return []
-        return [f"<h2>{DRAWN[name][1]}</h2>", *(f"<p>{html.escape(note)}</p>" for note in notes), drawings[name]]
-
-    intervals = (
-        f"Brackets hold 95 % intervals over {fit['draws']} bootstrap draws: runs are drawn anew with replacement, for "
-        "the IsoFLOP rows residuals about the parabolas. “No interval”: too many draws had no answer."
+        write_bytes(workdir / FOLDER / f"{name}.png", png.getvalue())
+    write_page(
+        workdir / PAGE, "scaling/page.html.j2", title="Scaling laws", fit=fit, drawings=drawings, words=estimates
     )
-    return [
-        "<p>The law of the validation loss in nats a token, L(N, D) = E + A / N<sup>alpha</sup> + B / "
-        "D<sup>beta</sup>: N parameters without embeddings and heads, D target tokens trained on.</p>",
-        f"<p>{html.escape(intervals)}</p>",
-        _laws(fit),
-        *drawn("frontier", "Beyond the largest run the law is extrapolated: dashed."),
-        "<h2>Best size and length by budget</h2>",
-        "<p>N grows as C<sup>a</sup>, D as C<sup>b</sup>, over the budgets of the runs.</p>",
-        _exponents(fit),
-        _predictions(fit),
-        *(f"<p>{html.escape(line)}</p>" for line in _costs(fit)),
-        _held_out(fit),
-        *drawn("best_sizes"),
-        *drawn(
-            "isoflop",
-            "A row's loss is a parabola in log N but near its minimum; wide or lopsided rows move its best size.",
-        ),
-        *drawn("curves", "Lines run along each training, dots are ends. Only ends count for the law."),
-        *drawn("residuals"),
-        *drawn("learning_rates"),
-        *([_learning_rates(fit)] if fit["learning_rates"] else []),
-        *_left_out(fit),
-    ]  # fmt: skip
 
 
-def _each_loss(fit: Fit) -> list[tuple[str, Mapping[str, Any]]]:
-    """Name and fit of every stage, and of its codebooks."""
-    return [
-        (stage if name == "all" else f"{stage}, {name}", of_loss)
-        for stage, found in fit["stages"].items()
-        for name, of_loss in found["losses"].items()
-    ]
+def _columns(stages: Sequence[str], draw: Draw) -> Any:
+    if not stages:
+        return None
+    figure, every = new_figure(len(stages), WIDTH_IN, HEIGHT_IN)
+    for axes, stage in zip(every, stages, strict=True):
+        draw(axes, stage)
+        axes.set_title(stage)
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend(frameon=False, fontsize="x-small")
+    figure.tight_layout()
+    return figure
 
 
-def _laws(fit: Fit) -> str:
-    names = ["E", "A", "alpha", "B", "beta"]
-    rows = []
-    for name, of_loss in _each_loss(fit):
-        law = of_loss["law"]
-        if "missing" in law:
-            rows.append([name, f"no law: {law['missing']}", *[""] * len(names)])
-        else:
-            rows.append([name, *(estimate_text(law["numbers"][n]) for n in names), f"{100 * law['scatter']:.2g} %"])
-    return table(["", *names, "scatter of runs"], rows)
+def _shade(position: int, of: int) -> tuple:
+    from matplotlib import colormaps
+
+    return colormaps["viridis"](0.9 * position / max(1, of - 1))
 
 
-def _exponents(fit: Fit) -> str:
-    rows, missing = [], []
-    for name, of_loss in _each_loss(fit):
-        for method, found in of_loss["methods"].items():
-            if "missing" not in found:
-                rows.append([name, method, estimate_text(found["a"]), estimate_text(found["b"])])
-            elif name in fit["stages"]:  # what a codebook lacks, its stage lacks too, or has alone
-                missing.append(f"<p>{html.escape(name)}, {method}: {html.escape(found['missing'])}.</p>")
-    return table(["", "method", "a", "b"], rows) + "".join(missing)
+def _fitted(runs: Sequence[Run], fit: Fit, stage: str) -> list[Run]:
+    left_out = {row["index"] for row in fit["left_out"]}
+    return [run for run in runs if run.stage == stage and run.index not in left_out]
 
 
-def _predictions(fit: Fit) -> str:
-    rows = [
-        [
-            stage,
-            flops_text(best["flops"]),
-            method,
-            estimate_text(best["parameters"], si),
-            estimate_text(best["tokens"], si),
-            estimate_text(best["loss"], four_digits) if best["loss"] else "",
-            beyond_text(best["beyond"]) or "no",
-        ]
-        for stage, found in fit["stages"].items()
-        for method, of_method in found["losses"]["all"]["methods"].items()
-        for best in of_method.get("best", [])
-    ]
-    return table(["", "budget", "method", "best N", "best D", "loss", "beyond the runs"], rows)
+def _law(fit: Fit, stage: str) -> tuple[Law, TokenCost] | None:
+    """None where there is no law, or where the law has no best sizes."""
+    found = fit["stages"][stage]
+    if "missing" in found["losses"]["all"]["methods"]["law"]:
+        return None
+    number = {name: row["value"] for name, row in found["losses"]["all"]["law"]["numbers"].items()}
+    law = Law(number["E"], np.log(number["A"]), number["alpha"], np.log(number["B"]), number["beta"])
+    return law, TokenCost(np.array(found["token_cost"]["factors"]))
 
 
-def _costs(fit: Fit) -> list[str]:
-    lines = []
-    for stage, found in fit["stages"].items():
-        cost = found["token_cost"]
-        small, large = cost["flops_per_parameter_and_token"]
-        lines.append(
-            f"{stage}: C is not 6 N D. A target token costs {small:.3g} N FLOPs at the smallest size and {large:.3g} N "
-            "at the largest: condition tokens, attention and heads are in it. Budgets are shared out by a curve "
-            f"through the runs' analytic FLOPs, at most {100 * cost['largest_error']:.2g} % off."
+def _error_bar(estimate: Mapping[str, Any]) -> list[list[float]] | None:
+    """For matplotlib: the lengths of the interval below and above the value, [2, 1]; None without an interval."""
+    if estimate["interval"] is None:
+        return None
+    low, high = estimate["interval"]
+    return [[max(0.0, estimate["value"] - low)], [max(0.0, high - estimate["value"])]]
+
+
+def curves(runs: Sequence[Run], fit: Fit) -> Any:
+    """Validation loss along each training, by size; ends as dots."""
+
+    def draw(axes: Any, stage: str) -> None:
+        shown = _fitted(runs, fit, stage)
+        sizes = sorted({(run.parameters, run.size) for run in shown})
+        for position, (parameters, size) in enumerate(sizes):
+            colour = _shade(position, len(sizes))
+            of_size = [run for run in shown if (run.parameters, run.size) == (parameters, size)]
+            for run in of_size:
+                axes.plot(*np.reshape(run.curve, (-1, 2)).T, color=colour, linewidth=0.8, alpha=0.7)
+            ends = np.array([(run.tokens, run.loss) for run in of_size]).T
+            axes.plot(*ends, "o", color=colour, markersize=4, label=f"{size}: {si(parameters)}")
+        axes.set(xscale="log", xlabel="target tokens D", ylabel="validation loss, nats a token")
+        losses = [run.loss for run in shown]
+        room = 0.1 * (max(losses) - min(losses)) or 0.1
+        axes.set_ylim(min(losses) - room, max(losses) + 3 * room)  # the first steps are far above the rest
+        axes.set_xlim(left=min(run.tokens for run in shown) / 5)
+
+    return _columns(list(fit["stages"]), draw)
+
+
+def isoflop(runs: Sequence[Run], fit: Fit) -> Any:
+    """Loss over size at equal budgets, the parabola of each row, and its minimum."""
+
+    def draw(axes: Any, stage: str) -> None:
+        shown = _fitted(runs, fit, stage)
+        rows = fit["stages"][stage]["losses"]["all"]["rows"]
+        for position, row in enumerate(rows):
+            colour = _shade(position, len(rows))
+            points = np.array([(run.parameters, run.loss) for run in shown if run.isoflop == row["label"]]).T
+            note = f" ({row['missing']})" if "missing" in row else ""
+            axes.plot(*points, "o", color=colour, markersize=4, label=f"{flops_text(row['flops'])}{note}")
+            if "missing" not in row:
+                log_n = np.linspace(np.log(points[0].min()), np.log(points[0].max()), 100)
+                axes.plot(np.exp(log_n), np.polynomial.polynomial.polyval(log_n, row["parabola"]), color=colour)
+                axes.plot(row["parameters"], row["loss"], "*", color=colour, markersize=11, markeredgecolor="black")
+        axes.set(xscale="log", xlabel="parameters N", ylabel="validation loss, nats a token")
+
+    return _columns([s for s in fit["stages"] if fit["stages"][s]["losses"]["all"]["rows"]], draw)
+
+
+def frontier(runs: Sequence[Run], fit: Fit) -> Any:
+    """Loss over budget: the runs, the lowest loss that any had reached, the law's best, its extrapolation to larger
+    budgets, and the held-out runs as measured."""
+
+    def draw(axes: Any, stage: str) -> None:
+        shown = _fitted(runs, fit, stage)
+        axes.plot([r.flops for r in shown], [r.loss for r in shown], ".", color="gray", label="runs in the fit")
+        held_out = [run for run in runs if run.stage == stage and run.held_out and run.loss is not None]
+        if held_out:
+            axes.plot([r.flops for r in held_out], [r.loss for r in held_out], "rD", label="held out, measured")
+        found = fit["stages"][stage]["losses"]["all"]
+        ends = [run.loss for run in shown]
+        if "missing" not in found["envelope"]:
+            flops, lowest = (np.array(found["envelope"][name]) for name in ("flops", "loss"))
+            lowest = np.minimum.accumulate(lowest)  # reached with this budget or less
+            inside = lowest <= max(ends)
+            axes.plot(flops[inside], lowest[inside], color=COLOURS["envelope"], label="lowest along the trainings")
+        if law_and_cost := _law(fit, stage):
+            law, cost = law_and_cost
+            best = found["methods"]["law"]["best"]
+            reach = fit["stages"][stage]["range"]["flops"]
+            for (low, high), style, label in (
+                (reach, "-", "law, best N and D"),
+                ((reach[1], best[-1]["flops"]), "--", "law beyond the runs"),
+            ):
+                flops = np.geomspace(low, high, 100)
+                axes.plot(flops, law.loss(*cost.best(law, flops)), style, color=COLOURS["law"], label=label)
+            for point in best:
+                axes.errorbar(
+                    point["flops"], point["loss"]["value"], _error_bar(point["loss"]), fmt="o", markersize=4,
+                    capsize=3, color=COLOURS["law"],
+                )  # fmt: skip
+            axes.axhline(law.e, color="gray", linestyle=":", linewidth=1, label=f"E = {law.e:.3g}")
+        axes.set(xscale="log", xlabel="FLOPs of training C", ylabel="validation loss, nats a token")
+
+    return _columns(list(fit["stages"]), draw)
+
+
+def best_sizes(runs: Sequence[Run], fit: Fit) -> Any:
+    """The best size by budget by each method: its data as marks, its power law as a line, dashed beyond the runs."""
+
+    def draw(axes: Any, stage: str) -> None:
+        found = fit["stages"][stage]
+        methods = found["losses"]["all"]["methods"]
+        reach = found["range"]["flops"]
+        axes.plot(
+            [r.flops for r in _fitted(runs, fit, stage)],
+            [r.parameters for r in _fitted(runs, fit, stage)],
+            ".",
+            color="lightgray",
+            label="runs",
         )
-    return lines
+        for row in found["losses"]["all"]["rows"]:
+            if "missing" not in row:
+                axes.plot(row["flops"], row["parameters"], "*", color=COLOURS["isoflop"], markersize=10)
+        law_and_cost = _law(fit, stage)
+        for method, colour in COLOURS.items():
+            if "missing" in methods[method]:
+                continue
+            best = methods[method]["best"]
+            for (low, high), style in ((reach, "-"), ((reach[1], best[-1]["flops"]), "--")):
+                flops = np.geomspace(low, high, 50)
+                if method == "law" and law_and_cost:
+                    sizes = law_and_cost[1].best(law_and_cost[0], flops)[0]
+                else:
+                    anchor, exponent = best[0], methods[method]["a"]["value"]
+                    sizes = anchor["parameters"]["value"] * (flops / anchor["flops"]) ** exponent
+                label = f"{method}: a = {estimate_text(methods[method]['a'])}" if style == "-" else None
+                axes.plot(flops, sizes, style, color=colour, label=label)
+            for point in best:
+                bar = _error_bar(point["parameters"])
+                axes.errorbar(point["flops"], point["parameters"]["value"], bar, fmt=".", capsize=3, color=colour)
+        axes.set(xscale="log", yscale="log", xlabel="FLOPs of training C", ylabel="best parameters N")
+
+    return _columns(list(fit["stages"]), draw)
 
 
-def _held_out(fit: Fit) -> str:
-    rows = [
-        [
-            row["run"] + ("" if name in fit["stages"] else name[name.index(",") :]),
-            estimate_text(row["predicted"], four_digits),
-            row["status"] if row["measured"] is None else f"{row['measured']:.4g}",
-            _difference(row),
-            beyond_text(row["beyond"]) or "no",
-        ]
-        for name, of_loss in _each_loss(fit)
-        for row in of_loss["held_out"]
-    ]
-    header = ["run", "predicted (interval of a run)", "measured", "measured over predicted", "beyond the runs"]
-    return f"<h2>Held out: predicted, then measured</h2>{table(header, rows)}" if rows else ""
+def residuals(runs: Sequence[Run], fit: Fit) -> Any:
+    """Measured loss over the law's, by tokens and size; held-out runs with the predicted interval."""
+
+    def draw(axes: Any, stage: str) -> None:
+        found = fit["stages"][stage]["losses"]["all"]
+        by_index = {run.index: run for run in runs}
+        points = [(by_index[index], 100 * residual) for index, residual in found["law"]["residuals"]]
+        sizes = sorted({run.parameters for run, _ in points})
+        for position, parameters in enumerate(sizes):
+            of_size = np.array([(run.tokens, r) for run, r in points if run.parameters == parameters]).T
+            axes.plot(*of_size, "o", color=_shade(position, len(sizes)), markersize=4, label=si(parameters))
+        for row in found["held_out"]:
+            run, predicted = by_index[row["index"]], row["predicted"]
+            low, high = (100 * np.log(np.array(predicted["interval"]) / predicted["value"])).tolist()
+            bar = [[max(0.0, -low)], [max(0.0, high)]]
+            axes.errorbar(run.tokens, 0, bar, color="red", capsize=4, label=f"held out: {si(run.parameters)}")
+            if row["measured"] is not None:
+                axes.plot(run.tokens, 100 * np.log(row["measured"] / predicted["value"]), "rD")
+        axes.axhline(0, color="gray", linewidth=1)
+        axes.set(xscale="log", xlabel="target tokens D", ylabel="measured over law, %")
+
+    return _columns([s for s in fit["stages"] if "missing" not in fit["stages"][s]["losses"]["all"]["law"]], draw)
 
 
-def _difference(row: Mapping[str, Any]) -> str:
-    if row["measured"] is None:
-        return ""
-    low, high = row["predicted"]["interval"]
-    where = "inside" if low <= row["measured"] <= high else "outside"
-    return f"{100 * (row['measured'] / row['predicted']['value'] - 1):+.2f} %, {where}"
+def learning_rates(runs: Sequence[Run], fit: Fit) -> Any:
+    """Loss over learning rate by width; the rule's rate as a line, the best with its interval as a star."""
+
+    def draw(axes: Any, stage: str) -> None:
+        widths = fit["learning_rates"][stage]["widths"]
+        for position, width in enumerate(widths):
+            colour = _shade(position, len(widths))
+            swept = [r for r in runs if r.index in width["runs"] and r.loss is not None]
+            points = np.array(sorted((r.learning_rate, r.loss) for r in swept)).reshape(-1, 2).T
+            axes.plot(*points, "o-", color=colour, markersize=4, linewidth=0.8, label=f"width {width['d_model']}")
+            axes.axvline(width["rule"], color=colour, linestyle="--", linewidth=1)
+            if "best" in width:
+                bar = _error_bar(width["best"])
+                axes.errorbar(
+                    width["best"]["value"], width["lowest"], xerr=bar, fmt="*", markersize=11, capsize=3, color=colour,
+                    markeredgecolor="black",
+                )  # fmt: skip
+        axes.set(xscale="log", xlabel="peak learning rate (dashed: the rule's)", ylabel="validation loss, nats a token")
+
+    return _columns(list(fit["learning_rates"]), draw)
 
 
-def _learning_rates(fit: Fit) -> str:
-    rows, verdicts = [], []
-    for stage, found in fit["learning_rates"].items():
-        for width in found["widths"]:
-            known = "best" in width
-            rows.append(
-                [
-                    stage,
-                    str(width["d_model"]),
-                    f"{width['rule']:.3g}",
-                    estimate_text(width["best"]) if known else f"none: {width['missing']}",
-                    estimate_text(width["over_rule"]) if known else "",
-                    f"{width['price']:.2g}" if known else "",
-                    ", ".join(width["diverged"]) or "none",
-                ]
-            )
-        verdicts.append(f"<p>{html.escape(f'{stage}: {_verdict(found)}')}</p>")
-    header = ["", "width", "rule", "best", "best over rule", "the rule costs, nats", "diverged"]
-    return table(header, rows) + "".join(verdicts)
-
-
-def _verdict(found: Mapping[str, Any]) -> str:
-    if "missing" in found:
-        return f"the rule is not tested: {found['missing']}."
-    measured = f"the best rate goes as width to the power {estimate_text(found['slope'])}, the rule's as "
-    measured += f"{found['rule_slope']:.3g}: "
-    if found["holds"] is None:
-        return measured + "the losses scatter too much to tell whether it holds."
-    price = max(width["price"] for width in found["widths"] if "price" in width)
-    where = "within the interval" if found["holds"] else "outside of the interval, so that it does not hold exactly"
-    return measured + f"{where}. It costs at most {price:.2g} nats at these widths."
-
-
-def _left_out(fit: Fit) -> list[str]:
-    by_reason: dict[str, list[str]] = {}
-    for row in fit["left_out"]:
-        by_reason.setdefault(row["reason"], []).append(row["run"])
-    lines = [f"<p>{html.escape(reason)}: {html.escape(', '.join(names))}.</p>" for reason, names in by_reason.items()]
-    return ["<h2>Left out of the fit</h2>", *lines] if lines else []
+DRAWN = {
+    "curves": curves,
+    "frontier": frontier,
+    "isoflop": isoflop,
+    "best_sizes": best_sizes,
+    "residuals": residuals,
+    "learning_rates": learning_rates,
+}

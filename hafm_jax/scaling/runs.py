@@ -1,4 +1,4 @@
-"""runs.jsonl: what a sweep measured, a line a run. The sweep writes it; fits and plots read nothing else."""
+"""runs.jsonl: the results of a sweep, a line a run. The sweep writes it; fits and plots read nothing else."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ class Run:
     """One training run of a sweep. Losses are on validation windows, in nats a token.
 
     `parameters` leaves out embeddings and heads, and is the N of the law; `tokens` are the target tokens trained on,
-    repeats included, and are its D; `flops` are those of the training (hafm_jax/model/config.py), and are its C.
+    repeats included, and are its D; `flops` are those of the training (model/config.py), and are its C.
     """
 
-    index: int  # from 0, unlike that of any other run of the sweep
+    index: int  # from 0, different for each run of the sweep
     stage: str  # semantic, coarse or fine
-    size: str  # what the sweep calls this width and depth
+    size: str  # the sweep's name for this width and depth
     d_model: int
     num_layers: int
     parameters: int  # without embeddings and heads
     parameters_total: int
-    tokens: int  # target tokens asked for, also where the run has not come so far
+    tokens: int  # target tokens of the whole run, also where it has not ended
     flops: float  # of these tokens
     seed: int
     learning_rate: float  # peak
-    learning_rate_factor: float  # the rate over what the sweep's rule gives; the laws are fitted to runs at 1
+    learning_rate_factor: float  # the rate over the rule's rate; the laws are fitted to runs at 1
     batch_size: int  # windows a step
     status: str  # one of STATUSES
     loss: float | None  # at the end; None unless finished
     loss_per_codebook: list[float]  # [K], empty unless finished
     curve: list[list[float]]  # [tokens, loss] where it was evaluated, in order; the last is the end's if finished
     isoflop: str | None  # label of the IsoFLOP row: runs of one label and stage have one budget of FLOPs
-    held_out: bool  # not in any fit: predicted first, measured after
+    held_out: bool  # not in any fit: predicted first, measured afterwards
 
     def __post_init__(self):
         def expect(holds: bool, name: str, expected: str) -> None:
@@ -86,7 +86,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """For messages: which run this is."""
+        """The run as messages name it."""
         return f"run {self.index} ({self.stage}, {self.size}, {self.tokens:.3g} tokens)"
 
 
@@ -103,7 +103,9 @@ def read_runs(path: Path) -> list[Run]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path} ({error}); expected what a sweep writes of its runs") from error
+        raise InputError(
+            f"cannot read {path} ({error}); expected the runs of a sweep: collect them with `sweep fit`"
+        ) from error
     expected = [field.name for field in fields(Run)]
     runs = []
     for number, line in enumerate(lines, 1):

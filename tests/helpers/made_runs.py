@@ -1,4 +1,4 @@
-"""Runs of a sweep that nobody trained: their losses follow a law that is known."""
+"""Runs of a sweep without training: their losses follow a known law."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def known_loss(law: tuple, parameters, tokens):
 
 
 def make_run(index: int, **changes) -> Run:
-    """A finished semantic run of 32 k parameters and 1 M tokens at 6 N D, but for the changes."""
+    """A finished semantic run of 32 k parameters and 1 M tokens at 6 N D, except for the changes."""
     run = Run(
         index=index, stage="semantic", size="small", d_model=48, num_layers=1, parameters=32_000,
         parameters_total=100_000, tokens=1_000_000, flops=6 * 32_000 * 1e6, seed=0, learning_rate=1e-3,
@@ -32,7 +32,7 @@ def make_run(index: int, **changes) -> Run:
 
 
 def make_sweep(noise: float, seed: int = 0, stages=tuple(LAWS)) -> list[Run]:
-    """Of each stage: a grid, IsoFLOP rows, one held-out run, learning rates at three widths (the best is the rule's at
+    """For each stage: a grid, IsoFLOP rows, one held-out run, learning rates at three widths (the best is the rule's at
     each), a diverged and an unfinished run. `noise` is the standard deviation of log losses."""
     random = np.random.default_rng(seed)
     runs: list[Run] = []

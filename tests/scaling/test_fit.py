@@ -1,4 +1,4 @@
-"""A whole sweep fitted: what is left out, what is predicted, how far beyond the runs."""
+"""The fit of a whole sweep: which runs it leaves out, its predictions, and how far beyond the runs these are."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from helpers.made_runs import LAWS, SIZES, known_loss, make_run, make_sweep
 
 from hafm_jax.common.errors import InputError
+from hafm_jax.scaling.estimates import headlines
 from hafm_jax.scaling.fit import fit_sweep, write_fit
 from hafm_jax.scaling.plots import write_report
-from hafm_jax.scaling.texts import headlines
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_a_held_out_run_is_predicted(runs, fit):
     again = fit_sweep([unmeasured if r.index == run.index else r for r in runs if r.stage == run.stage])
     (later,) = again["stages"][run.stage]["losses"]["all"]["held_out"]
     assert later["measured"] is None and later["status"] == "unfinished"
-    assert later["predicted"] == row["predicted"]  # the measurement has no say in it
+    assert later["predicted"] == row["predicted"]  # the measurement does not enter
 
 
 def test_predictions_say_how_far_beyond_the_runs_they_are(fit):
@@ -106,18 +106,18 @@ def test_any_budget_can_be_asked_for(runs, fit):
     assert best[0]["loss"]["value"] == pytest.approx(known_loss(LAWS["semantic"], n, d), rel=0.01)
 
 
-def test_the_methods_stand_side_by_side():
+def test_the_methods_agree():
     """Without noise the law has the exponents of its own optimum exactly; the others come near."""
     stage = fit_sweep(make_sweep(noise=0.0, stages=("semantic",)))["stages"]["semantic"]
     methods = stage["losses"]["all"]["methods"]
     assert set(methods) == {"law", "isoflop", "envelope"}
     law, isoflop = methods["law"], methods["isoflop"]
     assert law["a"]["value"] + law["b"]["value"] > 1.02  # cost grows slower than N, as small sizes have it
-    assert isoflop["a"]["value"] == pytest.approx(law["a"]["value"], abs=0.15)  # rows are no parabolas
+    assert isoflop["a"]["value"] == pytest.approx(law["a"]["value"], abs=0.15)  # rows are not parabolas
     assert isoflop["best"][0]["parameters"]["value"] == pytest.approx(law["best"][0]["parameters"]["value"], rel=0.5)
 
 
-def test_a_method_that_lacks_runs_says_so_and_the_others_go_on():
+def test_a_method_that_lacks_runs_gives_the_reason_and_the_others_continue():
     few = [run for run in make_sweep(noise=0.001, stages=("semantic",)) if run.size in ("64x2x2", "96x2x4")]
     losses = fit_sweep(few)["stages"]["semantic"]["losses"]["all"]
     assert "3 sizes, and the runs have 2" in losses["law"]["missing"]
@@ -129,17 +129,18 @@ def test_a_method_that_lacks_runs_says_so_and_the_others_go_on():
 
 
 def test_a_loss_that_does_not_fall_has_no_best_size(tmp_path):
-    """It rises with data, as where songs are learnt by heart."""
+    """Here the loss rises with data, as when a model memorises its songs."""
     rising = [
         replace(run, loss=3 + 100 * run.parameters**-0.5 + 0.1 * math.log(run.tokens), loss_per_codebook=[2.0])
         for run in make_sweep(noise=0.0, stages=("semantic",))
         if run.status == "finished"
     ]
-    losses = fit_sweep(rising)["stages"]["semantic"]["losses"]["all"]
+    fit = fit_sweep(rising)
+    losses = fit["stages"]["semantic"]["losses"]["all"]
     assert losses["law"]["numbers"]["beta"]["value"] < 0.01
     assert losses["methods"]["law"] == {"missing": "the law's loss does not fall with data: no budget has a best size"}
-    assert "does not fall with data" in headlines(fit_sweep(rising))[1]
-    write_report(tmp_path, rising, fit_sweep(rising))
+    assert "does not fall with data" in headlines(fit)[1]
+    write_report(tmp_path, rising, fit)
     assert "does not fall with data" in (tmp_path / "index.html").read_text()
 
 

@@ -1,16 +1,106 @@
-"""The methods that read the best size off the runs, on rows and curves whose best size is known."""
+"""The best size by each method, on laws, rows and curves whose best size is known."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers.made_runs import make_run
+from helpers.made_runs import LAWS, known_loss, make_run
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
 
-from hafm_jax.scaling.draws import estimate
-from hafm_jax.scaling.envelope import Curves, envelope_power_laws
-from hafm_jax.scaling.isoflop import isoflop_power_laws, isoflop_rows
-from hafm_jax.scaling.loss_law import NotEnough
-from hafm_jax.scaling.power_laws import PowerLaws
+from hafm_jax.model.config import SIZES as NAMED_SIZES
+from hafm_jax.model.config import StageConfig, num_parameters, train_flops
+from hafm_jax.scaling.estimates import NotEnough, estimate
+from hafm_jax.scaling.loss_law import Law
+from hafm_jax.scaling.optima import (
+    Curves,
+    PowerLaws,
+    TokenCost,
+    envelope_power_laws,
+    fit_token_cost,
+    isoflop_power_laws,
+    isoflop_rows,
+)
+
+# ------------------------------------------------------------------------------------------------------- the law
+
+FLAT = TokenCost(np.array([6.0, 0.0, 0.0, 0.0]))  # C = 6 N D
+exponents = st.floats(0.1, 1.0)
+
+
+@given(alpha=exponents, beta=exponents, log_a=st.floats(2, 10), log_b=st.floats(2, 10), flops=st.floats(1e12, 1e22))
+def test_the_best_size_where_cost_goes_as_size(alpha, beta, log_a, log_b, flops):
+    """Hoffmann et al. 2022, equation 4."""
+    n, d = FLAT.best(Law(1.0, log_a, alpha, log_b, beta), flops)
+    g = (alpha * np.exp(log_a) / (beta * np.exp(log_b))) ** (1 / (alpha + beta))
+    known = g * (flops / 6) ** (beta / (alpha + beta))
+    if known > 1:  # the search begins at one parameter
+        assert n == pytest.approx(known, rel=1e-6)
+        assert d == pytest.approx(flops / 6 / known, rel=1e-6)
+
+
+@given(factors=st.tuples(*[st.floats(0, 1e3)] * 4), flops=st.floats(1e12, 1e20), stage=st.sampled_from(sorted(LAWS)))
+def test_the_best_size_at_any_cost_is_what_a_search_finds(factors, flops, stage):
+    cost = TokenCost(np.array(factors) * [0.01, 0.1, 1, 1] + [1, 0, 0, 0])
+    e, a, alpha, b, beta = LAWS[stage]
+    n, d = cost.best(Law(e, np.log(a), alpha, np.log(b), beta), flops)
+
+    def loss(log_n):
+        return known_loss(LAWS[stage], np.exp(log_n), flops / cost(np.exp(log_n)))
+
+    found = minimize_scalar(loss, bounds=(0, 60), method="bounded", options={"xatol": 1e-10})
+    assert cost(n) * d == pytest.approx(flops)
+    assert known_loss(LAWS[stage], n, d) <= found.fun * (1 + 1e-12)
+    assert np.log(n) == pytest.approx(found.x, abs=1e-3)
+
+
+def test_a_best_size_outside_the_search_is_its_nearer_end_and_a_flat_law_has_none():
+    tiny, huge, flat = (
+        FLAT.best(Law(1.0, log_a, alpha, 5.0, 0.4), 1e12) for log_a, alpha in ((-90, 0.3), (90, 0.02), (4, 0))
+    )
+    assert (tiny[0], tiny[1]) == (1, 1e12 / 6) and huge[0] == pytest.approx(np.exp(100))
+    assert np.isnan(flat).all()
+
+
+def test_draws_and_budgets_broadcast():
+    law = Law(
+        np.ones((3, 1)),
+        np.full((3, 1), 4.0),
+        np.array([[0.3], [0.4], [0.5]]),
+        np.full((3, 1), 5.0),
+        np.full((3, 1), 0.4),
+    )
+    flops = np.geomspace(1e12, 1e15, 4)
+    n, d = FLAT.best(law, flops)
+    assert n.shape == d.shape == (3, 4)
+    one = Law(*(values[1, 0] for values in vars(law).values()))
+    assert n[1] == pytest.approx(FLAT.best(one, flops)[0])
+
+
+@pytest.mark.parametrize("stage", ["semantic", "coarse", "fine"])
+def test_the_cost_of_real_sizes(stage):
+    """Of tiny sizes and of all in the table; then of the tiny ones alone, asked for the table's."""
+    tiny = [(48, 1, 2), (64, 2, 2), (96, 2, 4), (144, 3, 6), (192, 4, 8)]
+    shapes = tiny + [(size.d_model, size.num_layers, size.num_heads) for size in NAMED_SIZES.values()]
+    configs = [StageConfig(stage, *shape, window_cells=64) for shape in shapes]
+    bare = [StageConfig(stage, c.d_model, 0, c.num_heads, 64) for c in configs]  # all but the layers
+    parameters = np.array([num_parameters(c) - num_parameters(b) for c, b in zip(configs, bare, strict=True)], float)
+    flops = np.array([train_flops(c, 64) for c in configs], float)
+    tokens = np.full(len(configs), 64.0 * configs[0].stage.target.tokens_per_cell)
+    cost, error = fit_token_cost(parameters, tokens, flops)
+    assert error == pytest.approx(np.abs(cost(parameters) * tokens / flops - 1).max()) and error < 0.12
+    few, _ = fit_token_cost(parameters[:5], tokens[:5], flops[:5])
+    assert few(parameters) * tokens == pytest.approx(flops, rel=0.25)  # 6 N D is off by 2 to 9 times
+    slope = np.log(cost(parameters * 1.001) / cost(parameters)) / np.log(1.001)
+    assert cost.elasticity(parameters) == pytest.approx(slope, rel=1e-3)
+
+
+def test_the_cost_of_a_plain_transformer():
+    n = np.geomspace(1e4, 1e7, 5)
+    cost, error = fit_token_cost(n, np.full(5, 1e6), 6 * n * 1e6)
+    assert cost.factors == pytest.approx([6, 0, 0, 0], abs=1e-6) and error < 1e-9
+
 
 # ----------------------------------------------------------------------------------------------------------- IsoFLOP
 
@@ -72,18 +162,18 @@ def test_isoflop_intervals_hold_the_truth():
 
 
 @pytest.mark.parametrize(
-    ("runs", "said"),
+    ("runs", "reason"),
     [
         (row("a", 1e13, [2e4, 5e4], 3e4), "a parabola needs 3 sizes, and it has 2"),
         (row("a", 1e13, [2e4, 5e4, 1e5], 3e4, curvature=-0.05), "bend down"),
-        (row("a", 1e13, [2e4, 5e4, 1e5], 1e4), "its minimum lies beyond the smallest size"),
-        (row("a", 1e13, [2e4, 5e4, 1e5], 3e5), "its minimum lies beyond the largest size"),
+        (row("a", 1e13, [2e4, 5e4, 1e5], 1e4), "its minimum is beyond the smallest size"),
+        (row("a", 1e13, [2e4, 5e4, 1e5], 3e5), "its minimum is beyond the largest size"),
         (row("a", 1e13, [2e4, 5e4], 3e4) + row("a", 2e13, [1e5], 3e4, start=2), "its runs have 1e+13 to 2e+13 FLOPs"),
     ],
 )
-def test_a_row_without_a_minimum_says_why(runs, said):
+def test_a_row_without_a_minimum_gives_the_reason(runs, reason):
     (found,) = isoflop_rows(runs, losses(runs))
-    assert said in found.missing and found.parabola is None and np.isnan(found.parameters)
+    assert reason in found.missing and found.parabola is None and np.isnan(found.parameters)
     with pytest.raises(NotEnough, match=r"at 2 budgets, and found 0 of 1 rows; a: "):
         isoflop_power_laws(runs, losses(runs), 10, seed=0)
 
@@ -144,8 +234,8 @@ def test_the_envelope_of_lines_that_cross():
     assert (laws.a, laws.b) == pytest.approx((np.log10(4), 1 - np.log10(4)), abs=0.02)
 
 
-def test_a_size_that_has_not_come_so_far_is_not_overtaken():
-    """The third size ends before the fourth crosses it: the lead passes, but nobody knows when it would have."""
+def test_a_size_that_was_not_trained_so_far_is_not_overtaken():
+    """The third size ends before the fourth crosses it: the lead passes, but where is unknown."""
     _, crossings = Curves(curves(ends=(1e14, 1e14, 3e12, 1e14))).envelope(np.ones(4, bool))
     assert crossings.parameters[:2] == pytest.approx(np.sqrt(SIZES[1:3] * SIZES[:2]))
     between = crossings.flops[crossings.parameters > 2e5]
@@ -159,10 +249,10 @@ def test_draws_leave_runs_out():
     assert draws.a[0] == laws.a and np.isfinite(draws.a[1]) and np.isnan(draws.a[2])
 
 
-def test_too_few_crossings_say_so():
+def test_too_few_crossings_are_reported():
     with pytest.raises(NotEnough, match=r"2 pairs of sizes .* found 1 among 2 sizes"):
         envelope_power_laws(curves()[:2], np.ones((1, 2), int))
-    with pytest.raises(NotEnough, match="missing of run 9 "):
+    with pytest.raises(NotEnough, match="missing for run 9 "):
         envelope_power_laws([*curves(), make_run(9, curve=[])], np.ones((1, 5), int))
 
 

@@ -7,14 +7,12 @@ import json
 import math
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from configs.scaling import get_config
 from hafm_jax.common.errors import InputError
 from hafm_jax.model.config import StageConfig, find_size, num_layer_parameters, num_parameters, train_flops
 from hafm_jax.scaling.plan import Plan, duration, folder, plan_rows
-from hafm_jax.scaling.rules import batch_windows, learning_rate
+from hafm_jax.scaling.rules import learning_rate
 from hafm_jax.streams import STAGES
 
 
@@ -66,18 +64,6 @@ def test_a_grid_of_lengths_and_seeds(plan):
     found = {(r.size, round(r.tokens / 200_000), r.seed) for r in of_rule if r.size != plan.config.rates.sizes[0]}
     sizes = set(plan.config.sizes) - {plan.config.rates.sizes[0]}
     assert found == {(size, n, seed) for size in sizes for n in (1, 2) for seed in (0, 1)}
-
-
-@given(st.floats(1e4, 1e12), st.integers(16, 4096))
-def test_batches_follow_the_step_law(tokens, tokens_per_window):
-    windows = batch_windows(tokens, tokens_per_window)
-    assert windows & (windows - 1) == 0
-    law = 0.58 * tokens**0.571 / tokens_per_window
-    assert windows == 1 or 0.7 < windows / law < 1.42
-
-
-def test_rates_go_as_the_inverse_of_the_width():
-    assert all(math.isclose(learning_rate(a), 2 * learning_rate(2 * a)) for a in (32, 64, 512))
 
 
 def test_time_and_cost_are_those_of_the_device(plan):

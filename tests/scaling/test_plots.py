@@ -1,4 +1,4 @@
-"""The report of a sweep: files that other programs read, and a page that says what the fit says."""
+"""The report of a sweep: files that other programs read, and a page that holds the numbers of the fit."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import pytest
 from helpers.made_runs import make_sweep
 
 from hafm_jax.common.errors import InputError
-from hafm_jax.scaling import figures
+from hafm_jax.scaling import plots
+from hafm_jax.scaling.estimates import beyond_text, estimate_text, flops_text, headlines, si
 from hafm_jax.scaling.fit import fit_sweep
 from hafm_jax.scaling.plots import DRAWN, write_report
-from hafm_jax.scaling.texts import beyond_text, estimate_text, flops_text, headlines, si
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,7 @@ class Cells(HTMLParser):
         super().__init__()
         self.rows: list[list[str]] = []
         self.loaded: list[str] = []
+        self.in_cell = False
         self.feed(page)
 
     def handle_starttag(self, tag, attributes):
@@ -44,12 +45,17 @@ class Cells(HTMLParser):
             self.rows.append([])
         if tag in ("td", "th"):
             self.rows[-1].append("")
+            self.in_cell = True
         named = dict(attributes)
         if tag in ("img", "script", "link", "audio", "iframe"):
             self.loaded.append(named.get("src") or named.get("href") or "")
 
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self.in_cell = False
+
     def handle_data(self, data):
-        if self.rows and self.rows[-1] and self.lasttag in ("td", "th"):
+        if self.in_cell:
             self.rows[-1][-1] += data
 
 
@@ -73,13 +79,12 @@ def test_figures_are_whole_files(report):
 
 def test_the_page_carries_the_figures_and_needs_nothing_else(report):
     page = (report / "index.html").read_text()
-    for name, (_, heading) in DRAWN.items():
-        assert f"<h2>{heading}</h2>" in page
+    for name in DRAWN:
         assert (report / "plots" / f"{name}.svg").read_text() in page
     assert Cells(page).loaded == []
 
 
-def test_the_page_says_what_the_fit_says(report, runs, fit):
+def test_the_page_holds_the_numbers_of_the_fit(report, runs, fit):
     page = (report / "index.html").read_text()
     rows = Cells(page).rows
     found = fit["stages"]["semantic"]["losses"]["all"]
@@ -106,13 +111,13 @@ def test_equal_runs_give_equal_files(report, tmp_path, runs, fit):
 
 def test_what_a_figure_shows(runs, fit):
     """The lines' own data: every row has its points, and the law's curve goes through its predictions."""
-    (axes,) = figures.isoflop(runs, fit).axes
+    (axes,) = plots.isoflop(runs, fit).axes
     shown = [line.get_xydata() for line in axes.lines]
     for row in fit["stages"]["semantic"]["losses"]["all"]["rows"]:
         points = {(run.parameters, run.loss) for run in runs if run.isoflop == row["label"]}
         assert any(set(map(tuple, data)) == points for data in shown)
         assert any(np.allclose(data, [[row["parameters"], row["loss"]]]) for data in shown)
-    (axes,) = figures.frontier(runs, fit).axes
+    (axes,) = plots.frontier(runs, fit).axes
     (beyond,) = (line.get_xydata() for line in axes.lines if line.get_label() == "law beyond the runs")
     best = fit["stages"]["semantic"]["losses"]["all"]["methods"]["law"]["best"]
     assert beyond[-1] == pytest.approx([best[-1]["flops"], best[-1]["loss"]["value"]])
@@ -120,7 +125,7 @@ def test_what_a_figure_shows(runs, fit):
     assert held_out.tolist() == [[run.flops, run.loss] for run in runs if run.held_out]
 
 
-def test_a_sweep_that_says_little_has_a_report_all_the_same(tmp_path, runs):
+def test_a_sweep_too_small_for_a_law_has_a_report(tmp_path, runs):
     """Two sizes, no rows, no curves, no rates, an unmeasured prediction: no law, and figures of what is there."""
     few = [
         replace(run, isoflop=None, curve=[])
@@ -144,8 +149,9 @@ def test_an_unmeasured_run_is_predicted_on_the_page(tmp_path, runs):
 
 
 def test_nowhere_to_write(tmp_path, runs, fit):
-    with pytest.raises(InputError, match="cannot write"):
-        write_report(tmp_path / "missing" / "folder", runs, fit)
+    with pytest.raises(InputError, match=r"cannot make the folder .*--workdir"):
+        (tmp_path / "file").touch()
+        write_report(tmp_path / "file", runs, fit)
 
 
 def test_numbers_for_people():

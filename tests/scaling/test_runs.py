@@ -20,7 +20,7 @@ def test_what_is_written_is_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "reason"),
     [
         ({"status": "done"}, "status is 'done'; expected one of finished, diverged, unfinished"),
         ({"loss": None}, "loss is None; expected a positive number, since the run is finished"),
@@ -37,12 +37,12 @@ def test_what_is_written_is_read(tmp_path):
         ({"flops": -1.0}, "flops is -1.0"),
     ],
 )
-def test_a_damaged_line_is_named(tmp_path, changes, said):
+def test_a_damaged_line_is_named(tmp_path, changes, reason):
     lines = [json.dumps(asdict(make_run(0))), json.dumps(asdict(make_run(1)) | changes)]
     (tmp_path / "runs.jsonl").write_text("\n".join(lines))
     with pytest.raises(InputError, match="line 2: ") as caught:
         read_runs(tmp_path / "runs.jsonl")
-    assert said in str(caught.value)
+    assert reason in str(caught.value)
 
 
 def test_other_damage(tmp_path):

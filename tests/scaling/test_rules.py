@@ -1,14 +1,30 @@
-"""The best learning rate by width, on losses that are lowest at rates we chose."""
+"""The rule of rates and batches, and the best learning rate by width on losses that are lowest at chosen rates."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
 from helpers.made_runs import make_run
+from hypothesis import given
+from hypothesis import strategies as st
 
-from hafm_jax.scaling.widths import learning_rate_optima
+from hafm_jax.scaling.rules import batch_windows, learning_rate, learning_rate_optima
 
 WIDTHS = (64, 128, 256)
+
+
+@given(st.floats(1e4, 1e12), st.integers(16, 4096))
+def test_batches_follow_the_step_law(tokens, tokens_per_window):
+    windows = batch_windows(tokens, tokens_per_window)
+    assert windows & (windows - 1) == 0
+    law = 0.58 * tokens**0.571 / tokens_per_window
+    assert windows == 1 or 0.7 < windows / law < 1.42
+
+
+def test_rates_go_as_the_inverse_of_the_width():
+    assert all(math.isclose(learning_rate(a), 2 * learning_rate(2 * a)) for a in (32, 64, 512))
 
 
 def sweep(best, rule=lambda width: 0.2 / width, noise=0.001, seed=0, factors=(0.25, 0.5, 1.0, 2.0, 4.0), **changes):
@@ -55,7 +71,7 @@ def test_intervals_hold_the_true_slope():
     assert np.mean(held) >= 0.88, np.mean(held)
 
 
-def test_where_nothing_can_be_said_it_is_said():
+def test_where_there_is_no_answer_the_reason_is_given():
     beyond = learning_rate_optima(sweep(lambda width: 20 / width))["semantic"]
     assert {w["missing"] for w in beyond["widths"]} == {"the lowest loss is at the largest rate tried"}
     assert beyond["missing"] == "a slope needs 2 widths with a best rate, and there are 0"

@@ -7,7 +7,7 @@ VERSION = next(
 )
 
 # The core is what it takes to load a model and accompany a voice. constraints.txt has the versions we test.
-CORE = ["numpy", "scipy", "jax>=0.10", "flax>=0.12.8", "soundfile", "soxr", "safetensors", "tqdm"]
+CORE = ["numpy", "scipy>=1.15", "jax>=0.10", "flax>=0.12.8", "soundfile", "soxr", "safetensors", "tqdm"]
 EXTRAS = {
     "hub": ["huggingface_hub"],
     "torch": ["torch", "transformers"],
@@ -15,7 +15,7 @@ EXTRAS = {
     "tokenize": "optax orbax-checkpoint scikit-learn tensorflow-datasets google-crc32c jinja2 matplotlib".split(),
     "ray": ["ray"],
     "evaluate": ["librosa", "mir_eval", "matplotlib", "jinja2", "pooch"],
-    "sweep": ["matplotlib", "jinja2"],
+    "sweep": ["matplotlib", "jinja2", "threadpoolctl"],
     "train": ["optax", "orbax-checkpoint", "grain", "ml-collections", "protobuf", "google-crc32c", "tensorboardX"],
 }
 EXTRAS["docs"] = sorted({*EXTRAS["train"], *EXTRAS["evaluate"], "sphinx>=9", "myst-parser>=5", "furo"})

@@ -39,8 +39,8 @@ def _parameters_of(config: ConfigDict, sharded: ShardedStep, data: dict[str, Any
     for field in ("stage_name", "d_model", "num_layers", "num_heads", "position"):
         if getattr(found, field) != getattr(sharded.config, field):
             raise InputError(
-                f"--config.start_from={source} has the {field.removesuffix('_name')} {getattr(found, field)}; this run has "
-                f"{getattr(sharded.config, field)}: set --config.stage, size and position as there, or start from "
+                f"--config.start_from={source} has the {field.removesuffix('_name')} {getattr(found, field)}; this run "
+                f"has {getattr(sharded.config, field)}: set --config.stage, size and position as there, or start from "
                 "another one"
             )
     if before["data"]["tokenizers"] != data["tokenizers"]:

@@ -45,7 +45,7 @@ from hafm_jax.tokenizers import codecs
 
 SECONDS = 10
 DRAWS = 20  # a tenth of the usual
-PLAYED_CLIPS = 2
+PLAYED_CLIPS = 1
 SYSTEMS = [*(name for name in ABOUT if name != "no_history_off"), "guidance_2"]  # the tiny model has none
 MEL_STATISTICS = mel.mel_statistics
 REFERENCE = 9  # songs, one more than the least; as many are the library

@@ -74,7 +74,7 @@ def test_one_song_cannot_be_both_reference_and_library(songs, tmp_path):
     (tmp_path / "test").symlink_to(songs / "test")
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "e").symlink_to(songs / "train" / "e")
-    with pytest.raises(InputError, match="holds one song; expected more"):
+    with pytest.raises(InputError, match="holds one song; expected two or more"):
         make_protocol(tmp_path, Rule())
 
 

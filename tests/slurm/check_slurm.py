@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from cluster import Cluster, running_cluster, wait_for
 from helpers import ROOT
 from helpers.training_runs import ENVIRONMENT, finish, losses, start_two, token_set_of, training
+from slurm.cluster import Cluster, running_cluster, wait_for
 
 HERE = Path(__file__).resolve().parent
 LAUNCH = ROOT / "launch" / "slurm.sh"

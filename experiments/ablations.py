@@ -39,7 +39,7 @@ from hafm_jax.dataset.layout import read_tokens_json
 from hafm_jax.dataset.records import TokenRecords
 from hafm_jax.dataset.writer import write_metadata, write_split
 from hafm_jax.evaluation.clips import CLIP_SAMPLES, Clip, band_file, read_clip
-from hafm_jax.evaluation.measurement import Measures, compare_measures, summarize_measures
+from hafm_jax.evaluation.measures import Measures, compare_measures, summarize_measures
 from hafm_jax.evaluation.protocol import read_protocol
 from hafm_jax.model.config import find_size
 from hafm_jax.scaling import rules
@@ -94,7 +94,7 @@ def without_the_bands_semantics(data: Path, out: Path) -> Path:
 def write_bands_of_two_stages(model: Path, arguments: argparse.Namespace, report: Path) -> None:
     """The bands of a model without a semantic stage: the vocal's tokens are given as the band's semantic ones.
 
-    They are where an evaluation keeps the bands of a model, which it does not make again.
+    The evaluation finds them where it keeps a model's bands, and does not make them again.
     """
     accompanist, protocol = Accompanist.load(str(model)), read_protocol(arguments.protocol)
     rule = replace(protocol.rule, num_clips=arguments.clips)

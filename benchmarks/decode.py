@@ -196,7 +196,7 @@ class Worker:
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"the {self.kind} worker ended on {request}; its own output above says why")
+            raise RuntimeError(f"the {self.kind} worker ended on {request}; expected a reply: see its own output above")
         return json.loads(line)
 
     def setup(self, **arguments) -> dict:

@@ -21,9 +21,9 @@ removed, which saves it time. Its step is ours: forward, cross-entropy of as man
 Without `bias` that function takes its fast causal path: not a model like ours, but a mark of what attention could cost.
 `layers again` is gradient checkpointing layer by layer, as our remat `layer`.
 
-All processes run with the settings of the Makefile's recipe for the demo model: an allocator that keeps huge pages, and
-XLA's reductions not fused. `as is` is without them, as a plain command runs. An allocator that gives nothing back can
-raise a peak: compare memory with the lower of the peer's two.
+All processes run with the settings of configs/demo.mk, which trains the demo model: an allocator that keeps huge pages,
+and XLA's reductions not fused. `as is` is without them, as a plain command runs. An allocator that gives nothing back
+can raise a peak: compare memory with the lower of the peer's two.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ STEPS = 2  # of a process, after one that does not count
 GEMM_WIDTH = 4096
 GEMM_REPEATS = 3
 
-# As in the Makefile.
+# As in configs/demo.mk.
 TUNED = {
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184",
     "XLA_FLAGS": "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",

@@ -94,7 +94,7 @@ def without_the_bands_semantics(data: Path, out: Path) -> Path:
 def write_bands_of_two_stages(model: Path, arguments: argparse.Namespace, report: Path) -> None:
     """The bands of a model without a semantic stage: the vocal's tokens are given as the band's semantic ones.
 
-    They are where an evaluation keeps the bands of a model, which it does not make again.
+    The evaluation finds them where it keeps a model's bands, and does not make them again.
     """
     accompanist, protocol = Accompanist.load(str(model)), read_protocol(arguments.protocol)
     rule = replace(protocol.rule, num_clips=arguments.clips)

@@ -23,8 +23,8 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, default=Path("build/overfit/coarse"), help="default: %(default)s")
     arguments = parser.parse_args()
     metrics, sounds = arguments.workdir / "metrics.jsonl", arguments.workdir / "sounds"
-    if not metrics.exists():
-        raise InputError(f"{metrics} does not exist; expected a finished run: run `make overfit` first")
+    if not metrics.exists() or not sounds.exists():
+        raise InputError(f"{arguments.workdir} does not hold a finished run; expected one: run `make overfit` first")
     write = begin_result(arguments.out)
     lines = map(json.loads, metrics.read_text().splitlines())
     losses = {line["step"]: line["loss"] for line in lines if line["step"] in STEPS and "loss" in line}

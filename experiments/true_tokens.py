@@ -3,8 +3,8 @@ of the stages before them.
 
     python -m experiments.true_tokens --songs SONGS [--seeds 2] [--out experiments/results/true_tokens.json]
 
-`validation_songs.py` says how bands are measured. Fine tokens drawn evenly from all ids are the mark of a fine stage
-that has learnt nothing.
+`validation_songs.py` describes how bands are measured. Fine tokens drawn evenly from all ids are the mark of a fine
+stage that has learnt nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The shared part of experiments that ask a model for bands of validation songs and measure what comes out.
+"""The shared part of experiments that draw bands for validation songs with a model and measure them.
 
 An experiment gives the names of its systems and draws their tokens; this file reads the songs, measures the bands and
 takes the means. Bands are of the songs' first 10 s, the reference is that of the first training songs. `between_songs`

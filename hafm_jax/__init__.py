@@ -1,11 +1,11 @@
 """HAFM in JAX: instrumental accompaniment for a singing voice.
 
-from hafm_jax import Accompanist
+    from hafm_jax import Accompanist
 """
 
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Accompanist", "Sampling", "SamplingOptions", "__version__"]
 
 

@@ -80,7 +80,7 @@ def _in_processes(
     context = multiprocessing.get_context("spawn")  # a process forked under threads of JAX or torch may deadlock
     pool = ProcessPoolExecutor(workers, context, _start_worker, (context.Value("i", 0), num_gpus))
     try:
-        with _environment("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers))):
+        with environment(OMP_NUM_THREADS=str(max(1, (os.cpu_count() or 1) // workers))):
             running = {pool.submit(function, task): task for task in tasks}
         while running:
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -95,16 +95,16 @@ def _in_processes(
 
 
 @contextmanager
-def _environment(name: str, value: str) -> Generator[None]:
-    """Set a variable for processes that start in the block: libraries read the number of threads on import."""
-    before = os.environ.get(name)
-    os.environ[name] = value
+def environment(**variables: str) -> Generator[None]:
+    """Set variables for processes that start in the block: libraries read the number of threads on import."""
+    before = {name: os.environ[name] for name in variables if name in os.environ}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        os.environ.pop(name)
-        if before is not None:
-            os.environ[name] = before
+        for name in variables:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _start_worker(number: Any, num_gpus: int) -> None:

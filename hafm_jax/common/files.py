@@ -1,4 +1,4 @@
-"""Write a whole file or none, even if the process or the machine stops; JSON files and folders."""
+"""Write a whole file or none, even if the process or the machine stops; read files, with errors that name them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,28 @@ from pathlib import Path
 from typing import Any
 
 from hafm_jax.common.errors import InputError
+
+
+@contextmanager
+def reading(path: Path, expected: str) -> Iterator[None]:
+    """Turn whatever the block raises because `path` is missing, damaged or holds something else into an InputError:
+    PATH cannot be read (reason); expected `expected`, which ends with what to do."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        if isinstance(error, json.JSONDecodeError):
+            reason = f"it is not JSON: {error}"
+        raise InputError(f"{path} cannot be read ({reason}); expected {expected}") from error
+
+
+def read_json(path: Path, expected: str) -> dict[str, Any]:
+    """The object in a JSON file. Raises InputError as `reading`, also where the file holds something else."""
+    with reading(path, expected):
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(document, dict):
+            raise TypeError(f"it holds a {type(document).__name__}, not an object")
+    return document
 
 
 @contextmanager

@@ -29,7 +29,7 @@ import numpy as np
 import hafm_jax
 from hafm_jax.audio.files import song_folders
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import make_folder, replacing, write_bytes
+from hafm_jax.common.files import make_folder, reading, replacing, write_bytes
 from hafm_jax.common.resume import RUN_FILE, check_same_run, claim
 from hafm_jax.corpus.progress import rejected_by_reason
 from hafm_jax.corpus.screening import Unusable
@@ -163,19 +163,14 @@ def extract_shard(task: ShardTask) -> Done:
 
 def read_done(task: ShardTask) -> Done | None:
     """What the task's done-file holds; None where the shard is yet to be made, since one of the two is not whole."""
-    try:
-        done = json.loads(task.done_file.read_text())
-        if not (task.out / SHARDS / PUBLISHING).exists():
-            framing = framed_size(0) * len(done["cells"])
-            if task.shard.stat().st_size != done["num_bytes"] + framing:
-                return None
-        return done
-    except FileNotFoundError:
+    if not task.done_file.exists():
         return None
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(
-            f"{task.done_file} cannot be read ({error}): delete it, and the shard is made again"
-        ) from error
+    with reading(task.done_file, "facts of a shard: delete it, and the shard is made again"):
+        done = json.loads(task.done_file.read_text())
+        num_bytes = done["num_bytes"] + framed_size(0) * len(done["cells"])
+    published = (task.out / SHARDS / PUBLISHING).exists()
+    is_whole = published or (task.shard.exists() and task.shard.stat().st_size == num_bytes)
+    return done if is_whole else None
 
 
 # --------------------------------------------------------------------------------------------------------- the data set

@@ -24,6 +24,7 @@ import scipy.signal
 
 from hafm_jax.common.download import check_sha256, find_weights
 from hafm_jax.common.errors import InputError
+from hafm_jax.common.files import reading
 
 INSTALL = 'install the extra: pip install "hafm_jax[separate]"'
 SAMPLE_RATE_HZ = 44_100
@@ -160,12 +161,8 @@ def _config(path: Path, sha256: str) -> MdxConfig:
             f"{path} is not a model that is known by its SHA-256, and there is no {beside}; expected the n_fft of its "
             f"training (Ultimate Vocal Remover: mdx_n_fft_scale_set): write {form} there, with its numbers"
         )
-    try:
+    with reading(beside, f"a description of an MDX-Net, {form}: correct it"):
         config = MdxConfig(**json.loads(beside.read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(
-            f"{beside} is not a description of an MDX-Net ({error}); expected {form}: correct it"
-        ) from error
     sound = isinstance(config.n_fft, int) and config.n_fft > 0 and isinstance(config.gain, int | float)
     if not sound or config.stem not in STEMS:
         raise InputError(f"{beside} holds {config}; expected {form}, stem one of {', '.join(STEMS)}: correct it")

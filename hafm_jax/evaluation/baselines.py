@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -25,7 +25,7 @@ from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import make_folder, write_json
 from hafm_jax.common.work import do_all
 from hafm_jax.evaluation.clips import reason
-from hafm_jax.metrics.analysis import import_librosa
+from hafm_jax.metrics.analysis import Analysis, import_librosa
 from hafm_jax.metrics.coherence import Truth
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ as RATE_HZ
 
@@ -44,17 +44,7 @@ MARGIN_S = 0.25  # extra audio at either end, so that the vocoder's edges are cu
 CLICK_S, CLICK_DECAY_S, CLICK_PEAK = 0.06, 0.012, 0.5
 
 
-class Facts(Protocol):
-    """What `retrieval` needs of a vocal, in seconds of the clip: `Analysis` and `Truth` have these fields."""
-
-    @property
-    def beats_s(self) -> np.ndarray: ...
-
-    @property
-    def tempo_bpm(self) -> float: ...
-
-    @property
-    def key(self) -> Key | None: ...
+Facts = Analysis | Truth  # of a vocal, in seconds of the clip: beats_s, tempo_bpm and key
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,38 @@
-"""The one exception for bad input, and the exit codes of commands."""
+"""The one exception for bad input, what raises it in several rooms, and the exit codes of commands."""
 
 from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 
 class InputError(Exception):
     """An input of the user cannot be used. The message has what was found, what was expected, and what to do."""
+
+
+@contextmanager
+def needed_for(what: str, remedy: str) -> Iterator[None]:
+    """Turn the ImportError of a package of an extra into an InputError: WHAT needs it, and the remedy installs it."""
+    try:
+        yield
+    except ImportError as error:
+        raise InputError(f"{what} ({error}): {remedy}") from error
+
+
+def first_line(error: Exception) -> str:
+    """Of the message of an exception of a library, or its type where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def check_at_least(arguments: Any, **least: float) -> None:
+    """Raises InputError where an option of a command is given and is not at least its least value."""
+    for name, lowest in least.items():
+        value = getattr(arguments, name)
+        if value is not None and not value >= lowest:
+            raise InputError(f"--{name.replace('_', '-')} is {value}; expected {lowest} or more")
 
 
 def run_command(main: Callable[[], None]) -> None:

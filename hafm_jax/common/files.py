@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,14 @@ def read_json(path: Path, expected: str) -> dict[str, Any]:
         if not isinstance(document, dict):
             raise TypeError(f"it holds a {type(document).__name__}, not an object")
     return document
+
+
+def sha256_of(paths: Iterable[Path]) -> str:
+    """SHA-256, in hexadecimal, of the bytes of the files, one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 @contextmanager

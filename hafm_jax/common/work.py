@@ -16,7 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from hafm_jax.common.errors import InputError
+from hafm_jax.common.errors import InputError, first_line, needed_for
 
 Task = TypeVar("Task")
 RAY_RETRIES = 3  # of a task whose worker or machine went away
@@ -58,10 +58,9 @@ def on_device(what: str) -> Generator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise InputError(
-            f"{what} failed ({reason}); expected a device with memory to spare: end what else runs on it, with fewer "
-            "--workers, and run the same command again; what is finished stays"
+            f"{what} failed ({first_line(error)}); expected a device with memory to spare: end what else runs on it, "
+            "with fewer --workers, and run the same command again; what is finished stays"
         ) from error
 
 
@@ -125,10 +124,8 @@ def end_with_parent() -> None:
 def _on_ray(
     function: Callable[[Task], Any], tasks: Sequence[Task], gpus: float | None, batch: int
 ) -> Generator[tuple[Task, Any]]:
-    try:
+    with needed_for("Ray is not installed", 'pip install "hafm_jax[ray]"'):
         import ray
-    except ImportError as error:
-        raise InputError(f'Ray is not installed ({error}): pip install "hafm_jax[ray]"') from error
     ray.init(log_to_driver=False, ignore_reinit_error=True)  # the cluster of RAY_ADDRESS, or one on this machine
     try:
         if gpus is None:

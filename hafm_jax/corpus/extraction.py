@@ -19,8 +19,7 @@ import json
 import platform
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -188,21 +187,14 @@ def complete(songs: Path, tasks: Sequence[ShardTask]) -> Completed | None:
     """Now that all shards are done, give them their names, and describe the data set in tokens.json and a page; None
     where another process has done so. Raises InputError where it would hold nothing.
     """
-    with _completing(tasks[0].out) as is_ours:
-        return _complete(songs, tasks) if is_ours else None
-
-
-@contextmanager
-def _completing(out: Path) -> Iterator[bool]:
-    """Whether the caller is to complete the data set: of several processes one at a time is asked, and none once the
-    shards are gone. Their folder is removed when the block succeeds."""
-    run = out / SHARDS / RUN_FILE
+    run = tasks[0].out / SHARDS / RUN_FILE
     if not run.exists():
-        yield False
-        return
+        return None
     with claim(run, wait=True):
-        yield run.exists() and run.stat().st_size > 0  # else another process had it, and has removed it
+        is_ours = run.exists() and run.stat().st_size > 0  # else another process had it, and has removed it
+        completed = _complete(songs, tasks) if is_ours else None
         shutil.rmtree(run.parent, ignore_errors=True)
+    return completed
 
 
 def _complete(songs: Path, tasks: Sequence[ShardTask]) -> Completed:

@@ -23,7 +23,7 @@ import scipy.fft
 import scipy.signal
 
 from hafm_jax.common.download import check_sha256, find_weights
-from hafm_jax.common.errors import InputError
+from hafm_jax.common.errors import InputError, first_line, needed_for
 from hafm_jax.common.files import reading
 
 INSTALL = 'install the extra: pip install "hafm_jax[separate]"'
@@ -170,10 +170,8 @@ def _config(path: Path, sha256: str) -> MdxConfig:
 
 
 def _session(path: Path, device: str | None) -> Any:
-    try:
+    with needed_for("MDX-Net models need onnxruntime", INSTALL):
         import onnxruntime
-    except ImportError as error:
-        raise InputError(f"MDX-Net models need onnxruntime ({error}): {INSTALL}") from error
     on_gpu = "CUDAExecutionProvider"
     if device is None:
         device = "cuda" if on_gpu in onnxruntime.get_available_providers() else "cpu"
@@ -191,5 +189,6 @@ def _session(path: Path, device: str | None) -> Any:
     try:
         return onnxruntime.InferenceSession(path, options, providers=providers)
     except Exception as error:  # ONNX Runtime has a class for each of its status codes, and no common one
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{path} cannot be loaded ({reason}); expected an ONNX model: get it again") from error
+        raise InputError(
+            f"{path} cannot be loaded ({first_line(error)}); expected an ONNX model: get it again"
+        ) from error

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hafm_jax.common.errors import InputError
+from hafm_jax.common.errors import InputError, needed_for
 from hafm_jax.common.files import write_bytes, write_json
 from hafm_jax.dataset.examples import encode_example
 from hafm_jax.dataset.layout import (
@@ -145,12 +145,8 @@ def write_metadata(directory: str | os.PathLike, splits: Sequence[SplitSummary],
 
     Raises InputError where tensorflow-datasets is missing, or a file cannot be written.
     """
-    try:
+    with needed_for("writing a token data set needs tensorflow-datasets", 'pip install "hafm_jax[tokenize]"'):
         import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise InputError(
-            f'writing a token data set needs tensorflow-datasets ({error}): pip install "hafm_jax[tokenize]"'
-        ) from error
     directory = Path(directory)
     template = tfds.core.ShardedFileTemplate(
         data_dir=directory, dataset_name=DATASET, template=tfds.core.naming.DEFAULT_FILENAME_TEMPLATE

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from hafm_jax.audio.files import read_audio, resample, stem_file, to_mono
+from hafm_jax.audio.files import read_mono, stem_file
 from hafm_jax.audio.music import Key, read_song
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import make_folder, write_json
@@ -102,8 +102,7 @@ class Library:
 
 
 def _read_instrumental(folder: Path) -> np.ndarray:
-    audio, rate_hz = read_audio(stem_file(folder, "instrumental"), MAX_SONG_S)
-    return resample(to_mono(audio), rate_hz, RATE_HZ)
+    return read_mono(stem_file(folder, "instrumental"), RATE_HZ, MAX_SONG_S)
 
 
 def _entry_or_reason(cache: Path, folder: Path) -> Entry | str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ import numpy as np
 from hafm_jax.audio.stft import spectral_distance_db
 from hafm_jax.common import safetensors_io
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import read_json, write_json
+from hafm_jax.common.files import read_json, sha256_of, write_json
 from hafm_jax.streams import ACOUSTIC_CODEBOOKS, CODEC_SAMPLE_RATE_HZ, STREAMS
 from hafm_jax.tokenizers import phases, spectral_codec
 
@@ -240,10 +239,7 @@ def codec_sha256(directory: str | os.PathLike, codec: Codec) -> str:
     """Hash of the codec's weights: of the file where its folder holds them, of the loaded model's weights otherwise."""
     if hasattr(codec, "weights_sha256"):
         return codec.weights_sha256()
-    digest = hashlib.sha256()
-    for path in sorted(Path(directory).glob("*.safetensors")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return sha256_of(sorted(Path(directory).glob("*.safetensors")))
 
 
 def read_config(directory: str | os.PathLike) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import make_folder, write_json
 from hafm_jax.common.machine import this_machine
 from hafm_jax.common.work import environment
+from hafm_jax.streams import Stage
 
 
 def make_parser(about: str) -> argparse.ArgumentParser:
@@ -55,6 +56,12 @@ def in_a_process(function: Callable[..., Any], *arguments: Any, **variables: str
     """function(*arguments), by a process of its own; `variables` are added to its environment."""
     with environment(**variables), new_process() as process:
         return process.submit(function, *arguments).result()
+
+
+def random_tokens(stage: Stage, batch_size: int, window_cells: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """A batch of random windows: stream of the stage -> int32 [B, F, K]."""
+    shapes = {s: (batch_size, window_cells * s.frames_per_cell, s.codebooks) for s in stage.streams}
+    return {stream.name: rng.integers(0, stream.vocabulary, shape, np.int32) for stream, shape in shapes.items()}
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

@@ -20,7 +20,8 @@ from tqdm import tqdm
 from benchmarks._common import begin_result, make_parser, markdown
 from hafm_jax.audio.files import read_mono, song_folders, stem_file
 from hafm_jax.audio.stft import spectral_distance_db
-from hafm_jax.common.errors import InputError, run_command
+from hafm_jax.common.errors import run_command
+from hafm_jax.common.options import check_at_least
 from hafm_jax.model.pretrained import DEMO
 from hafm_jax.tokenizers import codecs
 
@@ -82,8 +83,7 @@ def main() -> None:
     parser.add_argument("--songs", type=Path, required=True, help="songs folder; its split test is read")
     parser.add_argument("--limit", type=int, help="use only the first songs (default: all)")
     arguments = parser.parse_args()
-    if arguments.limit is not None and arguments.limit < 1:
-        raise InputError(f"--limit is {arguments.limit}; expected a number above 0")
+    check_at_least(arguments, limit=1)
     write = begin_result(arguments.out)
     codec = codecs.load_codec(arguments.codec)
     clips = read_songs(arguments.songs, codec.sample_rate_hz, arguments.limit)

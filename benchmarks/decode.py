@@ -220,13 +220,8 @@ def table(results: list[dict]) -> str:
     for result in results:
         ours = result["subjects"]["ours"]
         ms = ours["ms_per_step"]
-
-        def other(name: str, result: dict = result, ms: dict = ms) -> str:
-            if name not in result["subjects"]:
-                return ""
-            found = result["subjects"][name]["ms_per_step"]["median"]
-            return f"{found:.1f} ({found / ms['median']:.2f})"
-
+        medians = {name: found["ms_per_step"]["median"] for name, found in result["subjects"].items()}
+        compared = {name: f"{median:.1f} ({median / ms['median']:.2f})" for name, median in medians.items()}
         rows.append(
             [
                 result["stage"],
@@ -237,7 +232,7 @@ def table(results: list[dict]) -> str:
                 f"{ms['low']:.1f}-{ms['high']:.1f}",
                 f"{ours['tokens_per_s']:.0f}",
                 f"{ours['share_of_floor']:.2f}",
-                *(other(name) for name in others),
+                *(compared.get(name, "") for name in others),
                 f"{result['bandwidth_bytes_per_s']['median'] / 1e9:.1f}",
                 f"{ours['compile_s']:.1f}",
             ]

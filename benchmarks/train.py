@@ -36,7 +36,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from benchmarks._common import begin_result, in_a_process, make_parser, markdown, spread
+from benchmarks._common import begin_result, in_a_process, make_parser, markdown, random_tokens, spread
 from benchmarks._peers import SIZE, qwen3_step, torch_device
 from hafm_jax.common.errors import run_command
 from hafm_jax.common.work import environment
@@ -101,13 +101,7 @@ def ours_step(
     training.update(stage=stage, size=SIZE, window_cells=window_cells, compute_dtype=dtype, batch_size=batch)
     training.update(position=position, remat=remat)
     sharded = ShardedStep(training, sharding.make_mesh(1, 1, 1))
-    rng = np.random.default_rng(0)
-    tokens = sharded.place(
-        {
-            s.name: rng.integers(0, s.vocabulary, (batch, window_cells * s.frames_per_cell, s.codebooks), np.int32)
-            for s in sharded.config.stage.streams
-        }
-    )
+    tokens = sharded.place(random_tokens(sharded.config.stage, batch, window_cells, np.random.default_rng(0)))
     started_s = time.perf_counter()
     compiled = sharded.compile(batch)
     compile_s = time.perf_counter() - started_s

@@ -34,9 +34,10 @@ from tqdm import tqdm
 
 from hafm_jax.accompany import Accompanist
 from hafm_jax.common.cache import use_compilation_cache
-from hafm_jax.common.errors import InputError, check_at_least, run_command
+from hafm_jax.common.errors import InputError, run_command
 from hafm_jax.common.files import make_folder, sha256_of
 from hafm_jax.common.machine import this_machine
+from hafm_jax.common.options import check_at_least
 from hafm_jax.common.resume import RUN_FILE, check_same_run
 from hafm_jax.evaluation import pipeline, report
 from hafm_jax.evaluation.protocol import Protocol, Rule, make_protocol, read_protocol, write_protocol

@@ -34,7 +34,8 @@ from tqdm import tqdm
 
 from hafm_jax.audio.files import song_splits
 from hafm_jax.common import work
-from hafm_jax.common.errors import InputError, check_at_least, run_command
+from hafm_jax.common.errors import InputError, run_command
+from hafm_jax.common.options import check_at_least
 from hafm_jax.corpus import extraction
 from hafm_jax.corpus.progress import Part
 from hafm_jax.corpus.screening import Limits

@@ -32,8 +32,9 @@ import numpy as np
 
 import hafm_jax
 from hafm_jax.audio.files import song_folders
-from hafm_jax.common.errors import InputError, check_at_least, run_command
+from hafm_jax.common.errors import InputError, run_command
 from hafm_jax.common.files import make_folder
+from hafm_jax.common.options import check_at_least
 from hafm_jax.corpus.screening import HOPELESS_SONGS, Limits
 from hafm_jax.streams import STREAMS
 from hafm_jax.tokenizers.clusters import FRAMES_PER_HOUR, STEMS, Sampling, describe, fit, sample_frames

@@ -40,8 +40,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from hafm_jax.common import work
-from hafm_jax.common.errors import InputError, check_at_least, run_command
+from hafm_jax.common.errors import InputError, run_command
 from hafm_jax.common.files import make_folder
+from hafm_jax.common.options import check_at_least
 from hafm_jax.common.resume import check_same_run
 from hafm_jax.corpus import collections, stems
 from hafm_jax.corpus.progress import Part, Progress

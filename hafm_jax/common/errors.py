@@ -6,7 +6,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 
 class InputError(Exception):
@@ -25,14 +24,6 @@ def needed_for(what: str, remedy: str) -> Iterator[None]:
 def first_line(error: Exception) -> str:
     """Of the message of an exception of a library, or its type where it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-
-
-def check_at_least(arguments: Any, **least: float) -> None:
-    """Raises InputError where an option of a command is given and is not at least its least value."""
-    for name, lowest in least.items():
-        value = getattr(arguments, name)
-        if value is not None and not value >= lowest:
-            raise InputError(f"--{name.replace('_', '-')} is {value}; expected {lowest} or more")
 
 
 def run_command(main: Callable[[], None]) -> None:

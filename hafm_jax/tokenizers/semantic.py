@@ -65,10 +65,6 @@ class SemanticTokenizer:
         extractor.check_centroids(self.centroids)
         return extractor
 
-    def features(self, audio: np.ndarray) -> np.ndarray:
-        """Audio float32 [S] at 16 kHz, whole cells -> float32 [F, D] with F = 2 * cells."""
-        return self.extractor(audio)
-
     def encode(self, audio: np.ndarray) -> np.ndarray:
         """Audio float32 [S] at 16 kHz, whole cells -> int32 [2 * cells]. Raises ValueError on another shape, and
         InputError where its features are NaN or infinite."""
@@ -251,10 +247,8 @@ def save_semantic(directory: str | os.PathLike, config: dict[str, Any], centroid
     write_json(directory / CONFIG_FILE, document)
 
 
-def load_semantic(
-    directory: str | os.PathLike, device: str | None = None, dtype: str | None = None
-) -> SemanticTokenizer:
-    """The tokenizer of a folder, HuBERT on `device` with `dtype` (HubertFeatures).
+def load_semantic(directory: str | os.PathLike, dtype: str | None = None) -> SemanticTokenizer:
+    """The tokenizer of a folder, HuBERT with `dtype` (HubertFeatures).
 
     Raises InputError where a part is missing, damaged, or does not fit the config.
     """
@@ -262,7 +256,7 @@ def load_semantic(
     document = read_json(directory / CONFIG_FILE, f"a semantic tokenizer's config: {MAKE_IT}")
     centroids = read_centroids(directory / CENTROIDS_FILE)
     _check(document, centroids, directory)
-    return SemanticTokenizer(document, centroids, device, dtype)
+    return SemanticTokenizer(document, centroids, dtype=dtype)
 
 
 def read_centroids(path: str | os.PathLike) -> np.ndarray:

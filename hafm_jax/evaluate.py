@@ -56,11 +56,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--model", help="model directory, or Hub id OWNER/NAME (default: the demo model in the package)")
     add("--songs", type=Path, required=True, help="songs folder with the split and the reference split")
     add("--out", type=Path, required=True, help="folder for the report; made if missing")
-    add(
-        "--protocol",
-        type=Path,
-        help="use the clips and reference of another evaluation, not a new choice",
-    )
+    add("--protocol", type=Path, help="use the clips and reference of another evaluation, not a new choice")
     add("--split", default=rule.split, help="songs to evaluate on (default: %(default)s)")
     add(
         "--reference-split",

@@ -20,6 +20,7 @@ import platform
 import shutil
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -138,17 +139,13 @@ def extract_shard(task: ShardTask) -> Done:
     left_out: list[Unusable] = []
     licences: Counter[str] = Counter()
     use = {name: np.zeros((form.codebooks, form.vocabulary), np.int64) for name, form in FIELDS.items()}  # [K, V]
-    with replacing(task.shard) as temporary:
-        writer = ShardWriter(temporary)
-        try:
-            for licence, record in make_records(task, semantic, codec, left_out):
-                writer.write(record)
-                licences[licence] += 1
-                for name, counts in use.items():
-                    for codebook, ids in enumerate(record[name].reshape(len(record[name]), -1).T):
-                        counts[codebook] += np.bincount(ids, minlength=counts.shape[1])
-        finally:
-            writer.close()
+    with replacing(task.shard) as temporary, closing(ShardWriter(temporary)) as writer:
+        for licence, record in make_records(task, semantic, codec, left_out):
+            writer.write(record)
+            licences[licence] += 1
+            for name, counts in use.items():
+                for codebook, ids in enumerate(record[name].reshape(len(record[name]), -1).T):
+                    counts[codebook] += np.bincount(ids, minlength=counts.shape[1])
     done = {
         "cells": writer.shard.cells,
         "num_bytes": writer.shard.num_bytes,

@@ -107,9 +107,8 @@ def publish_split(directory: Path, split: str, shards: Sequence[Shard]) -> Split
     filled = [shard for shard in shards if shard.cells]
     if not filled:
         raise InputError(f"{directory}: no songs for the split {split}; expected at least one: check the songs' folder")
-    (directory / TOKENS_FILE).unlink(
-        missing_ok=True
-    )  # it is no longer true, and its absence marks an unfinished data set
+    # It is no longer true, and its absence marks an unfinished data set.
+    (directory / TOKENS_FILE).unlink(missing_ok=True)
     final = [directory / shard_name(split, k, len(filled)) for k in range(len(filled))]
     for shard, target in zip(filled, final, strict=True):
         if shard.path.exists() or not target.exists():

@@ -240,7 +240,6 @@ def click_track(beats_s: np.ndarray, num_samples: int) -> np.ndarray:
 
 def _cut(audio: np.ndarray, first: int, count: int) -> np.ndarray:
     """Samples `first` to `first + count` of audio [S], zeros outside it: float32 [count]."""
-    out = np.zeros(count, np.float32)
     inside = audio[max(first, 0) : max(first + count, 0)]
-    out[max(-first, 0) : max(-first, 0) + inside.size] = inside
-    return out
+    before = min(max(-first, 0), count)
+    return np.pad(np.asarray(inside, np.float32), (before, count - before - inside.size))

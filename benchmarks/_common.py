@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
+import multiprocessing
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,8 @@ from hafm_jax.common.bootstrap import NUM_DRAWS, draw_counts, percentile_interva
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import make_folder, write_json
 from hafm_jax.common.machine import this_machine
+from hafm_jax.common.work import environment
+from hafm_jax.streams import Stage
 
 
 def make_parser(about: str) -> argparse.ArgumentParser:
@@ -47,11 +47,21 @@ def begin_result(out: Path | None, *packages: str) -> Callable[[Mapping[str, Any
     return lambda document: write_json(out, {"machine": machine, **document})
 
 
-def run_worker(module: str, request: Any, environment: Mapping[str, str] = os.environ) -> Any:
-    """The JSON that `python -m module --worker REQUEST`, a process of its own, prints as its last line."""
-    command = [sys.executable, "-m", module, "--worker", json.dumps(request)]
-    done = subprocess.run(command, env=dict(environment), stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+def new_process() -> ProcessPoolExecutor:
+    """One process, which imports everything again; it starts with the first task."""
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+
+
+def in_a_process(function: Callable[..., Any], *arguments: Any, **variables: str) -> Any:
+    """function(*arguments), by a process of its own; `variables` are added to its environment."""
+    with environment(**variables), new_process() as process:
+        return process.submit(function, *arguments).result()
+
+
+def random_tokens(stage: Stage, batch_size: int, window_cells: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """A batch of random windows: stream of the stage -> int32 [B, F, K]."""
+    shapes = {s: (batch_size, window_cells * s.frames_per_cell, s.codebooks) for s in stage.streams}
+    return {stream.name: rng.integers(0, stream.vocabulary, shape, np.int32) for stream, shape in shapes.items()}
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

@@ -18,9 +18,10 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks._common import begin_result, make_parser, markdown
-from hafm_jax.audio.files import read_audio, resample, song_folders, stem_file, to_mono
+from hafm_jax.audio.files import read_mono, song_folders, stem_file
 from hafm_jax.audio.stft import spectral_distance_db
-from hafm_jax.common.errors import InputError, run_command
+from hafm_jax.common.errors import run_command
+from hafm_jax.common.options import check_at_least
 from hafm_jax.model.pretrained import DEMO
 from hafm_jax.tokenizers import codecs
 
@@ -29,12 +30,8 @@ BOOKS = (1, 2, 4, 8)
 
 def read_songs(songs: Path, rate_hz: int, limit: int | None) -> list[np.ndarray]:
     """Test instrumentals, each float32 [S] mono at `rate_hz`."""
-    paths = [stem_file(folder, "instrumental") for folder in song_folders(songs, "test", "instrumental")[:limit]]
-    clips = []
-    for path in paths:
-        audio, found_hz = read_audio(path)
-        clips.append(resample(to_mono(audio)[None], found_hz, rate_hz)[0])
-    return clips
+    folders = song_folders(songs, "test", "instrumental")[:limit]
+    return [read_mono(stem_file(folder, "instrumental"), rate_hz) for folder in folders]
 
 
 def summary(distances: list[float]) -> dict[str, Any]:
@@ -86,8 +83,7 @@ def main() -> None:
     parser.add_argument("--songs", type=Path, required=True, help="songs folder; its split test is read")
     parser.add_argument("--limit", type=int, help="use only the first songs (default: all)")
     arguments = parser.parse_args()
-    if arguments.limit is not None and arguments.limit < 1:
-        raise InputError(f"--limit is {arguments.limit}; expected a number above 0")
+    check_at_least(arguments, limit=1)
     write = begin_result(arguments.out)
     codec = codecs.load_codec(arguments.codec)
     clips = read_songs(arguments.songs, codec.sample_rate_hz, arguments.limit)

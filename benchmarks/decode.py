@@ -14,18 +14,14 @@ gives one token: the table compares steps of one size, not music.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import statistics
-import subprocess
-import sys
 import time
 from typing import NamedTuple
 
 from tqdm import tqdm
 
-from benchmarks._common import begin_result, make_parser, markdown, spread
+from benchmarks._common import begin_result, make_parser, markdown, new_process, spread
 from benchmarks._peers import SIZE, MusicGen
 from hafm_jax.common.errors import run_command
 
@@ -160,75 +156,50 @@ def musicgen(case: Case, dtype: str, compiled: bool) -> MusicGen:
 
 
 KINDS = {"ours": Ours, "musicgen": musicgen, "bandwidth": Bandwidth}
+_subject: Ours | MusicGen | Bandwidth  # that this process holds
 
 
-def work() -> None:
-    """A worker's loop: one line of JSON in, one out."""
-    worker = None
-    for line in sys.stdin:
-        request = json.loads(line)
-        if "kind" in request:
-            worker = None
-            arguments = dict(request["arguments"])
-            if "case" in arguments:
-                arguments["case"] = Case(*arguments["case"])
-            worker = KINDS[request["kind"]](**arguments)
-            reply = worker.facts
-        else:
-            reply = worker.run(request["steps"])
-        print(json.dumps(reply), flush=True)
+def hold(kind: str, arguments: dict) -> dict:
+    """In a worker: make its subject and return the subject's facts."""
+    global _subject
+    _subject = KINDS[kind](**arguments)
+    return _subject.facts
+
+
+def run_subject(steps: int) -> tuple[float, int]:
+    return _subject.run(steps)
 
 
 class Worker:
-    """A process that holds one subject at a time and runs it on request."""
+    """A process that holds one subject and runs it on request."""
 
-    def __init__(self, kind: str):
-        self.kind = kind
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.decode", "--worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def _ask(self, request: dict):
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the {self.kind} worker ended on {request}; expected a reply: see its own output above")
-        return json.loads(line)
-
-    def setup(self, **arguments) -> dict:
-        return self._ask({"kind": self.kind, "arguments": arguments})
+    def __init__(self, kind: str, **arguments):
+        self._process = new_process()
+        self.facts = self._process.submit(hold, kind, arguments).result()
 
     def run(self, steps: int) -> float:
         """Seconds a step."""
-        seconds, made = self._ask({"steps": steps})
+        seconds, made = self._process.submit(run_subject, steps).result()
         return seconds / made
 
     def close(self) -> None:
-        self.process.stdin.close()
-        self.process.wait()
+        self._process.shutdown()
 
 
-def measure(case: Case, workers: dict[str, Worker], arguments: dict[str, dict]) -> dict:
-    """Milliseconds a step of each worker in `arguments`, which take turns, and the bandwidth of the same minutes."""
-    facts = {name: workers[name].setup(case=case, **given) for name, given in arguments.items()}
-    workers = {name: workers[name] for name in ("bandwidth", *facts)}
+def measure(case: Case, bandwidth: Worker, workers: dict[str, Worker]) -> dict:
+    """Milliseconds a step of each of the workers, which take turns, and the bandwidth of the same minutes."""
     # A round takes about a second, and at least eight steps, which are whole frames.
-    steps = {name: 5 if name == "bandwidth" else 8 for name in workers}
-    for name in facts:
-        steps[name] = max(8, min(MAX_STEPS, 8 * round(1.0 / workers[name].run(8) / 8)))
-    seconds = {name: [] for name in workers}
+    steps = {name: max(8, min(MAX_STEPS, 8 * round(1.0 / worker.run(8) / 8))) for name, worker in workers.items()}
+    reads, seconds = [], {name: [] for name in workers}
     for _ in range(ROUNDS):
+        reads.append(bandwidth.run(5))
         for name, worker in workers.items():
             seconds[name].append(worker.run(steps[name]))
-    bytes_per_s = spread([Bandwidth.NUM_BYTES / s for s in seconds.pop("bandwidth")])
+    bytes_per_s = spread([Bandwidth.NUM_BYTES / s for s in reads])
     result = {**case._asdict(), "bandwidth_bytes_per_s": bytes_per_s, "subjects": {}}
     for name, values in seconds.items():
         ms = spread([1000 * s for s in values])
-        entry = {"ms_per_step": ms, **facts[name]}
+        entry = {"ms_per_step": ms, **workers[name].facts}
         if "weights_bytes" in entry:
             context = entry["context"] + steps[name] / 2
             moved = entry["weights_bytes"] + entry["cache_bytes_per_token"] * (context + 1)
@@ -249,13 +220,8 @@ def table(results: list[dict]) -> str:
     for result in results:
         ours = result["subjects"]["ours"]
         ms = ours["ms_per_step"]
-
-        def other(name: str, result: dict = result, ms: dict = ms) -> str:
-            if name not in result["subjects"]:
-                return ""
-            found = result["subjects"][name]["ms_per_step"]["median"]
-            return f"{found:.1f} ({found / ms['median']:.2f})"
-
+        medians = {name: found["ms_per_step"]["median"] for name, found in result["subjects"].items()}
+        compared = {name: f"{median:.1f} ({median / ms['median']:.2f})" for name, median in medians.items()}
         rows.append(
             [
                 result["stage"],
@@ -266,7 +232,7 @@ def table(results: list[dict]) -> str:
                 f"{ms['low']:.1f}-{ms['high']:.1f}",
                 f"{ours['tokens_per_s']:.0f}",
                 f"{ours['share_of_floor']:.2f}",
-                *(other(name) for name in others),
+                *(compared.get(name, "") for name in others),
                 f"{result['bandwidth_bytes_per_s']['median'] / 1e9:.1f}",
                 f"{ours['compile_s']:.1f}",
             ]
@@ -280,12 +246,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8], help="voices at once (default: 1 8)")
     parser.add_argument("--peers", type=int, default=1, help="0 leaves MusicGen out (default: 1)")
     parser.add_argument("--dtype", default="float32", help="compute dtype of `ours` (default: float32)")
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.worker:
-        work()
-        return
-
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # all processes share a GPU
     write = begin_result(arguments.out, "torch", "transformers")
     alone = {"ours": {"dtype": arguments.dtype, "kernels": True}}
@@ -297,12 +258,13 @@ def main() -> None:
             compared[f"MusicGen {dtype}, compiled"] = {"dtype": dtype, "compiled": True}
     results = []
     bandwidth = Worker("bandwidth")
-    bandwidth.setup()
     for case in tqdm(cases(arguments.quick, arguments.batches), unit="case"):
         subjects = alone | (compared if case.batch == 1 and case.guided else {})
         # New processes for each case: the memory that a library still holds of one case is missing in the next.
-        workers = {name: Worker(name.split()[0].strip(",").lower()) for name in subjects}
-        results.append(measure(case, workers | {"bandwidth": bandwidth}, subjects))
+        workers = {
+            name: Worker(name.split()[0].strip(",").lower(), case=case, **given) for name, given in subjects.items()
+        }
+        results.append(measure(case, bandwidth, workers))
         for worker in workers.values():
             worker.close()
         write({"size": SIZE, "rounds": ROUNDS, "cases": results})

@@ -105,12 +105,9 @@ def main() -> None:
         "tokens_per_s": rate * tokens_per_batch,
         "read_bytes_per_s": rate * training.batch_size * summary.num_bytes / number,
     }
-    flops_per_window = train_flops(config, config.window_cells)
+    tokens_per_flop = UTILISATION * tokens_per_window / train_flops(config, config.window_cells)
     consumers = {
-        f"one {name}, {UTILISATION:.0%} of {peak / 1e12:.0f} TFLOP/s": UTILISATION
-        * peak
-        / flops_per_window
-        * tokens_per_window
+        f"one {name}, {UTILISATION:.0%} of {peak / 1e12:.0f} TFLOP/s": peak * tokens_per_flop
         for name, peak in PEAK_FLOPS_PER_S.items()
     }
     write({"measured": measured, "consumers_tokens_per_s": consumers})

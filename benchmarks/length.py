@@ -8,9 +8,6 @@ first tokens are there at the semantic stage's first report of progress, after i
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import resource
 import statistics
 import tempfile
@@ -18,7 +15,7 @@ import time
 
 from tqdm import tqdm
 
-from benchmarks._common import begin_result, make_parser, markdown, run_worker
+from benchmarks._common import begin_result, in_a_process, make_parser, markdown
 from hafm_jax.common.errors import run_command
 
 LENGTHS_S = (10, 30, 60, 120, 300, 600)
@@ -62,34 +59,29 @@ def accompany(seconds: float, started_s: float) -> dict:
     }
 
 
-def in_a_process(seconds: float, cache: str) -> dict:
-    return run_worker("benchmarks.length", [seconds, time.time()], os.environ | {"XDG_CACHE_HOME": cache})
+def run_with_cache(seconds: float, cache: str) -> dict:
+    return in_a_process(accompany, seconds, time.time(), XDG_CACHE_HOME=cache)
 
 
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--quick", action="store_true", help="one start of each kind, 10 s alone")
-    parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.worker:
-        print(json.dumps(accompany(*arguments.worker)))
-        return
-
     write = begin_result(arguments.out)
     num_starts, lengths_s = (1, LENGTHS_S[:1]) if arguments.quick else (STARTS, LENGTHS_S)
     starts, lengths = {"cold": [], "warm": []}, {}
     with tqdm(total=2 * num_starts + len(lengths_s), unit="run") as bar, tempfile.TemporaryDirectory() as warm:
         for _ in range(num_starts):
             with tempfile.TemporaryDirectory() as cold:
-                starts["cold"].append(in_a_process(10, cold))
+                starts["cold"].append(run_with_cache(10, cold))
             bar.update()
-        in_a_process(10, warm)
+        run_with_cache(10, warm)
         for _ in range(num_starts):
-            starts["warm"].append(in_a_process(10, warm))
+            starts["warm"].append(run_with_cache(10, warm))
             bar.update()
         for seconds in lengths_s:
-            in_a_process(min(seconds, 30), warm)  # compiles what a song of several windows needs
-            lengths[seconds] = in_a_process(seconds, warm)
+            run_with_cache(min(seconds, 30), warm)  # compiles what a song of several windows needs
+            lengths[seconds] = run_with_cache(seconds, warm)
             bar.update()
 
     medians = {

@@ -21,7 +21,6 @@ above the memory that it holds once the models are loaded and have run on a seco
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 import time
@@ -40,7 +39,7 @@ from safetensors.torch import save_file
 from torch import nn
 from tqdm import tqdm
 
-from benchmarks._common import begin_result, make_parser, markdown, run_worker, spread
+from benchmarks._common import begin_result, in_a_process, make_parser, markdown, spread
 from hafm_jax.audio.files import write_audio
 from hafm_jax.common.errors import run_command
 from hafm_jax.corpus import extraction
@@ -321,7 +320,7 @@ def tokenize(quick: bool, device: str) -> tuple[dict[str, Any], str]:
         memory = {}
         for number, seconds in tqdm(MEMORY[: 1 if quick else None], desc="memory", unit="row"):
             row = f"{number} {'song' if number == 1 else 'songs'} of {seconds} s"
-            memory[row] = run_worker("benchmarks.offline", [folder, number, seconds])
+            memory[row] = in_a_process(memory_above_models, Path(folder), number, seconds)
     ratios = [["extractor against", "large", "base"]]
     for other in ("bare", "common practice"):
         medians = [[found[f"{kind}, {name}"]["median"] for kind in ("extractor", other)] for name in ("large", "base")]
@@ -333,19 +332,12 @@ def tokenize(quick: bool, device: str) -> tuple[dict[str, Any], str]:
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("work", nargs="?", choices=("separate", "tokenize"))
+    parser.add_argument("work", choices=("separate", "tokenize"))
     parser.add_argument("--quick", action="store_true", help="one round of 8 s, or of one song")
     parser.add_argument(
         "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="of tokenize (default: %(default)s)"
     )
-    parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.worker:
-        folder, number, seconds = arguments.worker
-        print(json.dumps(memory_above_models(Path(folder), number, seconds)))
-        return
-    if not arguments.work:
-        parser.error("expected separate or tokenize")
     write = begin_result(arguments.out, "torch", "transformers", "demucs", "onnxruntime")
     result, table = (
         separate(arguments.quick) if arguments.work == "separate" else tokenize(arguments.quick, arguments.device)

@@ -35,7 +35,7 @@ from jax.sharding import AxisType  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from benchmarks._common import begin_result, make_parser, markdown  # noqa: E402
+from benchmarks._common import begin_result, make_parser, markdown, random_tokens  # noqa: E402
 from configs.base import get_config  # noqa: E402
 from hafm_jax.common.errors import run_command  # noqa: E402
 from hafm_jax.model import sharding  # noqa: E402
@@ -84,12 +84,7 @@ def losses(config: ConfigDict, mesh: jax.sharding.Mesh) -> list[float]:
     rng = np.random.default_rng(0)
     found = []
     for _ in range(STEPS):
-        rows = {
-            s.name: rng.integers(
-                0, s.vocabulary, (config.batch_size, config.window_cells * s.frames_per_cell, s.codebooks), np.int32
-            )
-            for s in sharded.config.stage.streams
-        }
+        rows = random_tokens(sharded.config.stage, config.batch_size, config.window_cells, rng)
         state, metrics = compiled(state, sharded.place(rows))
         found.append(float(metrics["loss"]))
     return found

@@ -28,9 +28,6 @@ can raise a peak: compare memory with the lower of the peer's two.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import resource
 import statistics
 import time
@@ -39,9 +36,10 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from benchmarks._common import begin_result, make_parser, markdown, run_worker, spread
+from benchmarks._common import begin_result, in_a_process, make_parser, markdown, random_tokens, spread
 from benchmarks._peers import SIZE, qwen3_step, torch_device
 from hafm_jax.common.errors import run_command
+from hafm_jax.common.work import environment
 
 WINDOW_CELLS = 250
 ROUNDS = 2
@@ -103,13 +101,7 @@ def ours_step(
     training.update(stage=stage, size=SIZE, window_cells=window_cells, compute_dtype=dtype, batch_size=batch)
     training.update(position=position, remat=remat)
     sharded = ShardedStep(training, sharding.make_mesh(1, 1, 1))
-    rng = np.random.default_rng(0)
-    tokens = sharded.place(
-        {
-            s.name: rng.integers(0, s.vocabulary, (batch, window_cells * s.frames_per_cell, s.codebooks), np.int32)
-            for s in sharded.config.stage.streams
-        }
-    )
+    tokens = sharded.place(random_tokens(sharded.config.stage, batch, window_cells, np.random.default_rng(0)))
     started_s = time.perf_counter()
     compiled = sharded.compile(batch)
     compile_s = time.perf_counter() - started_s
@@ -256,16 +248,9 @@ def main() -> None:
     parser.add_argument("--large", action="store_true", help="the fine peer with bias too: 18.4 GB of memory, or more")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="default: float32")
     parser.add_argument("--batch", type=int, default=1, help="windows a step (default: 1)")
-    parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.worker:
-        kind, options = arguments.worker
-        print(json.dumps(timed_steps(kind, options)))
-        return
-
-    environment = dict(os.environ)  # of the processes that are measured
-    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # this process only asks for the device's name
-    write = begin_result(arguments.out, "torch", "transformers")
+    with environment(XLA_PYTHON_CLIENT_PREALLOCATE="false"):  # this process only asks for the device's name
+        write = begin_result(arguments.out, "torch", "transformers")
     plans = {stage: SUBJECTS[stage][: 2 if arguments.quick else None] for stage in arguments.stages}
     if arguments.large:
         plans = {stage: [*subjects, *LARGE.get(stage, [])] for stage, subjects in plans.items()}
@@ -279,8 +264,8 @@ def main() -> None:
     runs = {}  # stage -> subject -> a result a round
     stages = []
     for stage, subject in tqdm(turns, unit="process"):
-        request = [subject.kind, {"stage": stage, **work, **subject.options}]
-        found = run_worker("benchmarks.train", request, environment | (TUNED if subject.tuned else {}))
+        options = {"stage": stage, **work, **subject.options}
+        found = in_a_process(timed_steps, subject.kind, options, **(TUNED if subject.tuned else {}))
         runs.setdefault(stage, {}).setdefault(subject.name, []).append(found)
         stages = [summary(name, arguments.batch, of_stage) for name, of_stage in runs.items()]
         write({"size": SIZE, **work, "tuned": TUNED, "stages": stages})

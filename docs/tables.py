@@ -109,11 +109,10 @@ def demo() -> str:
 
 @table
 def evaluation() -> str:
-    rows = []
-    for system, label in SYSTEMS.items():
-        cells = [number(measured(system, name)) for name in MEASURES]
-        cells += [number(measured(system, name), 1) for name in DISTANCES]
-        rows.append([label, *cells])
+    digits = dict.fromkeys(MEASURES, 2) | dict.fromkeys(DISTANCES, 1)
+    rows = [
+        [label, *(number(measured(system, name), n) for name, n in digits.items())] for system, label in SYSTEMS.items()
+    ]
     return markdown(["", *MEASURES.values(), *DISTANCES.values()], rows)
 
 
@@ -147,9 +146,8 @@ def voices() -> str:
 @table
 def codec() -> str:
     found = results("benchmarks/results/codec.json")
-    labels = {f"{count} book{'s' * (count > 1)}": f"{count} codebook{'s' * (count > 1)}" for count in (1, 2, 4, 8)}
     rows = [
-        [labels.get(name, name), number(of["spectral_distance_db_mean"])]
+        [name.replace(" book", " codebook"), number(of["spectral_distance_db_mean"])]
         for part in ("codec", "anchors")
         for name, of in found[part].items()
     ]
@@ -271,8 +269,6 @@ def length() -> str:
 
 @table
 def overfit() -> str:
-    if not (ROOT / OVERFIT).exists():
-        return NOT_MEASURED
     found = results(OVERFIT)
     losses = [number(loss, 3) for loss in found["loss"]]
     return markdown(["step", *map(str, found["steps"])], [["loss, nats a token", *losses]])
@@ -287,9 +283,8 @@ def starts() -> str:
         compile_s = found["compiled_s"] - found["loaded_s"]
         cells = [found["loaded_s"], compile_s, found["first_tokens_s"], found["generate_s"], found["done_s"]]
         rows.append([f"{start} caches", *(number(cell, 1) for cell in cells)])
-    return markdown(
-        ["seconds, of 10 s of singing", "load", "compile", "first tokens after", "generate", "in all"], rows
-    )
+    header = ["seconds, of 10 s of singing", "load", "compile", "first tokens after", "generate", "in all"]
+    return markdown(header, rows)
 
 
 STEPS = {  # of train.json -> what the table says of it; "as is" is the plain allocator

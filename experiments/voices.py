@@ -28,7 +28,7 @@ from hafm_jax.accompany import Accompanist
 from hafm_jax.audio.files import resample
 from hafm_jax.audio.music import read_song
 from hafm_jax.common.cache import use_compilation_cache
-from hafm_jax.common.errors import InputError, run_command
+from hafm_jax.common.errors import needed_for, run_command
 from hafm_jax.evaluation.clips import CLIP_S, Clip, read_clip
 from hafm_jax.metrics.analysis import Analysis
 from hafm_jax.metrics.coherence import Truth, measure
@@ -172,10 +172,8 @@ def main() -> None:
     add("--model", default=str(DEMO), help="default: the demo model")
     add("--clips", type=int, default=16, help="songs sung by each other voice, their first 10 s (default: 16)")
     arguments = parser.parse_args()
-    try:
+    with needed_for("Praat's voices need parselmouth", "pip install praat-parselmouth"):
         import parselmouth  # noqa: F401
-    except ImportError as error:
-        raise InputError("parselmouth is missing; expected Praat's voices: pip install praat-parselmouth") from error
     write = begin_result(arguments.out, "praat-parselmouth")
     use_compilation_cache()
     accompanist = Accompanist.load(arguments.model)

@@ -1,6 +1,6 @@
 """HAFM in JAX: instrumental accompaniment for a singing voice.
 
-    from hafm_jax import Accompanist
+from hafm_jax import Accompanist
 """
 
 from typing import Any

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +35,13 @@ from hafm_jax.tokenizers.codecs import Codec, load_codec
 from hafm_jax.tokenizers.semantic import SemanticTokenizer, load_semantic, vocal_tokens
 
 Progress = Callable[[str, int, int], None]  # stage, frames just done, frames in all
+
+
+class How(TypedDict, total=False):
+    """Arguments that all methods which generate pass on to `Accompanist.generate_streams`."""
+
+    given: Mapping[str, np.ndarray]
+    progress: Progress
 
 
 @dataclass(frozen=True)
@@ -202,13 +210,12 @@ class Accompanist:
         options: SamplingOptions = DEFAULT_OPTIONS,
         *,
         seed: int = 0,
-        given: Mapping[str, np.ndarray] = MappingProxyType({}),
-        progress: Progress = _no_progress,
+        **how: Unpack[How],
     ) -> np.ndarray:
         """The accompaniment of a vocal float32 [C, S]: float32 [B, S24] at 24 kHz, of exactly the vocal's duration."""
         samples = resampled_length(vocal.shape[-1], sample_rate_hz, CODEC_SAMPLE_RATE_HZ)
         cells = num_cells(samples, CODEC_SAMPLE_RATE_HZ)
-        codes = self.tokens(vocal, sample_rate_hz, cells, options, seed=seed, given=given, progress=progress)
+        codes = self.tokens(vocal, sample_rate_hz, cells, options, seed=seed, **how)
         return self.codec.decode(codes)[:, :samples]
 
     def tokens(
@@ -219,13 +226,10 @@ class Accompanist:
         options: SamplingOptions = DEFAULT_OPTIONS,
         *,
         seed: int = 0,
-        given: Mapping[str, np.ndarray] = MappingProxyType({}),
-        progress: Progress = _no_progress,
+        **how: Unpack[How],
     ) -> np.ndarray:
         """Acoustic tokens int32 [B, 3 * cells, 8 (4 without the fine stage)] for the vocal's first `cells` cells."""
-        return self.tokens_of_each(
-            [vocal], sample_rate_hz, cells, options, seeds=[seed], given=given, progress=progress
-        )
+        return self.tokens_of_each([vocal], sample_rate_hz, cells, options, seeds=[seed], **how)
 
     def tokens_of_each(
         self,
@@ -235,16 +239,13 @@ class Accompanist:
         options: SamplingOptions = DEFAULT_OPTIONS,
         *,
         seeds: Sequence[int],
-        given: Mapping[str, np.ndarray] = MappingProxyType({}),
-        progress: Progress = _no_progress,
+        **how: Unpack[How],
     ) -> np.ndarray:
         """`tokens` of N vocals at once, each with its seed: the same as one by one, in less time.
 
         int32 [N * B, 3 * cells, 8 (4)], the samples of a vocal in a row; so are the rows of `given`.
         """
-        streams = self.generate_streams(
-            vocals, sample_rate_hz, cells, options, seeds=seeds, given=given, progress=progress
-        )
+        streams = self.generate_streams(vocals, sample_rate_hz, cells, options, seeds=seeds, **how)
         acoustic = [streams[name] for name in ACOUSTIC[: 1 if options.skip_fine else 2]]
         frames = [tokens[:, : cells * STAGES["coarse"].target.frames_per_cell] for tokens in acoustic]
         return np.concatenate(frames, axis=-1)

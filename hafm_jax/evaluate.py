@@ -23,7 +23,6 @@ If the command is stopped, the same command resumes it. A clip that fails is rep
 from __future__ import annotations
 
 import argparse
-import hashlib
 import math
 import os
 import time
@@ -36,8 +35,9 @@ from tqdm import tqdm
 from hafm_jax.accompany import Accompanist
 from hafm_jax.common.cache import use_compilation_cache
 from hafm_jax.common.errors import InputError, run_command
-from hafm_jax.common.files import make_folder
+from hafm_jax.common.files import make_folder, sha256_of
 from hafm_jax.common.machine import this_machine
+from hafm_jax.common.options import check_at_least
 from hafm_jax.common.resume import RUN_FILE, check_same_run
 from hafm_jax.evaluation import pipeline, report
 from hafm_jax.evaluation.protocol import Protocol, Rule, make_protocol, read_protocol, write_protocol
@@ -56,11 +56,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--model", help="model directory, or Hub id OWNER/NAME (default: the demo model in the package)")
     add("--songs", type=Path, required=True, help="songs folder with the split and the reference split")
     add("--out", type=Path, required=True, help="folder for the report; made if missing")
-    add(
-        "--protocol",
-        type=Path,
-        help="use the clips and reference of another evaluation, not a new choice",
-    )
+    add("--protocol", type=Path, help="use the clips and reference of another evaluation, not a new choice")
     add("--split", default=rule.split, help="songs to evaluate on (default: %(default)s)")
     add(
         "--reference-split",
@@ -95,10 +91,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--workers", type=int, default=os.cpu_count() or 1, help="processes that measure clips (default: all cores)")
     arguments = parser.parse_args(argv)
-    for name in ("clips", "reference_clips", "workers"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise InputError(f"--{name.replace('_', '-')} is {value}; expected 1 or more")
+    check_at_least(arguments, clips=1, reference_clips=1, workers=1)
     if math.isnan(arguments.vocal_gate_dbfs):
         raise InputError("--vocal-gate-dbfs is not a number; expected one, or -inf for no gate")
     if any(not 0 <= w <= 100 for w in arguments.guidance_scales):
@@ -127,13 +120,6 @@ def choose_protocol(arguments: argparse.Namespace) -> Protocol:
         return protocol
     with tqdm(unit="song", desc="choose clips") as bar:
         return make_protocol(arguments.songs, rule, lambda song: bar.update())
-
-
-def model_sha256(model: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(model.rglob("*.safetensors")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def load_embeddings(texts: Sequence[str]) -> list[Embedding]:
@@ -183,7 +169,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     accompanist = Accompanist.load(str(model))
     make_folder(arguments.out, "--out")
     protocol = choose_protocol(arguments)
-    sha256 = model_sha256(model)
+    sha256 = sha256_of(sorted(model.rglob("*.safetensors")))
     resumed = begin(arguments, protocol, sha256)
     print(f"protocol {protocol.fingerprint()}: {len(protocol.clips)} clips, {len(protocol.reference)} for reference")
     results, measures = pipeline.evaluate(

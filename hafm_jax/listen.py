@@ -19,17 +19,10 @@ import sys
 from pathlib import Path
 
 from hafm_jax.common.errors import run_command
+from hafm_jax.common.options import number
 
 
 def parser() -> argparse.ArgumentParser:
-    def whole(low: int):
-        def parse(text: str) -> int:
-            if not text.isdecimal() or int(text) < low:
-                raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number from {low}")
-            return int(text)
-
-        return parse
-
     raw = argparse.RawDescriptionHelpFormatter
     p = argparse.ArgumentParser(prog="python -m hafm_jax.listen", description=__doc__, formatter_class=raw)
     commands = p.add_subparsers(dest="command", required=True)
@@ -47,10 +40,10 @@ def parser() -> argparse.ArgumentParser:
     make.add_argument("--against", metavar="SYSTEM", help="compare only with this system (default: every two systems)")
     make.add_argument(
         "--clips",
-        type=whole(1),
+        type=number(int, 1),
         help="number of clips, each in every comparison (default: 10, or all if there are fewer)",
     )
-    make.add_argument("--seed", type=whole(0), default=0, help="same seed, same kit (default: 0)")
+    make.add_argument("--seed", type=number(int, 0), default=0, help="same seed, same kit (default: 0)")
     make.add_argument("--out", type=Path, required=True, metavar="KIT", help="the folder to write; must be new")
 
     analyse = commands.add_parser(

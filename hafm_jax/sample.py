@@ -16,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 
+from hafm_jax.common.options import number
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ, STAGES, num_cells
 
 STARTED_S = time.monotonic()  # before JAX is imported, which takes part of the time to load
@@ -32,22 +33,6 @@ EXAMPLES = """examples:
 """
 
 
-def _number(kind: type, low: float, high: float):
-    """An argparse type: a number of `kind` in low..high."""
-
-    def parse(text: str):
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not low <= value <= high:
-            upper = "" if high == math.inf else f" to {high}"
-            raise argparse.ArgumentTypeError(f"found {text!r}, expected a number from {low}{upper}")
-        return value
-
-    return parse
-
-
 def _by_stage(parse):
     """An argparse type for one of several values: VALUE, or STAGE=VALUE -> (stage or None for all, value)."""
 
@@ -61,16 +46,16 @@ def _by_stage(parse):
 
 
 SAMPLING = {  # field of Sampling -> its argparse type, its help
-    "guidance_scale": (_number(float, 0, 100), "how closely to follow the voice; 1 is off, and faster"),
+    "guidance_scale": (number(float, 0, 100), "how closely to follow the voice; 1 is off, and faster"),
     "no_history_scale": (
-        _number(float, 0, 100),
+        number(float, 0, 100),
         "how much to follow the voice alone, without the band's own past: brings a band back that has lost the voice; "
         "0 is off",
     ),
-    "temperature": (_number(float, 0, 100), "0 always takes the likeliest token; higher is more varied, and riskier"),
-    "top_k": (_number(int, 0, 10**6), "draw among the k likeliest tokens; 0 is off"),
+    "temperature": (number(float, 0, 100), "0 always takes the likeliest token; higher is more varied, and riskier"),
+    "top_k": (number(int, 0, 10**6), "draw among the k likeliest tokens; 0 is off"),
     "top_p": (
-        _number(float, 1e-6, 1),
+        number(float, 1e-6, 1),
         "draw among the likeliest tokens that hold this share of the probability; 1 is off",
     ),
 }
@@ -91,11 +76,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="MODEL",
         help="model directory, or Hugging Face Hub id OWNER/NAME (default: the demo model in the package)",
     )
-    add("--seed", type=_number(int, 0, 2**31 - 1), metavar="N", default=0, help="same seed, same music (default: 0)")
-    add("--seconds", type=_number(float, 0.04, math.inf), metavar="S", help="only the first S seconds (default: all)")
+    add("--seed", type=number(int, 0, 2**31 - 1), metavar="N", default=0, help="same seed, same music (default: 0)")
+    add("--seconds", type=number(float, 0.04, math.inf), metavar="S", help="only the first S seconds (default: all)")
     add(
         "--num-samples",
-        type=_number(int, 1, 64),
+        type=number(int, 1, 64),
         metavar="N",
         default=1,
         help="different accompaniments to draw at once, numbered mix_1.wav, mix_2.wav, ... (default: 1)",

@@ -118,13 +118,6 @@ def interleave(frames: np.ndarray) -> np.ndarray:
     return frames.reshape(*frames.shape[:-2], -1)
 
 
-def deinterleave(tokens: np.ndarray, codebooks: int) -> np.ndarray:
-    """[..., F * K] -> [..., F, K], the inverse of `interleave`. Raises ValueError on a part frame."""
-    if tokens.shape[-1] % codebooks:
-        raise ValueError(f"{tokens.shape[-1]} tokens are not a whole number of frames of {codebooks} codebooks")
-    return tokens.reshape(*tokens.shape[:-1], -1, codebooks)
-
-
 def tokens_of(stream: Stream, record: dict[str, np.ndarray]) -> np.ndarray:
     """The stream's tokens [F, K] of a record: `vocal_semantic` and `instrumental_semantic` [2N], `acoustic` [3N, 8]."""
     values = np.asarray(record[stream.field])

@@ -226,9 +226,8 @@ def _in_processes(workdir: Path, workers: int, show: Callable[[], None]) -> None
             child.terminate()  # they finish the step, save and exit
         for child in children:
             child.join()
-        if all(
-            child.exitcode == 128 + signal.SIGINT for child in children
-        ):  # Ctrl-C goes to all processes of a terminal
+        # Ctrl-C goes to all processes of a terminal.
+        if all(child.exitcode == 128 + signal.SIGINT for child in children):
             raise
         raise Preempted("the runs that were begun are saved; run the same command again") from None
     if failed := [child.exitcode for child in children if child.exitcode]:

@@ -6,12 +6,11 @@ import jax
 import numpy as np
 import pytest
 import soundfile
-from helpers import FULL_COMPILATION, ROOT
+from helpers import FULL_COMPILATION, ROOT, vocal_use
 
 from hafm_jax import sample
 from hafm_jax.audio.files import to_mono
 from hafm_jax.common import cache
-from hafm_jax.metrics import vocal_use
 from hafm_jax.model.pretrained import DEMO, load_model
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ
 from hafm_jax.synthesis.song import song_seed, synthesize_song

@@ -35,6 +35,7 @@ from tqdm import tqdm
 from hafm_jax.audio.files import song_splits
 from hafm_jax.common import work
 from hafm_jax.common.errors import InputError, run_command
+from hafm_jax.common.options import check_at_least
 from hafm_jax.corpus import extraction
 from hafm_jax.corpus.progress import Part
 from hafm_jax.corpus.screening import Limits
@@ -72,10 +73,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--ray", action="store_true", help="extract on the Ray cluster of RAY_ADDRESS; all see the same folders")
     add("--ray-gpus", type=float, help=f"of a shard on Ray, 0.5 for two at once (default: {work.RAY_GPUS})")
     arguments = parser.parse_args()
-    for name, least in (("num_shards", 1), ("workers", 1), ("vocal_noise", 0), ("max_seconds", 0), ("ray_gpus", 0)):
-        value = getattr(arguments, name)
-        if value is not None and not value >= least:
-            raise InputError(f"--{name.replace('_', '-')} is {value}; expected {least} or more")
+    check_at_least(arguments, num_shards=1, workers=1, vocal_noise=0, max_seconds=0, ray_gpus=0)
     arguments.splits = arguments.splits or song_splits(arguments.songs)
     for split in arguments.splits:
         if not re.fullmatch(r"\w+", split):  # it becomes part of file names that tensorflow-datasets reads

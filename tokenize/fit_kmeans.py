@@ -34,6 +34,7 @@ import hafm_jax
 from hafm_jax.audio.files import song_folders
 from hafm_jax.common.errors import InputError, run_command
 from hafm_jax.common.files import make_folder
+from hafm_jax.common.options import check_at_least
 from hafm_jax.corpus.screening import HOPELESS_SONGS, Limits
 from hafm_jax.streams import STREAMS
 from hafm_jax.tokenizers.clusters import FRAMES_PER_HOUR, STEMS, Sampling, describe, fit, sample_frames
@@ -78,8 +79,7 @@ def parse_arguments() -> argparse.Namespace:
         raise InputError(f"--clusters is {arguments.clusters}; expected 1 to {vocabulary}, the streams' vocabulary")
     if not arguments.hours * FRAMES_PER_HOUR >= len(STEMS):
         raise InputError(f"--hours is {arguments.hours}; expected a frame (20 ms) of each stem, or more")
-    if arguments.vocal_noise < 0:
-        raise InputError(f"--vocal-noise is {arguments.vocal_noise}; expected 0 or more")
+    check_at_least(arguments, vocal_noise=0)
     if arguments.features == "hubert" and arguments.source is None:
         raise InputError("--features hubert without --source; expected a folder or a Hub id: add --source")
     return arguments

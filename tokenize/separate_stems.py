@@ -42,6 +42,7 @@ from tqdm import tqdm
 from hafm_jax.common import work
 from hafm_jax.common.errors import InputError, run_command
 from hafm_jax.common.files import make_folder
+from hafm_jax.common.options import check_at_least
 from hafm_jax.common.resume import check_same_run
 from hafm_jax.corpus import collections, stems
 from hafm_jax.corpus.progress import Part, Progress
@@ -86,10 +87,7 @@ def parse_arguments() -> argparse.Namespace:
         )
     if math.isnan(arguments.vocal_gate_dbfs):
         raise InputError("--vocal-gate-dbfs is not a number; expected one, or -inf for no gate")
-    if arguments.workers < 1:
-        raise InputError(f"--workers is {arguments.workers}; expected 1 or more")
-    if arguments.ray_gpus is not None and not arguments.ray_gpus >= 0:
-        raise InputError(f"--ray-gpus is {arguments.ray_gpus}; expected 0 or more")
+    check_at_least(arguments, workers=1, ray_gpus=0)
     if arguments.out.resolve().is_relative_to(arguments.music.resolve()):
         raise InputError(f"--out {arguments.out} is in --music; expected another place: songs would become music")
     # workers of a cluster have working directories of their own

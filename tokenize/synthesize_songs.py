@@ -17,6 +17,7 @@ more songs adds to those that are there. A song's folder appears only when it is
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from contextlib import closing
 from pathlib import Path
@@ -25,6 +26,7 @@ from tqdm import tqdm
 
 from hafm_jax.common import work
 from hafm_jax.common.errors import InputError, run_command
+from hafm_jax.common.options import check_at_least
 from hafm_jax.synthesis.song import SPLITS
 from hafm_jax.synthesis.song_set import make_song, tasks_left
 
@@ -47,14 +49,9 @@ def parse_arguments() -> tuple[argparse.Namespace, dict[str, int]]:
     share = max(1, arguments.num_songs // HELD_OUT_SHARE)
     given = (arguments.num_songs, arguments.num_validation, arguments.num_test)
     counts = {split: share if number is None else number for split, number in zip(SPLITS, given, strict=True)}
-    for name, value, least in (
-        *((f"--num-{'songs' if split == 'train' else split}", count, 0) for split, count in counts.items()),
-        ("--seconds", arguments.seconds, 1),
-        ("--seed", arguments.seed, 0),
-        ("--workers", arguments.workers, 1),
-    ):
-        if not least <= value < float("inf"):
-            raise InputError(f"{name} is {value}; expected {least} or more")
+    check_at_least(arguments, num_songs=0, num_validation=0, num_test=0, seconds=1, seed=0, workers=1)
+    if arguments.seconds == math.inf:
+        raise InputError("--seconds is inf; expected the length of a song: give a number")
     return arguments, counts
 
 

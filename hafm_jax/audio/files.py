@@ -47,6 +47,12 @@ def read_audio(path: str | os.PathLike, max_s: float = math.inf) -> tuple[np.nda
     return np.ascontiguousarray(audio.T), int(sample_rate_hz)
 
 
+def read_mono(path: str | os.PathLike, sample_rate_hz: int, max_s: float = math.inf) -> np.ndarray:
+    """`read_audio` as mono at `sample_rate_hz`: float32 [S]."""
+    audio, found_hz = read_audio(path, max_s)
+    return resample(to_mono(audio), found_hz, sample_rate_hz)
+
+
 def header_s(path: str | os.PathLike) -> float:
     """Seconds of audio by the file's header; `read_audio` returns no more. Raises InputError as it does."""
     with _opened(Path(path)) as file:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hafm_jax.common.errors import InputError
+from hafm_jax.common.files import read_json
 
 SONG_FILE = "song.json"
 TONICS = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
@@ -35,11 +34,5 @@ class Key(NamedTuple):
 
 def read_song(folder: Path) -> dict[str, Any]:
     """The song.json of a song's folder; {} where there is none. Raises InputError where it cannot be read."""
-    try:
-        return dict(json.loads((folder / SONG_FILE).read_text()))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(
-            f"{folder / SONG_FILE} cannot be read ({error}); expected a JSON object: make the song again"
-        ) from error
+    path = folder / SONG_FILE
+    return read_json(path, "a JSON object: make the song again") if path.exists() else {}

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from hafm_jax.common.errors import InputError
+from hafm_jax.common.errors import InputError, first_line, needed_for
 
 FORMS = "expected a local file or folder, a Hub id (OWNER/NAME or OWNER/NAME/FILE), or an https URL"
 TIMEOUT_S = 60.0
@@ -34,21 +34,17 @@ def from_hub(source: str, patterns: Sequence[str]) -> Path:
 
     Raises InputError where it cannot be downloaded.
     """
-    try:
+    what = f"{source} is not a local file or folder, and a download needs huggingface_hub"
+    with needed_for(what, "pip install 'hafm_jax[hub]'"):
         import huggingface_hub
-    except ImportError as error:
-        raise InputError(
-            f"{source} is not a local file or folder, and a download needs huggingface_hub: pip install 'hafm_jax[hub]'"
-        ) from error
     owner, name, *file = source.split("/")
     try:
         if file:
             return Path(huggingface_hub.hf_hub_download(f"{owner}/{name}", "/".join(file)))
         return Path(huggingface_hub.snapshot_download(source, allow_patterns=list(patterns)))
     except Exception as error:  # the Hub's client raises a dozen kinds: offline, not found, gated, ...
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"{source} is not a local file or folder and cannot be downloaded ({reason}); {FORMS}"
+            f"{source} is not a local file or folder and cannot be downloaded ({first_line(error)}); {FORMS}"
         ) from error
 
 

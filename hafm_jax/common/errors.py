@@ -1,14 +1,29 @@
-"""The one exception for bad input, and the exit codes of commands."""
+"""The one exception for bad input, what raises it in several rooms, and the exit codes of commands."""
 
 from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 
 class InputError(Exception):
     """An input of the user cannot be used. The message has what was found, what was expected, and what to do."""
+
+
+@contextmanager
+def needed_for(what: str, remedy: str) -> Iterator[None]:
+    """Turn the ImportError of a package of an extra into an InputError: WHAT needs it, and the remedy installs it."""
+    try:
+        yield
+    except ImportError as error:
+        raise InputError(f"{what} ({error}): {remedy}") from error
+
+
+def first_line(error: Exception) -> str:
+    """Of the message of an exception of a library, or its type where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def run_command(main: Callable[[], None]) -> None:

@@ -1,16 +1,47 @@
-"""Write a whole file or none, even if the process or the machine stops; JSON files and folders."""
+"""Write a whole file or none, even if the process or the machine stops; read files, with errors that name them."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from hafm_jax.common.errors import InputError
+
+
+@contextmanager
+def reading(path: Path, expected: str) -> Iterator[None]:
+    """Turn whatever the block raises because `path` is missing, damaged or holds something else into an InputError:
+    PATH cannot be read (reason); expected `expected`, which ends with what to do."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        if isinstance(error, json.JSONDecodeError):
+            reason = f"it is not JSON: {error}"
+        raise InputError(f"{path} cannot be read ({reason}); expected {expected}") from error
+
+
+def read_json(path: Path, expected: str) -> dict[str, Any]:
+    """The object in a JSON file. Raises InputError as `reading`, also where the file holds something else."""
+    with reading(path, expected):
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(document, dict):
+            raise TypeError(f"it holds a {type(document).__name__}, not an object")
+    return document
+
+
+def sha256_of(paths: Iterable[Path]) -> str:
+    """SHA-256, in hexadecimal, of the bytes of the files, one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hafm_jax.common.errors import InputError
+from hafm_jax.common.errors import needed_for
 from hafm_jax.common.files import write_bytes
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]  # header and rows, for the macro `table`: {{ table(*it) }}
@@ -22,10 +22,8 @@ def write_page(path: Path, template: str, **context: Any) -> None:
     Templates extend common/page.html.j2. Text is escaped; the functions below return Html, which is not. Raises
     InputError where the page cannot be written or Jinja2 is missing.
     """
-    try:
+    with needed_for("pages need Jinja2", "pip install jinja2"):
         import jinja2
-    except ImportError as error:
-        raise InputError(f"pages need Jinja2 ({error}): pip install jinja2") from error
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("hafm_jax", ""),
         autoescape=True,
@@ -48,11 +46,9 @@ def new_figure(columns: int = 1, width_in: float = 4.0, height_in: float = 3.0) 
 
     Raises InputError where matplotlib is missing.
     """
-    try:
+    with needed_for("plots need matplotlib", "pip install matplotlib"):
         import matplotlib
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InputError(f"plots need matplotlib ({error}): pip install matplotlib") from error
     matplotlib.rcParams["svg.hashsalt"] = "hafm_jax"
     figure = Figure(figsize=(width_in * columns, height_in))
     return figure, figure.subplots(1, columns, squeeze=False)[0]

@@ -9,14 +9,13 @@ a log       has one line for each record; only whole lines count
 from __future__ import annotations
 
 import fcntl
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import write_bytes, write_json
+from hafm_jax.common.files import read_json, write_bytes, write_json
 
 RUN_FILE = "run.json"
 
@@ -27,12 +26,7 @@ def check_same_run(folder: Path, run: dict[str, Any]) -> None:
     if not path.exists():
         write_json(path, run)
         return
-    try:
-        found = dict(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(
-            f"{path} cannot be read ({error}); expected a run's arguments: choose another folder"
-        ) from error
+    found = read_json(path, "a run's arguments: choose another folder")
     for name in sorted(found.keys() | run.keys()):
         if found.get(name) != run.get(name):
             raise InputError(

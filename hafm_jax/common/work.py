@@ -16,7 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from hafm_jax.common.errors import InputError
+from hafm_jax.common.errors import InputError, first_line, needed_for
 
 Task = TypeVar("Task")
 RAY_RETRIES = 3  # of a task whose worker or machine went away
@@ -58,10 +58,9 @@ def on_device(what: str) -> Generator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise InputError(
-            f"{what} failed ({reason}); expected a device with memory to spare: end what else runs on it, with fewer "
-            "--workers, and run the same command again; what is finished stays"
+            f"{what} failed ({first_line(error)}); expected a device with memory to spare: end what else runs on it, "
+            "with fewer --workers, and run the same command again; what is finished stays"
         ) from error
 
 
@@ -80,7 +79,7 @@ def _in_processes(
     context = multiprocessing.get_context("spawn")  # a process forked under threads of JAX or torch may deadlock
     pool = ProcessPoolExecutor(workers, context, _start_worker, (context.Value("i", 0), num_gpus))
     try:
-        with _environment("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers))):
+        with environment(OMP_NUM_THREADS=str(max(1, (os.cpu_count() or 1) // workers))):
             running = {pool.submit(function, task): task for task in tasks}
         while running:
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -95,16 +94,16 @@ def _in_processes(
 
 
 @contextmanager
-def _environment(name: str, value: str) -> Generator[None]:
-    """Set a variable for processes that start in the block: libraries read the number of threads on import."""
-    before = os.environ.get(name)
-    os.environ[name] = value
+def environment(**variables: str) -> Generator[None]:
+    """Set variables for processes that start in the block: libraries read the number of threads on import."""
+    before = {name: os.environ[name] for name in variables if name in os.environ}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        os.environ.pop(name)
-        if before is not None:
-            os.environ[name] = before
+        for name in variables:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _start_worker(number: Any, num_gpus: int) -> None:
@@ -125,10 +124,8 @@ def end_with_parent() -> None:
 def _on_ray(
     function: Callable[[Task], Any], tasks: Sequence[Task], gpus: float | None, batch: int
 ) -> Generator[tuple[Task, Any]]:
-    try:
+    with needed_for("Ray is not installed", 'pip install "hafm_jax[ray]"'):
         import ray
-    except ImportError as error:
-        raise InputError(f'Ray is not installed ({error}): pip install "hafm_jax[ray]"') from error
     ray.init(log_to_driver=False, ignore_reinit_error=True)  # the cluster of RAY_ADDRESS, or one on this machine
     try:
         if gpus is None:

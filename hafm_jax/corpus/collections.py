@@ -199,15 +199,8 @@ def tracks_csv(metadata: str | os.PathLike) -> Path:
     return metadata / "tracks.csv" if metadata.is_dir() else metadata
 
 
-class _FmaRow(NamedTuple):
-    split: str
-    licence: str
-    artist: str
-    title: str
-
-
-def _fma_rows(path: Path) -> dict[int, _FmaRow]:
-    """Track number -> its row of tracks.csv."""
+def _fma_rows(path: Path) -> dict[int, dict[str, str]]:
+    """Track number -> its row of tracks.csv, by the names of FMA_COLUMNS."""
     limit = csv.field_size_limit(1 << 30)  # it holds biographies of artists, some as long as web pages
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -221,7 +214,7 @@ def _fma_rows(path: Path) -> dict[int, _FmaRow]:
                 )
             places = {name: names.index(column) for name, column in FMA_COLUMNS.items()}
             return {
-                int(line[0]): _FmaRow(**{name: line[place] for name, place in places.items()})
+                int(line[0]): {name: line[place] for name, place in places.items()}
                 for line in lines
                 if line and line[0].isdecimal()  # a third row of the header holds only the index's name, track_id
             }
@@ -232,7 +225,7 @@ def _fma_rows(path: Path) -> dict[int, _FmaRow]:
         csv.field_size_limit(limit)
 
 
-def _fma_tracks(music: Path, rows: dict[int, _FmaRow]) -> tuple[list[Track], list[Unusable]]:
+def _fma_tracks(music: Path, rows: dict[int, dict[str, str]]) -> tuple[list[Track], list[Unusable]]:
     tracks, unusable = [], []
     for path in sorted(music.glob("*/*.mp3")):
         if not path.stem.isdecimal():
@@ -240,12 +233,13 @@ def _fma_tracks(music: Path, rows: dict[int, _FmaRow]) -> tuple[list[Track], lis
         number = int(path.stem)
         track_id = f"fma_{number:06d}"
         row = rows.get(number)
-        if row is None or row.split not in FMA_SPLITS:
-            detail = f"no row {number}" if row is None else f"the split of row {number} is {row.split!r}"
+        if row is None or row["split"] not in FMA_SPLITS:
+            detail = f"no row {number}" if row is None else f"the split of row {number} is {row['split']!r}"
             unusable.append(Unusable(Reason.NOT_IN_METADATA, detail, track_id))
             continue
-        facts = {"artist": row.artist, "title": row.title}
-        tracks.append(Track(track_id, FMA_SPLITS[row.split], Source(path), licence=row.licence or None, facts=facts))
+        split, licence = FMA_SPLITS[row["split"]], row["licence"] or None
+        facts = {"artist": row["artist"], "title": row["title"]}
+        tracks.append(Track(track_id, split, Source(path), licence=licence, facts=facts))
     return tracks, unusable
 
 

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from hafm_jax.common.download import check_sha256, find_weights
-from hafm_jax.common.errors import InputError
+from hafm_jax.common.errors import InputError, first_line, needed_for
+from hafm_jax.tokenizers.hub import find_device
 
 INSTALL = 'install the extra: pip install "hafm_jax[separate]"'
 MODEL_FORM, BAG_FORM = "*.safetensors", "*.yaml"
@@ -36,7 +37,7 @@ class DemucsNetwork:
 
     def __init__(self, weights: str, sha256: str | None = None, device: str | None = None) -> None:
         self._torch = _import()
-        self._device = self._find_device(device)
+        self._device = find_device(self._torch, device)
         source = find_weights(_hub_id(weights), (MODEL_FORM, BAG_FORM))
         description, files = _files(source)
         self.sha256 = check_sha256(sorted({*files, description} - {None}), sha256)
@@ -71,23 +72,11 @@ class DemucsNetwork:
             ]
             return sum(parts).cpu().numpy()
 
-    def _find_device(self, device: str | None) -> Any:
-        has_cuda = self._torch.cuda.is_available()
-        try:
-            found = self._torch.device(device or ("cuda" if has_cuda else "cpu"))
-        except RuntimeError as error:
-            raise InputError(f"there is no device {device!r}; expected cpu, cuda or cuda:N") from error
-        if found.type == "cuda" and not has_cuda:
-            raise InputError(f"PyTorch finds no GPU for device {device!r}: use cpu, or a build of torch with CUDA")
-        return found
-
 
 def _import() -> Any:
-    try:
+    with needed_for("Demucs models need torch and demucs 4.1", INSTALL):
         import demucs.hf  # noqa: F401  the first version that has it, 4.1, is also the first without torchaudio
         import torch
-    except ImportError as error:
-        raise InputError(f"Demucs models need torch and demucs 4.1 ({error}): {INSTALL}") from error
     return torch
 
 
@@ -173,8 +162,7 @@ def _read_model(path: Path) -> Any:
         safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError,
         RuntimeError,
     ) as error:  # fmt: skip
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"{path} cannot be loaded as a Demucs model ({reason}); expected a .safetensors file as demucs publishes "
-            "it: get it again"
+            f"{path} cannot be loaded as a Demucs model ({first_line(error)}); expected a .safetensors file as demucs "
+            "publishes it: get it again"
         ) from error

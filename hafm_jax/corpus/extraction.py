@@ -19,8 +19,8 @@ import json
 import platform
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +29,7 @@ import numpy as np
 import hafm_jax
 from hafm_jax.audio.files import song_folders
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import make_folder, replacing, write_bytes
+from hafm_jax.common.files import make_folder, reading, replacing, write_bytes
 from hafm_jax.common.resume import RUN_FILE, check_same_run, claim
 from hafm_jax.corpus.progress import rejected_by_reason
 from hafm_jax.corpus.screening import Unusable
@@ -139,17 +139,13 @@ def extract_shard(task: ShardTask) -> Done:
     left_out: list[Unusable] = []
     licences: Counter[str] = Counter()
     use = {name: np.zeros((form.codebooks, form.vocabulary), np.int64) for name, form in FIELDS.items()}  # [K, V]
-    with replacing(task.shard) as temporary:
-        writer = ShardWriter(temporary)
-        try:
-            for licence, record in make_records(task, semantic, codec, left_out):
-                writer.write(record)
-                licences[licence] += 1
-                for name, counts in use.items():
-                    for codebook, ids in enumerate(record[name].reshape(len(record[name]), -1).T):
-                        counts[codebook] += np.bincount(ids, minlength=counts.shape[1])
-        finally:
-            writer.close()
+    with replacing(task.shard) as temporary, closing(ShardWriter(temporary)) as writer:
+        for licence, record in make_records(task, semantic, codec, left_out):
+            writer.write(record)
+            licences[licence] += 1
+            for name, counts in use.items():
+                for codebook, ids in enumerate(record[name].reshape(len(record[name]), -1).T):
+                    counts[codebook] += np.bincount(ids, minlength=counts.shape[1])
     done = {
         "cells": writer.shard.cells,
         "num_bytes": writer.shard.num_bytes,
@@ -163,19 +159,14 @@ def extract_shard(task: ShardTask) -> Done:
 
 def read_done(task: ShardTask) -> Done | None:
     """What the task's done-file holds; None where the shard is yet to be made, since one of the two is not whole."""
-    try:
-        done = json.loads(task.done_file.read_text())
-        if not (task.out / SHARDS / PUBLISHING).exists():
-            framing = framed_size(0) * len(done["cells"])
-            if task.shard.stat().st_size != done["num_bytes"] + framing:
-                return None
-        return done
-    except FileNotFoundError:
+    if not task.done_file.exists():
         return None
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(
-            f"{task.done_file} cannot be read ({error}): delete it, and the shard is made again"
-        ) from error
+    with reading(task.done_file, "facts of a shard: delete it, and the shard is made again"):
+        done = json.loads(task.done_file.read_text())
+        num_bytes = done["num_bytes"] + framed_size(0) * len(done["cells"])
+    published = (task.out / SHARDS / PUBLISHING).exists()
+    is_whole = published or (task.shard.exists() and task.shard.stat().st_size == num_bytes)
+    return done if is_whole else None
 
 
 # --------------------------------------------------------------------------------------------------------- the data set
@@ -193,21 +184,14 @@ def complete(songs: Path, tasks: Sequence[ShardTask]) -> Completed | None:
     """Now that all shards are done, give them their names, and describe the data set in tokens.json and a page; None
     where another process has done so. Raises InputError where it would hold nothing.
     """
-    with _completing(tasks[0].out) as is_ours:
-        return _complete(songs, tasks) if is_ours else None
-
-
-@contextmanager
-def _completing(out: Path) -> Iterator[bool]:
-    """Whether the caller is to complete the data set: of several processes one at a time is asked, and none once the
-    shards are gone. Their folder is removed when the block succeeds."""
-    run = out / SHARDS / RUN_FILE
+    run = tasks[0].out / SHARDS / RUN_FILE
     if not run.exists():
-        yield False
-        return
+        return None
     with claim(run, wait=True):
-        yield run.exists() and run.stat().st_size > 0  # else another process had it, and has removed it
+        is_ours = run.exists() and run.stat().st_size > 0  # else another process had it, and has removed it
+        completed = _complete(songs, tasks) if is_ours else None
         shutil.rmtree(run.parent, ignore_errors=True)
+    return completed
 
 
 def _complete(songs: Path, tasks: Sequence[ShardTask]) -> Completed:

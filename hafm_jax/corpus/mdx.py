@@ -23,7 +23,8 @@ import scipy.fft
 import scipy.signal
 
 from hafm_jax.common.download import check_sha256, find_weights
-from hafm_jax.common.errors import InputError
+from hafm_jax.common.errors import InputError, first_line, needed_for
+from hafm_jax.common.files import reading
 
 INSTALL = 'install the extra: pip install "hafm_jax[separate]"'
 SAMPLE_RATE_HZ = 44_100
@@ -160,12 +161,8 @@ def _config(path: Path, sha256: str) -> MdxConfig:
             f"{path} is not a model that is known by its SHA-256, and there is no {beside}; expected the n_fft of its "
             f"training (Ultimate Vocal Remover: mdx_n_fft_scale_set): write {form} there, with its numbers"
         )
-    try:
+    with reading(beside, f"a description of an MDX-Net, {form}: correct it"):
         config = MdxConfig(**json.loads(beside.read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(
-            f"{beside} is not a description of an MDX-Net ({error}); expected {form}: correct it"
-        ) from error
     sound = isinstance(config.n_fft, int) and config.n_fft > 0 and isinstance(config.gain, int | float)
     if not sound or config.stem not in STEMS:
         raise InputError(f"{beside} holds {config}; expected {form}, stem one of {', '.join(STEMS)}: correct it")
@@ -173,10 +170,8 @@ def _config(path: Path, sha256: str) -> MdxConfig:
 
 
 def _session(path: Path, device: str | None) -> Any:
-    try:
+    with needed_for("MDX-Net models need onnxruntime", INSTALL):
         import onnxruntime
-    except ImportError as error:
-        raise InputError(f"MDX-Net models need onnxruntime ({error}): {INSTALL}") from error
     on_gpu = "CUDAExecutionProvider"
     if device is None:
         device = "cuda" if on_gpu in onnxruntime.get_available_providers() else "cpu"
@@ -194,5 +189,6 @@ def _session(path: Path, device: str | None) -> Any:
     try:
         return onnxruntime.InferenceSession(path, options, providers=providers)
     except Exception as error:  # ONNX Runtime has a class for each of its status codes, and no common one
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{path} cannot be loaded ({reason}); expected an ONNX model: get it again") from error
+        raise InputError(
+            f"{path} cannot be loaded ({first_line(error)}); expected an ONNX model: get it again"
+        ) from error

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from hafm_jax.audio.music import SONG_FILE
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import write_json
+from hafm_jax.common.files import reading, write_json
 from hafm_jax.common.resume import end_after_whole_line, whole_lines
 from hafm_jax.corpus.collections import Corpus, Track
 from hafm_jax.corpus.screening import Reason, Unusable
@@ -157,23 +157,14 @@ def _check_no_strangers(out: Path, corpus: Corpus) -> None:
 
 def _read_song(folder: Path) -> Song:
     path = folder / SONG_FILE
-    try:
+    with reading(path, "facts of a song: remove its folder, and it is made again"):
         song = json.loads(path.read_text())
         if absent := {"id", "split", "seconds", "licence"} - set(song):
             raise ValueError(f"no {', '.join(sorted(absent))}")
-        return song
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(
-            f"{path} cannot be read ({error}); expected facts of a song: remove its folder, and it is made again"
-        ) from error
+    return song
 
 
 def _read_log(path: Path) -> list[Unusable]:
     """Those of whole lines: another part may be writing the last one."""
-    try:
+    with reading(path, "a track that makes no song on each line: remove it, and its tracks are processed again"):
         return [Unusable(**json.loads(line)) for line in whole_lines(path)]
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(
-            f"{path} cannot be read ({error}); expected a track that makes no song on each line: remove the file, and "
-            "its tracks are processed again"
-        ) from error

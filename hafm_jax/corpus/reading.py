@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hafm_jax.audio.files import read_audio
-from hafm_jax.common.errors import InputError
+from hafm_jax.common.errors import InputError, needed_for
 
 LIBSNDFILE_SUFFIXES = frozenset(".wav .flac .mp3 .ogg .oga .opus .aif .aiff .aifc .au .caf .w64 .rf64".split())
 MEDIA_SUFFIXES = frozenset(".m4a .m4b .mp4 .aac .wma .webm .mka .ape .wv .ac3 .dsf".split())
@@ -35,13 +35,9 @@ class Source(NamedTuple):
 
 def import_av() -> ModuleType:
     """PyAV. Raises InputError where it is missing."""
-    try:
+    remedy = 'install the extra, pip install "hafm_jax[separate]", or convert these files'
+    with needed_for("what libsndfile does not read (m4a, mp4, wma, ...) needs PyAV", remedy):
         import av
-    except ImportError as error:
-        raise InputError(
-            f"what libsndfile does not read (m4a, mp4, wma, ...) needs PyAV ({error}): install the extra, "
-            'pip install "hafm_jax[separate]", or convert these files'
-        ) from error
     return av
 
 

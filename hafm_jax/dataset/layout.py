@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hafm_jax.common.errors import InputError
+from hafm_jax.common.files import reading
 from hafm_jax.streams import ACOUSTIC_CODEBOOKS, STREAMS
 
 DATASET = "hafm_tokens"
@@ -101,13 +102,8 @@ def shards(directory: Path, split: str) -> list[Path]:
 def read_tokens_json(directory: str | os.PathLike) -> dict[str, Any]:
     """tokens.json as it is: format_version, fields, made_by, splits. Raises InputError where there is none."""
     path = Path(directory) / TOKENS_FILE
-    try:
+    with reading(path, "a token data set: make it with tokenize/extract_tokens.py"):
         document = json.loads(path.read_text())
         if not isinstance(document, dict) or not isinstance(document.get("splits"), dict):
             raise ValueError("it names no splits")
-        return document
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(
-            f"{path} cannot be read ({reason}); expected a token data set: make it with tokenize/extract_tokens.py"
-        ) from error
+    return document

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hafm_jax.common.errors import InputError
+from hafm_jax.common.errors import InputError, needed_for
 from hafm_jax.common.files import write_bytes, write_json
 from hafm_jax.dataset.examples import encode_example
 from hafm_jax.dataset.layout import (
@@ -107,9 +107,8 @@ def publish_split(directory: Path, split: str, shards: Sequence[Shard]) -> Split
     filled = [shard for shard in shards if shard.cells]
     if not filled:
         raise InputError(f"{directory}: no songs for the split {split}; expected at least one: check the songs' folder")
-    (directory / TOKENS_FILE).unlink(
-        missing_ok=True
-    )  # it is no longer true, and its absence marks an unfinished data set
+    # It is no longer true, and its absence marks an unfinished data set.
+    (directory / TOKENS_FILE).unlink(missing_ok=True)
     final = [directory / shard_name(split, k, len(filled)) for k in range(len(filled))]
     for shard, target in zip(filled, final, strict=True):
         if shard.path.exists() or not target.exists():
@@ -145,12 +144,8 @@ def write_metadata(directory: str | os.PathLike, splits: Sequence[SplitSummary],
 
     Raises InputError where tensorflow-datasets is missing, or a file cannot be written.
     """
-    try:
+    with needed_for("writing a token data set needs tensorflow-datasets", 'pip install "hafm_jax[tokenize]"'):
         import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise InputError(
-            f'writing a token data set needs tensorflow-datasets ({error}): pip install "hafm_jax[tokenize]"'
-        ) from error
     directory = Path(directory)
     template = tfds.core.ShardedFileTemplate(
         data_dir=directory, dataset_name=DATASET, template=tfds.core.naming.DEFAULT_FILENAME_TEMPLATE

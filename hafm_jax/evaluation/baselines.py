@@ -14,18 +14,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from hafm_jax.audio.files import read_audio, resample, stem_file, to_mono
+from hafm_jax.audio.files import read_mono, stem_file
 from hafm_jax.audio.music import Key, read_song
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import make_folder, write_json
 from hafm_jax.common.work import do_all
 from hafm_jax.evaluation.clips import reason
-from hafm_jax.metrics.analysis import import_librosa
+from hafm_jax.metrics.analysis import Analysis, import_librosa
 from hafm_jax.metrics.coherence import Truth
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ as RATE_HZ
 
@@ -44,17 +44,7 @@ MARGIN_S = 0.25  # extra audio at either end, so that the vocoder's edges are cu
 CLICK_S, CLICK_DECAY_S, CLICK_PEAK = 0.06, 0.012, 0.5
 
 
-class Facts(Protocol):
-    """What `retrieval` needs of a vocal, in seconds of the clip: `Analysis` and `Truth` have these fields."""
-
-    @property
-    def beats_s(self) -> np.ndarray: ...
-
-    @property
-    def tempo_bpm(self) -> float: ...
-
-    @property
-    def key(self) -> Key | None: ...
+Facts = Analysis | Truth  # of a vocal, in seconds of the clip: beats_s, tempo_bpm and key
 
 
 @dataclass(frozen=True)
@@ -112,8 +102,7 @@ class Library:
 
 
 def _read_instrumental(folder: Path) -> np.ndarray:
-    audio, rate_hz = read_audio(stem_file(folder, "instrumental"), MAX_SONG_S)
-    return resample(to_mono(audio), rate_hz, RATE_HZ)
+    return read_mono(stem_file(folder, "instrumental"), RATE_HZ, MAX_SONG_S)
 
 
 def _entry_or_reason(cache: Path, folder: Path) -> Entry | str:
@@ -251,7 +240,6 @@ def click_track(beats_s: np.ndarray, num_samples: int) -> np.ndarray:
 
 def _cut(audio: np.ndarray, first: int, count: int) -> np.ndarray:
     """Samples `first` to `first + count` of audio [S], zeros outside it: float32 [count]."""
-    out = np.zeros(count, np.float32)
     inside = audio[max(first, 0) : max(first + count, 0)]
-    out[max(-first, 0) : max(-first, 0) + inside.size] = inside
-    return out
+    before = min(max(-first, 0), count)
+    return np.pad(np.asarray(inside, np.float32), (before, count - before - inside.size))

@@ -24,7 +24,7 @@ import numpy as np
 
 from hafm_jax.audio.files import read_audio, song_folders, stem_file, to_mono
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import write_json
+from hafm_jax.common.files import reading, write_json
 from hafm_jax.corpus.screening import Limits, Unusable
 from hafm_jax.evaluation.clips import CLIP_S, Clip
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ
@@ -150,16 +150,10 @@ def write_protocol(path: Path, protocol: Protocol) -> None:
 def read_protocol(path: str | os.PathLike) -> Protocol:
     """Raises InputError where the file is missing or not a protocol of this version, or a song is in both reference and
     library."""
-    try:
+    with reading(Path(path), "a protocol that hafm_jax.evaluate wrote: give it, or leave --protocol out to make one"):
         document = json.loads(Path(path).read_text())
         clips, reference = (tuple(map(Clip.of_id, document[name])) for name in ("clips", "reference"))
         protocol = Protocol(Rule(**document["rule"]), clips, reference, tuple(document["library"]))
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist; expected a protocol: leave --protocol out to make one") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path} is not a protocol ({error}); expected one that hafm_jax.evaluate wrote: give another --protocol"
-        ) from error
     if document != _document(protocol):
         raise InputError(f"{path} is a protocol of another version; expected version {FORMAT_VERSION}: make it again")
     if both := {clip.song for clip in reference} & set(protocol.library):

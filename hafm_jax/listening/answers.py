@@ -7,7 +7,6 @@ not: the results therefore also have the same test with one vote per listener, a
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple
 from scipy.stats import binomtest
 
 from hafm_jax.common.errors import InputError
+from hafm_jax.common.files import read_json
 from hafm_jax.listening.kit import FORMAT_VERSION, TRUTH
 
 CONFIDENCE = 0.95
@@ -38,7 +38,7 @@ class Answer(NamedTuple):
 def read_key(kit: Path) -> dict[str, Any]:
     """The answer key of a kit's folder. Raises InputError where it is missing or of another format."""
     path = kit / "key.json"
-    key = _read_json(path, "the answer key of a listening kit: make one with python -m hafm_jax.listen make")
+    key = read_json(path, "the answer key of a listening kit: make one with python -m hafm_jax.listen make")
     if key.get("format_version") != FORMAT_VERSION:
         raise InputError(
             f"{path} has format_version {key.get('format_version')!r}; expected {FORMAT_VERSION}: use the hafm_jax "
@@ -49,7 +49,7 @@ def read_key(kit: Path) -> dict[str, Any]:
 
 def read_answers(path: Path, key: Mapping[str, Any]) -> list[Answer]:
     """The answers in a file from the page. Raises InputError unless all of them fit the kit of `key`."""
-    document = _read_json(path, "the answers that a listener saved from the page")
+    document = read_json(path, "the answers that a listener saved from the page")
     if document.get("kit") != key["kit"]:
         raise InputError(
             f"{path} answers kit {document.get('kit')!r}; expected {key['kit']!r}: give as --kit the folder of "
@@ -77,18 +77,6 @@ def read_answers(path: Path, key: Mapping[str, Any]) -> list[Answer]:
             )
         answers.append(answer)
     return answers
-
-
-def _read_json(path: Path, expected: str) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); expected {expected}") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}); expected {expected}") from error
-    if not isinstance(document, dict):
-        raise InputError(f"{path} holds a {type(document).__name__}; expected {expected}")
-    return document
 
 
 def first_answers(answers: Iterable[Answer]) -> tuple[list[Answer], dict[str, int]]:

@@ -59,36 +59,23 @@ def p_value(p: float | None) -> str:
 
 
 def _comparison_table(results: Mapping[str, Any]) -> Table:
-    header = [
-        "system",
-        "against",
-        "won",
-        "lost",
-        "no preference",
-        "win rate",
-        f"{100 * results['confidence']:.0f} % interval",
-        "p",
-        "p (Holm)",
-        "listeners for, against, even",
-        "p of listeners",
+    rows = [
+        {
+            "system": c["system"],
+            "against": c["other"],
+            "won": str(c["won"]),
+            "lost": str(c["lost"]),
+            "no preference": str(c["tied"]),
+            "win rate": rate(c),
+            f"{100 * results['confidence']:.0f} % interval": interval(c),
+            "p": p_value(c["p"]),
+            "p (Holm)": p_value(c["p_holm"]),
+            "listeners for, against, even": "{won}, {lost}, {tied}".format_map(c["one_vote_each"]),
+            "p of listeners": p_value(c["one_vote_each"]["p"]),
+        }
+        for c in results["comparisons"]
     ]
-    rows = []
-    for c in results["comparisons"]:
-        votes = c["one_vote_each"]
-        rows.append(
-            [
-                c["system"],
-                c["other"],
-                *(str(c[outcome]) for outcome in ("won", "lost", "tied")),
-                rate(c),
-                interval(c),
-                p_value(c["p"]),
-                p_value(c["p_holm"]),
-                f"{votes['won']}, {votes['lost']}, {votes['tied']}",
-                p_value(votes["p"]),
-            ]
-        )
-    return header, rows
+    return list(rows[0]), [list(row.values()) for row in rows]
 
 
 def text(results: Mapping[str, Any]) -> str:

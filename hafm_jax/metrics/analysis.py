@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from hafm_jax.audio.music import Key
-from hafm_jax.common.errors import InputError
+from hafm_jax.common.errors import needed_for
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ as RATE_HZ
 
 # All constants but the profiles are ours.
@@ -47,10 +47,8 @@ KEY_PROFILES = {
 
 def import_librosa() -> Any:
     """librosa. Raises InputError where it is not installed."""
-    try:
+    with needed_for("analysing music needs librosa", 'pip install "hafm_jax[evaluate]"'):
         import librosa
-    except ImportError as error:
-        raise InputError(f'analysing music needs librosa ({error}): pip install "hafm_jax[evaluate]"') from error
     return librosa
 
 

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hafm_jax.audio.music import TONICS, Key
-from hafm_jax.common.errors import InputError
+from hafm_jax.common.errors import needed_for
 from hafm_jax.metrics.analysis import FRAME_RATE_HZ, ONSET_RATE_HZ, Analysis, correlation
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ as RATE_HZ
 
@@ -118,12 +118,8 @@ def measure(vocal: np.ndarray, instrumental: np.ndarray, truth: Truth) -> dict[s
 
 
 def _mir_eval() -> Any:
-    try:
+    with needed_for("scoring beats and keys needs mir_eval", 'pip install "hafm_jax[evaluate]"'):
         import mir_eval
-    except ImportError as error:
-        raise InputError(
-            f'scoring beats and keys needs mir_eval ({error}): pip install "hafm_jax[evaluate]"'
-        ) from error
     return mir_eval
 
 

@@ -19,8 +19,9 @@ from typing import Any
 import jax
 
 from hafm_jax.common import safetensors_io
+from hafm_jax.common.download import from_hub
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import write_bytes
+from hafm_jax.common.files import reading, write_bytes, write_json
 from hafm_jax.model import transformer
 from hafm_jax.model.config import StageConfig
 from hafm_jax.model.sampling import Sampling
@@ -78,7 +79,7 @@ def save_model(directory: Path, stages: dict[str, StageWeights], tokenizers: Pat
         },
     }
     write_bytes(directory / "README.md", card.encode())
-    write_bytes(directory / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+    write_json(directory / "config.json", config)
 
 
 def find_model(source: str) -> Path:
@@ -88,18 +89,7 @@ def find_model(source: str) -> Path:
         return path
     if path.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
         raise InputError(f"no model directory at {source}; expected a folder with config.json, or a Hub id OWNER/NAME")
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise InputError(
-            f"{source} is not a local folder, and a download needs huggingface_hub: pip install 'hafm_jax[hub]'"
-        ) from error
-    try:
-        patterns = ["*.json", "*.safetensors", "*.npy", "README.md"]
-        return Path(huggingface_hub.snapshot_download(source, allow_patterns=patterns))
-    except Exception as error:  # the hub's client raises a dozen kinds: offline, not found, gated, ...
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{source} is not a local folder and cannot be downloaded: {reason}") from error
+    return from_hub(source, ["*.json", "*.safetensors", "*.npy", "README.md"])
 
 
 def load_model(source: str, names: Collection[str] = tuple(STAGES)) -> Pretrained:
@@ -107,7 +97,7 @@ def load_model(source: str, names: Collection[str] = tuple(STAGES)) -> Pretraine
     does not fit."""
     directory = find_model(source)
     path = directory / "config.json"
-    try:
+    with reading(path, "a model directory as `python -m hafm_jax.export` writes it: copy it again, whole"):
         config = json.loads(path.read_text())
         version = config["format_version"]
         if version != FORMAT_VERSION:
@@ -116,10 +106,6 @@ def load_model(source: str, names: Collection[str] = tuple(STAGES)) -> Pretraine
             name: (StageConfig(**entry["config"]), entry["training"], Sampling(**entry["sampling"]))
             for name, entry in config["stages"].items()
         }
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is missing; expected a model directory: see `python -m hafm_jax.export`") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is not a model configuration ({error}); copy the directory again, whole") from error
     if missing := STAGES.keys() - stages.keys():
         raise InputError(f"{path} has no {' and no '.join(sorted(missing))} stage; expected {', '.join(STAGES)}")
     loaded = {}

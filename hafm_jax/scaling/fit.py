@@ -34,7 +34,7 @@ import numpy as np
 
 from hafm_jax.common.bootstrap import NUM_DRAWS, draw_counts
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import write_bytes
+from hafm_jax.common.files import read_json, write_bytes
 from hafm_jax.scaling.estimates import NotEnough, estimate
 from hafm_jax.scaling.loss_law import Law, fit_law
 from hafm_jax.scaling.optima import (
@@ -92,11 +92,7 @@ def write_fit(workdir: Path, fit: Mapping[str, Any]) -> None:
 
 def read_fit(workdir: Path) -> dict[str, Any]:
     """Raises InputError where WORKDIR/fit.json is missing or damaged."""
-    path = workdir / "fit.json"
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path} ({error}); expected what `sweep fit` writes: fit first") from error
+    return read_json(workdir / "fit.json", "what `sweep fit` writes: fit first")
 
 
 def _why_left_out(run: Run) -> str:

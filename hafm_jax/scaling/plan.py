@@ -14,7 +14,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import write_json
+from hafm_jax.common.files import reading, write_json
 from hafm_jax.model.config import forward_flops, num_layer_parameters, num_parameters, train_flops
 from hafm_jax.scaling.estimates import si
 from hafm_jax.scaling.rules import WARMUP_SHARE, batch_windows, learning_rate
@@ -42,13 +42,9 @@ class Plan:
     @classmethod
     def read(cls, workdir: Path) -> Plan:
         path = workdir / PLAN_FILE
-        try:
+        with reading(path, "the file that `sweep plan` writes: plan first"):
             document = json.loads(path.read_text())
             return cls(ConfigDict(document["config"]), document["data"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"cannot read {path} ({error}); expected the file that `sweep plan` writes: plan first"
-            ) from error
 
     def runs(self) -> list[Run]:
         """All runs, by index, as if none had begun. Raises InputError where the configuration is out of range."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import write_json
+from hafm_jax.common.files import read_json, write_json
 from hafm_jax.common.resume import claim, whole_lines
 from hafm_jax.scaling.plan import Plan, folder
 from hafm_jax.scaling.runs import Run, write_runs
@@ -65,14 +65,7 @@ def make_run(workdir: Path, plan: Plan, run: Run, quiet: bool = False) -> str:
 
 def _read_result(directory: Path) -> dict[str, Any] | None:
     path = directory / RESULT_FILE
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path} cannot be read ({error}); expected how the run ended: remove it, and the run resumes"
-        ) from error
+    return read_json(path, "how the run ended: remove it, and the run resumes") if path.exists() else None
 
 
 def _metrics(directory: Path) -> list[dict[str, Any]]:

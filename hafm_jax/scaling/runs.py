@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import write_bytes
+from hafm_jax.common.files import reading, write_bytes
 from hafm_jax.streams import STAGES
 
 STATUSES = ("finished", "diverged", "unfinished")
@@ -100,12 +100,8 @@ def _is_count(value: Any, lowest: int) -> bool:
 
 def read_runs(path: Path) -> list[Run]:
     """Runs by index. Raises InputError, with the line's number, where the file is missing or a line is damaged."""
-    try:
+    with reading(path, "the runs of a sweep: collect them with `sweep fit`"):
         lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"cannot read {path} ({error}); expected the runs of a sweep: collect them with `sweep fit`"
-        ) from error
     expected = [field.name for field in fields(Run)]
     runs = []
     for number, line in enumerate(lines, 1):

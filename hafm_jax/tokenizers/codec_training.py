@@ -24,7 +24,7 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
-from hafm_jax.audio.files import read_audio, resample, song_folders, stem_file, to_mono
+from hafm_jax.audio.files import read_mono, song_folders, stem_file
 from hafm_jax.audio.stft import mel_per_hz
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import write_bytes
@@ -79,9 +79,7 @@ def load_split(songs: Path, split: str, rate_hz: int) -> list[np.ndarray]:
     paths = [stem_file(folder, "instrumental") for folder in song_folders(songs, split, "instrumental")]
     clips = []
     for path in tqdm(paths, desc=f"reading {split}", unit="song"):
-        audio, found_hz = read_audio(path)
-        mono = resample(to_mono(audio)[None], found_hz, rate_hz)[0]
-        clips.append(np.round(np.clip(mono, -1, 1) * 32767).astype(np.int16))
+        clips.append(np.round(np.clip(read_mono(path, rate_hz), -1, 1) * 32767).astype(np.int16))
     return clips
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
-import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -23,7 +21,7 @@ import numpy as np
 from hafm_jax.audio.stft import spectral_distance_db
 from hafm_jax.common import safetensors_io
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import write_json
+from hafm_jax.common.files import read_json, sha256_of, write_json
 from hafm_jax.streams import ACOUSTIC_CODEBOOKS, CODEC_SAMPLE_RATE_HZ, STREAMS
 from hafm_jax.tokenizers import phases, spectral_codec
 
@@ -241,27 +239,12 @@ def codec_sha256(directory: str | os.PathLike, codec: Codec) -> str:
     """Hash of the codec's weights: of the file where its folder holds them, of the loaded model's weights otherwise."""
     if hasattr(codec, "weights_sha256"):
         return codec.weights_sha256()
-    digest = hashlib.sha256()
-    for path in sorted(Path(directory).glob("*.safetensors")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return sha256_of(sorted(Path(directory).glob("*.safetensors")))
 
 
 def read_config(directory: str | os.PathLike) -> dict[str, Any]:
     """The codec directory's config.json as it is. Raises InputError where it is missing or not a JSON object."""
-    path = Path(directory) / CONFIG_FILE
-    try:
-        document = json.loads(path.read_text())
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read ({error.strerror}); expected a codec directory: "
-            "make one with tokenize/train_codec.py"
-        ) from error
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}); expected a codec's config: make it again") from error
-    if not isinstance(document, dict):
-        raise InputError(f"{path} holds a {type(document).__name__}; expected a JSON object: make the codec again")
-    return document
+    return read_json(Path(directory) / CONFIG_FILE, "a codec's config: make one with tokenize/train_codec.py")
 
 
 def measure(

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from hafm_jax.common.errors import InputError
+from hafm_jax.common.errors import InputError, first_line, needed_for
 
 DTYPES = ("float32", "float16", "bfloat16")
 INSTALL = 'install the extra: pip install "hafm_jax[torch]"'
@@ -23,15 +23,21 @@ INSTALL = 'install the extra: pip install "hafm_jax[torch]"'
 
 def import_torch() -> tuple[Any, Any]:
     """(torch, transformers). Raises InputError where they are not installed."""
-    try:
+    with needed_for("this needs torch and transformers", INSTALL):
         import torch
         import transformers
-    except ImportError as error:
-        raise InputError(f"this needs torch and transformers ({error}): {INSTALL}") from error
     return torch, transformers
 
 
 def choose_device(torch: Any, name: str | None) -> Any:
+    """`find_device`, for networks whose results become tokens or figures: in TF32, convolutions would change codes."""
+    device = find_device(torch, name)
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False  # the setting is the process's, since threads share it
+    return device
+
+
+def find_device(torch: Any, name: str | None) -> Any:
     """The torch.device called `name`; without a name CUDA where there is one, else the CPU.
 
     Raises InputError where this machine has no such device.
@@ -43,12 +49,9 @@ def choose_device(torch: Any, name: str | None) -> Any:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(
-            f"device {name!r} cannot be used ({_first_line(error)}); expected cpu, or cuda or cuda:N where torch sees "
+            f"device {name!r} cannot be used ({first_line(error)}); expected cpu, or cuda or cuda:N where torch sees "
             "a GPU: name another device"
         ) from error
-    if device.type == "cuda":
-        # In TF32, convolutions would change codes. The setting is the process's, since threads share it.
-        torch.backends.cudnn.allow_tf32 = False
     return device
 
 
@@ -87,7 +90,7 @@ def load_pretrained(kind: Any, source: str | os.PathLike, name: str) -> Any:
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         where = "the folder" if local else "the name and the network, or give a local folder"
         raise InputError(
-            f"{source} cannot be loaded as a {name} model ({_first_line(error)}); expected config.json and "
+            f"{source} cannot be loaded as a {name} model ({first_line(error)}); expected config.json and "
             f"model.safetensors: check {where}"
         ) from error
     # `masked_spec_embed` serves only HuBERT's training, and some published checkpoints leave it out.
@@ -109,7 +112,7 @@ def read_tensors(path: str | os.PathLike, remedy: str) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError, OSError) as error:
-        raise InputError(f"{path} cannot be read ({_first_line(error)}); expected tensors by name: {remedy}") from error
+        raise InputError(f"{path} cannot be read ({first_line(error)}); expected tensors by name: {remedy}") from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise InputError(f"{path} holds a {type(state).__name__}; expected tensors by name and nothing else: {remedy}")
     return state
@@ -129,7 +132,3 @@ def sha256_of_weights(model: Any) -> str:
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode() + np.ascontiguousarray(tensor.numpy()).tobytes())
     return digest.hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__

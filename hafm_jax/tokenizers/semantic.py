@@ -15,7 +15,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ import safetensors.numpy
 
 from hafm_jax.audio.files import pad_to_cells, resample, to_mono
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import write_bytes, write_json
+from hafm_jax.common.files import read_json, write_bytes, write_json
 from hafm_jax.streams import SEMANTIC_SAMPLE_RATE_HZ, STREAMS, samples_per_cell
 
 FORMAT_VERSION = 1
@@ -65,10 +64,6 @@ class SemanticTokenizer:
         )
         extractor.check_centroids(self.centroids)
         return extractor
-
-    def features(self, audio: np.ndarray) -> np.ndarray:
-        """Audio float32 [S] at 16 kHz, whole cells -> float32 [F, D] with F = 2 * cells."""
-        return self.extractor(audio)
 
     def encode(self, audio: np.ndarray) -> np.ndarray:
         """Audio float32 [S] at 16 kHz, whole cells -> int32 [2 * cells]. Raises ValueError on another shape, and
@@ -252,28 +247,16 @@ def save_semantic(directory: str | os.PathLike, config: dict[str, Any], centroid
     write_json(directory / CONFIG_FILE, document)
 
 
-def load_semantic(
-    directory: str | os.PathLike, device: str | None = None, dtype: str | None = None
-) -> SemanticTokenizer:
-    """The tokenizer of a folder, HuBERT on `device` with `dtype` (HubertFeatures).
+def load_semantic(directory: str | os.PathLike, dtype: str | None = None) -> SemanticTokenizer:
+    """The tokenizer of a folder, HuBERT with `dtype` (HubertFeatures).
 
     Raises InputError where a part is missing, damaged, or does not fit the config.
     """
     directory = Path(directory)
-    path = directory / CONFIG_FILE
-    try:
-        document = json.loads(path.read_text())
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read ({error.strerror}); expected a semantic tokenizer: {MAKE_IT}"
-        ) from error
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}); expected a tokenizer's config: {MAKE_IT}") from error
-    if not isinstance(document, dict):
-        raise InputError(f"{path} holds a {type(document).__name__}; expected a JSON object: {MAKE_IT}")
+    document = read_json(directory / CONFIG_FILE, f"a semantic tokenizer's config: {MAKE_IT}")
     centroids = read_centroids(directory / CENTROIDS_FILE)
     _check(document, centroids, directory)
-    return SemanticTokenizer(document, centroids, device, dtype)
+    return SemanticTokenizer(document, centroids, dtype=dtype)
 
 
 def read_centroids(path: str | os.PathLike) -> np.ndarray:

@@ -166,11 +166,6 @@ def shapes(config: SpectralConfig) -> dict:
     return jax.eval_shape(functools.partial(init, config), jax.random.key(0))
 
 
-def num_params(config: SpectralConfig) -> int:
-    """Number of parameters, codebooks included."""
-    return sum(leaf.size for leaf in jax.tree.leaves(shapes(config)))
-
-
 def log_magnitudes(config: SpectralConfig, audio: jax.Array, padded: bool = False) -> jax.Array:
     """Audio [B, F * hop] -> decimal logs of floored STFT magnitudes minus MEAN_LOG_MAGNITUDE, [B, F, W].
 

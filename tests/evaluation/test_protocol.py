@@ -131,10 +131,10 @@ def test_what_is_written_is_read(songs, tmp_path):
     [
         (lambda d: d | {"clip_s": 5}, "another version"),
         (lambda d: d | {"format_version": 99}, "another version"),
-        (lambda d: d | {"clips": ["a-xs"]}, "not a protocol"),
+        (lambda d: d | {"clips": ["a-xs"]}, "expected a protocol"),
         (lambda d: d | {"library": [*d["library"], d["reference"][0].split("-")[0]]}, "in reference and library"),
-        (lambda d: d | {"rule": {"colour": 1}}, "not a protocol"),
-        (lambda d: [d], "not a protocol"),
+        (lambda d: d | {"rule": {"colour": 1}}, "expected a protocol"),
+        (lambda d: [d], "expected a protocol"),
     ],
 )
 def test_other_files_are_refused(songs, tmp_path, change, found):
@@ -143,7 +143,7 @@ def test_other_files_are_refused(songs, tmp_path, change, found):
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
     with pytest.raises(InputError, match=found):
         protocol.read_protocol(path)
-    with pytest.raises(InputError, match="does not exist"):
+    with pytest.raises(InputError, match="No such file"):
         protocol.read_protocol(tmp_path / "none.json")
 
 

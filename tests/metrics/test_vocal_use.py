@@ -4,11 +4,11 @@ import jax
 import numpy as np
 import pytest
 from helpers import random_params, random_record, tiny_config
+from helpers.vocal_use import vocal_use
 from scipy.special import log_softmax
 
 from hafm_jax.common.errors import InputError
 from hafm_jax.dataset.loader import crop
-from hafm_jax.metrics.vocal_use import vocal_use
 from hafm_jax.model import transformer
 
 RECORDS = [random_record(9, seed=i) for i in range(3)]  # two windows of four cells, one cell left over

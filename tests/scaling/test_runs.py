@@ -47,7 +47,7 @@ def test_a_damaged_line_is_named(tmp_path, changes, reason):
 
 def test_other_damage(tmp_path):
     path = tmp_path / "runs.jsonl"
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match="cannot be read"):
         read_runs(path)
     line = json.dumps(asdict(make_run(3)))
     path.write_text(line[:-5])

@@ -152,7 +152,7 @@ def edit_config(directory, **changes):
     [
         (lambda d: (d / "config.json").unlink(), "config.json cannot be read"),
         (lambda d: (d / "config.json").write_text("{"), "not JSON"),
-        (lambda d: (d / "config.json").write_text("[]"), "expected a JSON object"),
+        (lambda d: (d / "config.json").write_text("[]"), "holds a list, not an object"),
         (lambda d: edit_config(d, codec="mp3"), "'mp3'"),
         (lambda d: edit_config(d, format_version=99), "format version 99"),
         (lambda d: edit_config(d, format_version=1), "train the codec again"),

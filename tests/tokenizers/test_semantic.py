@@ -162,7 +162,7 @@ def test_a_saved_tokenizer_is_loaded(folder):
     audio = sine(64, 1.0)
     tokens = tokenizer.encode(audio)
     assert tokens.shape == (50,) and tokens.dtype == np.int32
-    np.testing.assert_array_equal(tokens, semantic.nearest_centroids(tokenizer.features(audio), tokenizer.centroids))
+    np.testing.assert_array_equal(tokens, semantic.nearest_centroids(tokenizer.extractor(audio), tokenizer.centroids))
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_quantiser_matches_a_loop(seed, books):
 
 def test_default_codec_fits_its_budget_and_the_token_contract():
     config = spectral_codec.SpectralConfig()
-    assert spectral_codec.num_params(config) <= 3_500_000  # 7 MB in float16
+    assert sum(leaf.size for leaf in jax.tree.leaves(spectral_codec.shapes(config))) <= 3_500_000  # 7 MB in float16
     assert (config.hop, config.frame_rate_hz, config.codebooks, config.vocabulary) == (320, 75, 8, 1024)
 
 

@@ -18,15 +18,7 @@ from scipy.stats import beta
 from hafm_jax import listen
 from hafm_jax.common.errors import InputError
 from hafm_jax.listening import results as for_people
-from hafm_jax.listening.answers import (
-    Answer,
-    count_preferences,
-    first_answers,
-    holm,
-    read_answers,
-    read_key,
-    sign_test,
-)
+from hafm_jax.listening.answers import Answer, count_preferences, first_answers, holm, read_answers, read_key, sign_test
 
 SYSTEMS = ["model", "random", "truth"]
 

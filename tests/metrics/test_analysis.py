@@ -71,12 +71,7 @@ def test_beats_and_tempo_of_clicks(tempo_bpm):
     assert heard.tempo_bpm == pytest.approx(tempo_bpm, rel=2e-3)
 
 
-@given(
-    st.floats(40, 240),
-    st.integers(8, 40),
-    st.sets(st.integers(2, 6), max_size=1),
-    st.integers(0, 2**32),
-)
+@given(st.floats(40, 240), st.integers(8, 40), st.sets(st.integers(2, 6), max_size=1), st.integers(0, 2**32))
 def test_tempo_is_the_slope_through_the_beats(tempo_bpm, count, missing, seed):
     """Jitter of 5 ms and a missing beat do not matter."""
     beats_s = 0.3 + np.arange(count) * 60 / tempo_bpm + np.random.default_rng(seed).uniform(-0.005, 0.005, count)

@@ -7,12 +7,7 @@ import pytest
 import scipy.stats
 
 from hafm_jax.common.errors import InputError
-from hafm_jax.metrics.distance_intervals import (
-    draw_clips,
-    drawn_frechet_distances,
-    frechet_interval,
-    kernel_interval,
-)
+from hafm_jax.metrics.distance_intervals import draw_clips, drawn_frechet_distances, frechet_interval, kernel_interval
 from hafm_jax.metrics.frechet import frechet_distance
 
 DIMENSIONS = 8

@@ -18,12 +18,7 @@ except ImportError:
     pytest.skip("needs the extra hafm_jax[torch]", allow_module_level=True)
 
 torch.set_num_threads(1)
-AUDIO = {
-    "depths": [1, 1, 1, 1],
-    "num_attention_heads": [1, 1, 2, 2],
-    "patch_embeds_hidden_size": 8,
-    "hidden_size": 64,
-}
+AUDIO = {"depths": [1, 1, 1, 1], "num_attention_heads": [1, 1, 2, 2], "patch_embeds_hidden_size": 8, "hidden_size": 64}
 TEXT = {
     "vocab_size": 20,
     "hidden_size": 8,

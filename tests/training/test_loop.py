@@ -26,15 +26,7 @@ from hafm_jax.training import loop, workdir
 from hafm_jax.training.checkpoint import Checkpoints
 from hafm_jax.training.corruption import corrupt_history
 from hafm_jax.training.optim import optimizer
-from hafm_jax.training.step import (
-    ShardedStep,
-    eval_step,
-    init_state,
-    split_batch,
-    stage_config,
-    step_flops,
-    train_step,
-)
+from hafm_jax.training.step import ShardedStep, eval_step, init_state, split_batch, stage_config, step_flops, train_step
 
 
 @pytest.mark.parametrize("stage", ["semantic", "coarse"])
@@ -199,8 +191,7 @@ def test_the_full_size_makes_one_training_step_and_a_short_decode():
 
 
 @pytest.mark.parametrize(
-    "config",
-    [demo.get_config(run) for run in (*demo.RECIPES, *demo.FOLLOW_UPS)] + [overfit.get_config()],
+    "config", [demo.get_config(run) for run in (*demo.RECIPES, *demo.FOLLOW_UPS)] + [overfit.get_config()]
 )
 def test_configurations_have_the_fields_of_base(config):
     base = get_config()

@@ -131,22 +131,13 @@ def test_correlation_is_numpys(values, gain, offset):
 CLICK = click_track(np.array([0.5]), 10 * RATE_HZ)
 
 
-@pytest.mark.parametrize(
-    "audio",
-    [
-        np.zeros(10 * RATE_HZ),
-        np.zeros(0),
-        np.ones(1),
-        noise(0.1),
-        noise(0.5),
-        noise(1.0),
-        noise(10.0),
-        CLICK,
-        1e-4 * CLICK,
-    ],
-    ids=["silence", "none", "one sample", "0.1 s", "0.5 s", "1 s", "noise", "one click", "faint click"],
-)
-def test_anything_can_be_analysed(audio):
+SOUNDS = {"silence": np.zeros(10 * RATE_HZ), "none": np.zeros(0), "one sample": np.ones(1), "one click": CLICK}
+SOUNDS |= {"faint click": 1e-4 * CLICK} | {f"{seconds} s": noise(seconds) for seconds in (0.1, 0.5, 1.0, 10.0)}
+
+
+@pytest.mark.parametrize("name", SOUNDS)
+def test_anything_can_be_analysed_and_silence_holds_nothing(name):
+    audio = SOUNDS[name]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         heard = Analysis(audio)
@@ -156,13 +147,9 @@ def test_anything_can_be_analysed(audio):
             assert (np.diff(times_s) > 0).all() and (times_s * RATE_HZ <= audio.size).all()
         assert np.isnan(heard.tempo_bpm) or heard.tempo_bpm > 0
         assert heard.key is None or 0 <= heard.key.tonic < 12
-
-
-@pytest.mark.parametrize("audio", [np.zeros(10 * RATE_HZ), noise(0.1)])
-def test_in_silence_nothing_is_heard(audio):
-    heard = Analysis(audio)
-    assert heard.onsets_s.size == heard.beats_s.size == 0 and not heard.chroma.any()
-    assert np.isnan(heard.tempo_bpm) and heard.key is None
+    if name in ("silence", "0.1 s"):
+        assert heard.onsets_s.size == heard.beats_s.size == 0 and not heard.chroma.any()
+        assert np.isnan(heard.tempo_bpm) and heard.key is None
 
 
 @pytest.mark.parametrize("audio", [np.zeros((2, 100)), np.full(100, np.nan)])

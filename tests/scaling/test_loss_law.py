@@ -129,13 +129,6 @@ def test_an_odd_run_counts_little():
     assert (law.alpha, law.beta) == pytest.approx((0.34, 0.28), rel=0.02)
 
 
-def test_draws_are_seeded():
-    counts = draw_counts(20, 5, num_draws=50)
-    assert (counts.sum(axis=1) == 20).all()
-    assert np.array_equal(counts, draw_counts(20, 5, num_draws=50))
-    assert not np.array_equal(counts, draw_counts(20, 6, num_draws=50))
-
-
 def test_too_few_runs_are_reported():
     n, d = grid((3e4, 3e6, 2), (1e6, 3e7, 5))
     with pytest.raises(NotEnough, match="3 sizes, and the runs have 2"):

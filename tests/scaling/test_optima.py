@@ -191,11 +191,6 @@ def test_rows_of_three_sizes_have_no_interval():
     assert estimate(laws.a, draws.a) == {"value": laws.a, "interval": None}
 
 
-def test_runs_without_a_row_are_in_none():
-    with pytest.raises(NotEnough, match="found 0 of 0"):
-        isoflop_power_laws([make_run(0)], np.array([2.0]), 10, seed=0)
-
-
 # ---------------------------------------------------------------------------------------------------------- envelope
 
 SIZES = np.array([1e4, 4e4, 1.6e5, 6.4e5])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 import mir_eval
 import numpy as np
 import pytest
+from helpers.tunes import write_song
 
 from hafm_jax.audio.files import write_audio
 from hafm_jax.common.errors import InputError
@@ -28,11 +28,7 @@ def songs(tmp_path_factory):
     """A songs folder with SONGS training songs."""
     root = tmp_path_factory.mktemp("songs")
     for number in range(SONGS):
-        song = synthesize_song(number, SONG_S)
-        folder = root / "train" / f"song_{number}"
-        folder.mkdir(parents=True)
-        write_audio(folder / "instrumental.flac", song.instrumental, RATE_HZ)
-        (folder / "song.json").write_text(json.dumps(song.info))
+        write_song(root / "train" / f"song_{number}", synthesize_song(number, SONG_S))
     return root
 
 

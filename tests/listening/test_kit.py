@@ -38,14 +38,9 @@ def report(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     songs = [synthesize_song(song_seed("test", i, 0), 3.0, RATE_HZ) for i in range(len(CLIPS))]
     for i, (clip, song) in enumerate(zip(CLIPS, songs, strict=True)):
-        bands = {
-            "vocal": song.vocals,
-            "truth": song.instrumental,
-            "model": 0.05 * np.roll(song.instrumental, RATE_HZ // 2),
-            "retrieval": songs[i - 1].instrumental,
-            "random": songs[i - 2].instrumental,
-            "silence": np.zeros_like(song.instrumental),
-        }
+        band = song.instrumental
+        bands = {"vocal": song.vocals, "truth": band, "model": 0.05 * np.roll(band, RATE_HZ // 2)}
+        bands |= {"retrieval": songs[i - 1].instrumental, "random": songs[i - 2].instrumental, "silence": 0 * band}
         for name, audio in bands.items():
             path = folder / "clips" / name / f"{clip}.flac"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -224,12 +219,10 @@ def test_clips_that_a_system_lacks_are_named_and_left_out(report, tmp_path, caps
 
 def test_what_cannot_be_made_is_refused_and_leaves_nothing(report, tmp_path):
     copy = shutil.copytree(report, tmp_path / "report")
-    for clip in CLIPS:
-        short = np.zeros(100, np.float32)
-        (copy / "clips" / "short").mkdir(exist_ok=True)
-        (copy / "clips" / "stereo").mkdir(exist_ok=True)
-        files.write_audio(copy / "clips" / "short" / f"{clip}.flac", short, RATE_HZ)
-        files.write_audio(copy / "clips" / "stereo" / f"{clip}.flac", np.zeros((2, 100)), 16_000)
+    for name, audio, rate_hz in (("short", np.zeros(100, np.float32), RATE_HZ), ("stereo", np.zeros((2, 100)), 16_000)):
+        (copy / "clips" / name).mkdir()
+        for clip in CLIPS:
+            files.write_audio(copy / "clips" / name / f"{clip}.flac", audio, rate_hz)
     out = tmp_path / "kits" / "kit"
     for systems, against, found in [
         (["model"], None, "two or more"),

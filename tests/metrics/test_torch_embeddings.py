@@ -18,14 +18,8 @@ from hafm_jax.common.errors import InputError
 from hafm_jax.metrics.embeddings import load_embedding
 
 AUDIO = {"depths": [1, 1, 1, 1], "num_attention_heads": [1, 1, 2, 2], "patch_embeds_hidden_size": 8, "hidden_size": 64}
-TEXT = {
-    "vocab_size": 20,
-    "hidden_size": 8,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 1,
-    "intermediate_size": 8,
-    "max_position_embeddings": 8,
-}
+TEXT = {"vocab_size": 20, "hidden_size": 8, "intermediate_size": 8, "max_position_embeddings": 8}
+TEXT |= {"num_hidden_layers": 1, "num_attention_heads": 1}
 
 
 def save_clap(folder, truncation: str = "rand_trunc", **audio):

@@ -152,7 +152,7 @@ def test_given_tokens_that_do_not_fit_are_refused(accompanist, name, given, mess
         accompanist.tokens(vocal(1.0, 24_000), 24_000, 30, FREE, given={name: given})
 
 
-def test_the_api_is_imported_when_it_is_asked_for():
+def test_the_api_is_imported_at_its_first_use():
     program = (
         "import sys, hafm_jax; assert hafm_jax.__version__; assert 'jax' not in sys.modules;"
         "from hafm_jax import Accompanist, Sampling, SamplingOptions; assert Accompanist.load"

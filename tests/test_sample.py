@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tracemalloc
+from functools import partial
 
 import numpy as np
 import pytest
@@ -191,31 +192,26 @@ def test_absurd_options_are_refused(option, capsys):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_says_how_far_it_got_and_leaves_nothing(tiny_model, tmp_path, number):
+def test_an_interrupted_run_reports_its_progress_and_leaves_nothing(tiny_model, tmp_path, number):
     write(tmp_path / "in.wav", 60.0)
     command = [sys.executable, "-m", "hafm_jax.sample", "--vocal", "in.wav", "--model", str(tiny_model)]
     environment = os.environ | {"PYTHONPATH": os.getcwd()}
-    process = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        env=environment,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
-    )
-    said = b""
-    while b"coarse:" not in said:  # the progress bar: the second stage has begun
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, env=environment, preexec_fn=heed)
+    printed = b""
+    while b"coarse:" not in printed:  # the progress bar: the second stage has begun
         more = process.stderr.read1()
-        assert more, said
-        said += more
+        assert more, printed
+        printed += more
     process.send_signal(number)
-    said = process.stderr.read().decode()
+    printed = process.stderr.read().decode()
     assert process.wait() == 128 + number
-    assert re.search(r"interrupted: (coarse|fine): \d+ % done, nothing written\n$", said), said
-    assert "Traceback" not in said
+    assert re.search(r"interrupted: (coarse|fine): \d+ % done, nothing written\n$", printed), printed
+    assert "Traceback" not in printed
     assert [p.name for p in tmp_path.iterdir()] == ["in.wav"]
 
 
-def test_an_interrupt_while_loading_says_that_nothing_is_written(run, tmp_path, monkeypatch):
+def test_an_interrupt_while_loading_reports_that_nothing_is_written(run, tmp_path, monkeypatch):
     def interrupted(source):
         raise KeyboardInterrupt
 
@@ -225,7 +221,7 @@ def test_an_interrupt_while_loading_says_that_nothing_is_written(run, tmp_path, 
     assert [p.name for p in tmp_path.iterdir()] == ["in.wav"]
 
 
-def test_an_interrupt_while_writing_says_which_files_are_whole(run, tmp_path, monkeypatch):
+def test_an_interrupt_while_writing_names_the_complete_files(run, tmp_path, monkeypatch):
     vocal = write(tmp_path / "in.wav")
     real, calls = soundfile.write, []
 

@@ -47,7 +47,7 @@ def truth_of(number: int, start_s: float = 3.0) -> Truth:
 
 
 class Given:
-    """Facts of a vocal as they are given."""
+    """Given facts of a vocal."""
 
     def __init__(self, beats_s: np.ndarray, tempo_bpm: float, key: Key | None):
         self.beats_s, self.tempo_bpm, self.key = beats_s, tempo_bpm, key
@@ -84,7 +84,7 @@ def test_the_planted_song_is_found_and_falls_on_the_beat(library, number):
 
 
 @pytest.mark.parametrize("tempo_bpm", [93.0, 100.0, 107.5])
-def test_a_song_is_stretched_so_that_its_clicks_are_heard_on_the_beats(click_library, tempo_bpm):
+def test_a_song_is_stretched_so_that_its_clicks_fall_on_the_beats(click_library, tempo_bpm):
     beats_s = grid(tempo_bpm)
     band = retrieval(click_library, Given(beats_s, tempo_bpm, Key(0, "major")), SAMPLES)
     onsets_s = Analysis(band).onsets_s
@@ -139,7 +139,7 @@ def test_a_vocal_without_beats_gets_the_nearest_key_from_its_start(click_library
     assert retrieval(click_library, silent, SAMPLES).shape == (SAMPLES,)
 
 
-def test_what_is_heard_in_a_vocal_is_enough_to_retrieve(library):
+def test_the_analysis_of_a_vocal_is_enough_to_retrieve(library):
     vocal = Analysis(synthesize_song(2, SONG_S).vocals[:SAMPLES])
     band = retrieval(library, vocal, SAMPLES)
     assert band.shape == (SAMPLES,) and np.isfinite(band).all() and band.any()
@@ -192,7 +192,7 @@ def test_the_cache_gives_the_same_library_and_saves_the_analysis(songs, library,
     assert len(heard) == 3
 
 
-def test_without_a_song_json_beats_and_key_are_heard(songs, tmp_path):
+def test_without_a_song_json_beats_and_key_are_estimated(songs, tmp_path):
     audio = synthesize_song(1, SONG_S).instrumental
     folder = tmp_path / "songs" / "train" / "a"
     folder.mkdir(parents=True)

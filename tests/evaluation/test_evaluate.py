@@ -151,7 +151,7 @@ def test_anchors_have_their_known_scores(report):
     assert mel["truth"]["fad_stem"]["value"] < mel["silence"]["fad_stem"]["value"]
 
 
-def test_bands_are_what_their_names_say(report, songs):
+def test_bands_are_those_of_their_systems(report, songs):
     out, _ = report
     protocol = read_protocol(out / "protocol.json")
     for clip in protocol.clips:
@@ -204,7 +204,7 @@ def test_systems_are_left_out_by_name_and_unknown_names_refused(report, songs, t
         made(only=["truth", "triangle"])
 
 
-def test_a_model_with_no_history_guidance_is_asked_without_too(report, songs, tiny_model, monkeypatch, tmp_path):
+def test_a_model_with_no_history_guidance_is_sampled_without_it_too(report, songs, tiny_model, monkeypatch, tmp_path):
     accompanist = Accompanist.load(str(tiny_model))
     own = {name: how._replace(no_history_scale=0.5) for name, how in accompanist.sampling.items()}
     asked = []
@@ -297,7 +297,7 @@ def test_the_page_needs_nothing_else_and_has_its_plots(report):
     assert page.count("<svg") == 3  # distances, lags, guidance
 
 
-def test_fewer_songs_than_distances_take_still_make_a_report(run, copy):
+def test_fewer_songs_than_distances_need_still_make_a_report(run, copy):
     for name in ("run.json", "protocol.json"):
         (copy / name).unlink()
     document = run(copy, "--clips", 4, "--systems", "truth", "model", "no_guidance", "guidance_2")

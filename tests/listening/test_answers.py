@@ -1,4 +1,4 @@
-"""What is made of listeners' answers, against numbers done by hand and against other formulas than scipy's test."""
+"""The results of listeners' answers, against numbers by hand and against other formulas than scipy's test."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_three_listeners_counted_by_hand():
 
 @given(st.data())
 def test_sides_and_order_change_nothing(data):
-    """Whoever sits left, and in whatever order the answers come: a system's wins are its wins."""
+    """A system's wins depend neither on its sides nor on the order of the answers."""
     key = make_key(2)
     preferred = {row["pair"]: data.draw(st.sampled_from([row["a"], row["b"], None])) for row in key["pairs"]}
     swapped = [row | {"a": row["b"], "b": row["a"]} if data.draw(st.booleans()) else row for row in key["pairs"]]
@@ -132,7 +132,7 @@ def test_sides_and_order_change_nothing(data):
     assert one["comparisons"] == other["comparisons"] and one["by_listener"] == other["by_listener"]
 
 
-def test_nobody_answered_a_comparison(tmp_path):
+def test_comparisons_without_answers(tmp_path):
     results = count_preferences(make_key(), [Answer("ada", 1, "none", 5.0, "2026-01-01T00:00:00Z")])
     assert all(c["win_rate"] is c["p"] is c["p_holm"] is None for c in results["comparisons"])
     assert "ada" not in for_people.text(results)  # no check was asked, nothing repeated

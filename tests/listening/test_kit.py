@@ -1,4 +1,4 @@
-"""The kit of blind pairs: what it may tell and what not, its balance, its sound, and its page in a real browser."""
+"""The kit of blind pairs: what it must not reveal, its balance, its sound, and its page in a real browser."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_every_comparison_on_every_clip_and_sides_in_balance(num_clips, num_syst
         assert all(one.clip != other.clip for one, other in itertools.pairwise(pairs))
 
 
-def test_who_stops_early_has_heard_every_clip_and_every_comparison():
+def test_the_first_pairs_cover_every_clip_and_every_comparison():
     pairs = [p for p in design(CLIPS, SYSTEMS, None, np.random.default_rng(0)) if not p.check]
     first_round = pairs[: len(CLIPS)]
     assert {p.clip for p in first_round} == set(CLIPS)
@@ -112,7 +112,7 @@ def test_the_side_follows_neither_system_nor_place():
 # ------------------------------------------------------------------------------------------------------- blindness
 
 
-def test_the_page_tells_nothing_but_how_much_there_is(kit):
+def test_the_page_holds_only_the_number_of_pairs_and_their_length(kit):
     page = (kit / "page" / "index.html").read_text()
     assert_well_formed(page)
     told = json.loads(re.search(r"const KIT = (.*);", page)[1])
@@ -142,7 +142,7 @@ def test_the_same_mix_in_two_pairs_is_not_the_same_bytes(kit):
     assert len({path.read_bytes() for path in sounds_of(kit)}) == 2 * len(rows)
 
 
-def test_the_key_is_outside_of_what_is_given_away_and_tells_the_truth(kit, report):
+def test_the_key_is_outside_the_page_and_names_the_right_systems(kit, report):
     assert {p.name for p in kit.iterdir()} == {"page", "key.json"}
     for row in key_of(kit)["pairs"]:
         vocal, _ = files.read_audio(report / "clips" / "vocal" / f"{row['clip']}.flac")

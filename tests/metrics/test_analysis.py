@@ -1,4 +1,4 @@
-"""What is heard in audio against audio that is written down: sines, clicks, cadences, and songs with known truth."""
+"""The analysis of audio whose content is known: sines, clicks, cadences, and synthesised songs."""
 
 from __future__ import annotations
 
@@ -153,14 +153,14 @@ def test_anything_can_be_analysed_and_silence_holds_nothing(name):
 
 
 @pytest.mark.parametrize("audio", [np.zeros((2, 100)), np.full(100, np.nan)])
-def test_what_is_no_audio_is_refused(audio):
+def test_arrays_that_are_not_audio_are_refused(audio):
     with pytest.raises(ValueError, match="expected"):
         Analysis(audio)
 
 
 @pytest.fixture(scope="module")
 def clips() -> list[tuple[Analysis, Truth]]:
-    """What is heard in true bands, clips from the middle of songs, and what is true."""
+    """(analysis, truth) of true bands, clips from the middle of songs."""
     found = []
     for seed in range(12):
         song = synthesize_song(seed, 14.0)
@@ -170,7 +170,7 @@ def clips() -> list[tuple[Analysis, Truth]]:
     return found
 
 
-def test_a_songs_beats_tempo_and_key_are_heard(clips):
+def test_a_songs_beats_tempo_and_key_are_found(clips):
     """Of twelve songs; experiments/coherence.py has the figures of more."""
     beat_f = [mir_eval.beat.f_measure(truth.beats_s, heard.beats_s) for heard, truth in clips]
     ratio = np.array([heard.tempo_bpm / truth.tempo_bpm for heard, truth in clips])
@@ -187,7 +187,7 @@ def test_a_songs_beats_tempo_and_key_are_heard(clips):
     assert abs(np.median(on_beat_s)) < 0.01  # librosa's own centring makes it 17 ms
 
 
-def test_gain_changes_nothing_that_is_heard(clips):
+def test_gain_does_not_change_the_analysis(clips):
     for heard, _ in clips[:3]:
         softer = Analysis(heard.audio / 4)
         np.testing.assert_allclose(softer.beats_s, heard.beats_s, atol=0.011)

@@ -1,4 +1,4 @@
-"""Do 95 % intervals hold the truth in 95 % of cases? Gaussians of which the truth is known, in clips that are alike."""
+"""Do 95 % intervals hold the truth in 95 % of cases? Gaussians with a known distance, in clips that are alike."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def test_the_mean_is_zero_for_equal_distributions_though_clips_are_alike():
     assert np.mean(biased) > 10 * standard_error
 
 
-def test_no_unit():
+def test_the_scale_of_embeddings_does_not_matter():
     rng = np.random.default_rng(0)
     reference, clips = clips_like(rng, 8), clips_like(rng, 8, 0.5)
     scaled = kernel_distance([1000 * x for x in reference], [1000 * x for x in clips])

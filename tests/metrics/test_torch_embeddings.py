@@ -53,10 +53,10 @@ def test_clap_gives_the_models_own_embeddings_of_windows_of_ten_seconds(clap):
             features = extractor(window, sampling_rate=48_000, return_tensors="pt")
             expected = model.get_audio_features(features["input_features"].float()).pooler_output[0].numpy()
         np.testing.assert_allclose(row, expected, atol=1e-5)
-    assert np.abs(found[0] - found[1]).max() > 1e-4  # the model hears a difference at all
+    assert np.abs(found[0] - found[1]).max() > 1e-4  # the model's output does differ
 
 
-def test_clap_hears_48_khz(clap):
+def test_clap_reads_48_khz(clap):
     embedding = load_embedding("clap", clap[0])
     clip = noise(24_000 * 10)
     assert embedding(clip, 24_000).shape == (1, 16)
@@ -108,7 +108,7 @@ def test_encodec_for_stereo_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["clap", "encodec"])
-def test_what_is_not_installed_or_not_there_is_named(kind, tmp_path, monkeypatch):
+def test_missing_packages_and_files_are_named(kind, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"config\.json"):
         load_embedding(kind, str(tmp_path))
     monkeypatch.setitem(sys.modules, "transformers", None)

@@ -55,12 +55,15 @@ NOT_OURS = "not a model configuration"
 
 
 @pytest.mark.parametrize(
-    ("damage", "says"),
+    ("damage", "message"),
     [
         (lambda d: (d / "config.json").unlink(), "config.json is missing"),
         (lambda d: (d / "config.json").write_text("{"), NOT_OURS),
         (lambda d: (d / "fine.safetensors").unlink(), "fine.safetensors is missing"),
-        (lambda d: (d / "fine.safetensors").write_bytes(b"\x08" + b"\0" * 7 + b"no json!"), "no safetensors"),
+        (
+            lambda d: (d / "fine.safetensors").write_bytes(b"\x08" + b"\0" * 7 + b"no json!"),
+            "is not a safetensors file",
+        ),
         (lambda d: shutil.copy(d / "coarse.safetensors", d / "fine.safetensors"), "not of one model"),
         (lambda d: edit_config(d, lambda c: c.update(format_version=99)), "format version 99"),
         (lambda d: edit_config(d, lambda c: c["stages"].pop("coarse")), "no coarse stage"),
@@ -70,11 +73,11 @@ NOT_OURS = "not a model configuration"
         (lambda d: edit_config(d, lambda c: c["stages"]["coarse"]["config"].update(colour=1)), NOT_OURS),
     ],
 )
-def test_missing_and_mismatched_parts_are_named(tiny_model, tmp_path, damage, says):
+def test_missing_and_mismatched_parts_are_named(tiny_model, tmp_path, damage, message):
     directory = tmp_path / "model"
     shutil.copytree(tiny_model, directory)
     damage(directory)
-    with pytest.raises(InputError, match=says):
+    with pytest.raises(InputError, match=message):
         pretrained.load_model(str(directory))
 
 

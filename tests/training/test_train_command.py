@@ -170,7 +170,7 @@ def test_bad_arguments_end_with_one_line_and_exit_code_two(arguments, message, h
     assert error.startswith("error: ") and error.count("\n") == 1 and message in error
 
 
-def test_help_teaches(here):
+def test_help_names_inputs_outputs_and_defaults(here):
     code, out, _ = here("--help")
     assert code == 0
     assert all(word in out for word in ("Reads", "Writes", "default", "--data", "--workdir", "--verify"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import namedtuple
 from pathlib import Path
 
 import mir_eval
@@ -46,11 +47,7 @@ def truth_of(number: int, start_s: float = 3.0) -> Truth:
     return Truth.of_clip(song.instrumental[round(start_s * RATE_HZ) :][:SAMPLES], song.info, start_s)
 
 
-class Given:
-    """Given facts of a vocal."""
-
-    def __init__(self, beats_s: np.ndarray, tempo_bpm: float, key: Key | None):
-        self.beats_s, self.tempo_bpm, self.key = beats_s, tempo_bpm, key
+Given = namedtuple("Given", "beats_s tempo_bpm key")  # facts of a vocal
 
 
 def grid(tempo_bpm: float, first_s: float = 0.2, seconds: float = 8.0) -> np.ndarray:
@@ -96,7 +93,7 @@ def test_a_song_is_stretched_so_that_its_clicks_fall_on_the_beats(click_library,
 
 @pytest.mark.parametrize("rate", [0.95, 1.0, 1.06])
 def test_all_beats_decide_about_the_start_not_the_first(rate):
-    """The vocal's first beat is heard 30 ms late, the others where they are: so the song's fall on the others."""
+    """The vocal's first beat is found 30 ms late, the others in place: the song's beats fall on the others."""
     beats_s, vocal_s = grid(100.0 / rate, 0.37, 30.0), grid(100.0)
     heard_s = vocal_s + 0.03 * (np.arange(vocal_s.size) == 0)
     entry = Entry(Path("song"), 30.0, 100.0 / rate, beats_s, None)

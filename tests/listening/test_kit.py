@@ -115,11 +115,11 @@ def test_the_side_follows_neither_system_nor_place():
 def test_the_page_holds_only_the_number_of_pairs_and_their_length(kit):
     page = (kit / "page" / "index.html").read_text()
     assert_well_formed(page)
-    told = json.loads(re.search(r"const KIT = (.*);", page)[1])
+    embedded = json.loads(re.search(r"const KIT = (.*);", page)[1])
     key = key_of(kit)
-    assert told == {"format_version": 1, "kit": key["kit"], "pairs": 27, "seconds": 3, "minutes": 6}
+    assert embedded == {"format_version": 1, "kit": key["kit"], "pairs": 27, "seconds": 3, "minutes": 6}
     template = TEMPLATE.read_text().removesuffix("\n")
-    as_json = json.dumps(told, sort_keys=True)
+    as_json = json.dumps(embedded, sort_keys=True)
     assert page == template.replace("{{ kit | tojson }}", as_json).replace("{{ question }}", key["question"])
     assert not re.search(r"https?:|\bsrc=|<link|key\.json|@import|url\(", page)  # nothing from elsewhere
     assert not any(word in template for word in ("retrieval", "truth", "model", "silence", "vocal"))
@@ -147,12 +147,12 @@ def test_the_key_is_outside_the_page_and_names_the_right_systems(kit, report):
     for row in key_of(kit)["pairs"]:
         vocal, _ = files.read_audio(report / "clips" / "vocal" / f"{row['clip']}.flac")
         for side in "ab":
-            heard, _ = files.read_audio(kit / "page" / "audio" / f"{row['pair']:03d}{side}.wav")
+            mix, _ = files.read_audio(kit / "page" / "audio" / f"{row['pair']:03d}{side}.wav")
             likeness = {}
             for system in SYSTEMS:
                 band, _ = files.read_audio(report / "clips" / system / f"{row['clip']}.flac")
-                likeness[system] = np.corrcoef(mixing.mix(vocal, band, RATE_HZ).audio[0], heard[0])[0, 1]
-            likeness["vocal_alone"] = np.corrcoef(vocal[0], heard[0])[0, 1]
+                likeness[system] = np.corrcoef(mixing.mix(vocal, band, RATE_HZ).audio[0], mix[0])[0, 1]
+            likeness["vocal_alone"] = np.corrcoef(vocal[0], mix[0])[0, 1]
             assert max(likeness, key=likeness.get) == row[side] and likeness[row[side]] > 0.999
 
 

@@ -38,12 +38,8 @@ def test_drawn_distances_are_those_of_clips_written_out():
 def measured(interval_of, num_clips: int, scale: float, repeats: int) -> np.ndarray:
     """(value, low, high) of many pairs of sets, float [repeats, 3]."""
     rng = np.random.default_rng(0)
-    return np.array(
-        [
-            interval_of(clips_like(rng, num_clips), clips_like(rng, num_clips, scale), num_draws=80, seed=n)
-            for n in range(repeats)
-        ]
-    )
+    sets = ((clips_like(rng, num_clips), clips_like(rng, num_clips, scale)) for _ in range(repeats))
+    return np.array([interval_of(*both, num_draws=80, seed=n) for n, both in enumerate(sets)])
 
 
 def share_holding(truth: float, found: np.ndarray) -> float:

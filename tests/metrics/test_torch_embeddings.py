@@ -22,13 +22,10 @@ TEXT = {"vocab_size": 20, "hidden_size": 8, "intermediate_size": 8, "max_positio
 TEXT |= {"num_hidden_layers": 1, "num_attention_heads": 1}
 
 
-def save_clap(folder, truncation: str = "rand_trunc", **audio):
+def save_clap(folder, truncation: str = "rand_trunc"):
     torch.manual_seed(0)
-    config = transformers.ClapConfig(
-        text_config=transformers.ClapTextConfig(**TEXT),
-        audio_config=transformers.ClapAudioConfig(**AUDIO, **audio),
-        projection_dim=16,
-    )
+    text, audio = transformers.ClapTextConfig(**TEXT), transformers.ClapAudioConfig(**AUDIO)
+    config = transformers.ClapConfig(text_config=text, audio_config=audio, projection_dim=16)
     model = transformers.ClapModel(config).eval()
     model.save_pretrained(folder)
     extractor = transformers.ClapFeatureExtractor(truncation=truncation, frequency_min=50)

@@ -60,10 +60,7 @@ NOT_OURS = "not a model configuration"
         (lambda d: (d / "config.json").unlink(), "config.json is missing"),
         (lambda d: (d / "config.json").write_text("{"), NOT_OURS),
         (lambda d: (d / "fine.safetensors").unlink(), "fine.safetensors is missing"),
-        (
-            lambda d: (d / "fine.safetensors").write_bytes(b"\x08" + b"\0" * 7 + b"no json!"),
-            "is not a safetensors file",
-        ),
+        (lambda d: (d / "fine.safetensors").write_bytes(b"\x08" + b"\0" * 7 + b"no json!"), "not a safetensors file"),
         (lambda d: shutil.copy(d / "coarse.safetensors", d / "fine.safetensors"), "not of one model"),
         (lambda d: edit_config(d, lambda c: c.update(format_version=99)), "format version 99"),
         (lambda d: edit_config(d, lambda c: c["stages"].pop("coarse")), "no coarse stage"),

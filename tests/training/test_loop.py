@@ -60,17 +60,14 @@ def test_a_run_logs_its_steps_and_resumes_bit_for_bit(tiny, token_set, tmp_path,
     assert logged["loss"] == pytest.approx(np.mean(logged["loss_per_codebook"]), rel=1e-5)
     assert logged["tokens_per_s"] > 0 and logged["gradient_norm"] > 0
 
-    class Stopped(Exception):
-        pass
-
     save = loop.Checkpoints.save
 
     def save_and_stop(self, step, state):
         save(self, step, state)
         self.close()
-        raise Stopped
+        raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(Stopped):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(loop.Checkpoints, "save", save_and_stop)
         loop.train(tiny, [(token_set, 1.0)], tmp_path / "cut")
     resumed = loop.train(tiny, [(token_set, 1.0)], tmp_path / "cut")

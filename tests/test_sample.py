@@ -156,9 +156,9 @@ def test_bad_vocals_end_in_one_clear_sentence_and_leave_nothing(run, tmp_path):
     soundfile.write(tmp_path / "short.wav", np.ones(900), 24_000)
     soundfile.write(tmp_path / "nan.wav", np.full(24_000, np.nan), 24_000, subtype="FLOAT")
     before = set(tmp_path.iterdir())
-    messages = {"missing": "does not exist", "text": "", "nothing": "", "empty": "", "short": "40 ms", "nan": "NaN"}
-    for name, message in messages.items():
-        with pytest.raises(InputError, match=message) as raised:
+    messages = {"missing": "does not exist", "short": "40 ms", "nan": "NaN"}
+    for name in ("missing", "text", "nothing", "empty", "short", "nan"):
+        with pytest.raises(InputError, match=messages.get(name, name)) as raised:
             run("--vocal", tmp_path / f"{name}.wav")
         assert "\n" not in str(raised.value) and f"{name}.wav" in str(raised.value)
         assert set(tmp_path.iterdir()) == before

@@ -39,13 +39,8 @@ def trained(tmp_path_factory):
         config.update(stage=stage, size="tiny", window_cells=4, steps=20)
         workdir = folder / stage
         workdir.mkdir()
-        description = {
-            "config": config.to_dict(),
-            "data": {"records": 3, "fingerprint": "0123456789abcdef"},
-            "versions": {"jax": jax.__version__},
-            "devices": ["cpu"],
-            "cores": 2,
-        }
+        description = {"config": config.to_dict(), "data": {"records": 3, "fingerprint": "0123456789abcdef"}}
+        description |= {"versions": {"jax": jax.__version__}, "devices": ["cpu"], "cores": 2}
         (workdir / "config.json").write_text(json.dumps(description))
         lines = [
             {"step": 10, "loss": 6.0, "seconds": 60.0},
@@ -71,16 +66,23 @@ def runs(trained, tmp_path):
     return [tmp_path / "runs" / stage for stage in STAGES], states
 
 
-def run_export(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["export", *map(str, arguments)])
-    export.main()
+@pytest.fixture
+def run_export(tokenizers, tmp_path, monkeypatch):
+    """Export runs into tmp_path/model; returns that folder."""
+
+    def run(workdirs, *more):
+        out = tmp_path / "model"
+        arguments = ["--workdir", *workdirs, "--tokenizers", tokenizers, "--out", out, *more]
+        monkeypatch.setattr(sys, "argv", ["export", *map(str, arguments)])
+        export.main()
+        return out
+
+    return run
 
 
-def test_the_last_checkpoints_become_a_model(runs, tokenizers, tmp_path, monkeypatch):
+def test_the_last_checkpoints_become_a_model(runs, run_export):
     workdirs, states = runs
-    out = tmp_path / "model"
-    about = ("--trained-on", "three hymns", "--limits", "hymns only")
-    run_export(monkeypatch, "--workdir", *workdirs, "--tokenizers", tokenizers, "--out", out, *about)
+    out = run_export(workdirs, "--trained-on", "three hymns", "--limits", "hymns only")
     model = load_model(str(out))
     assert list(model.stages) == list(STAGES)
     for name, weights in model.stages.items():
@@ -92,7 +94,7 @@ def test_the_last_checkpoints_become_a_model(runs, tokenizers, tmp_path, monkeyp
     assert "Limits: hymns only" in card
 
 
-def test_the_card_counts_the_runs_that_a_stage_came_from(runs, tokenizers, tmp_path, monkeypatch):
+def test_the_card_counts_the_runs_that_a_stage_came_from(runs, run_export):
     workdirs, _ = runs
     path = workdirs[0] / "config.json"
     description = json.loads(path.read_text())
@@ -102,8 +104,7 @@ def test_the_card_counts_the_runs_that_a_stage_came_from(runs, tokenizers, tmp_p
     other = description["data"] | {"fingerprint": "fedcba9876543210"}
     second = description | {"step": 500, "minutes": 30.5, "data": other, "started_from": first}
     path.write_text(json.dumps(description | {"started_from": second}))
-    run_export(monkeypatch, "--workdir", *workdirs, "--tokenizers", tokenizers, "--out", tmp_path / "model")
-    card = (tmp_path / "model" / "README.md").read_text()
+    card = (run_export(workdirs) / "README.md").read_text()
     assert "| 4000 x 64 + 500 x 64 + 20 x 64 | 30.5 on gpu + 30.5 on cpu + 3 on cpu |" in card
     assert "| 20 x 64 | 3 on cpu |" in card
     assert f"(token set 0123456789ab and fedcba987654), with\n  jax 9.9 and {jax.__version__}, seed 0 and 9." in card
@@ -118,19 +119,18 @@ def test_the_card_has_the_training_of_the_codec():
     assert "4 books copy at 1.00 dB" in facts and "8 books copy at 0.50 dB" in facts
 
 
-def test_a_missing_or_unfinished_run_is_refused(runs, tokenizers, tmp_path, monkeypatch):
+def test_a_missing_or_unfinished_run_is_refused(runs, run_export, tmp_path):
     workdirs, _ = runs
-    out = tmp_path / "model"
     with pytest.raises(InputError, match="expected one run each"):
-        run_export(monkeypatch, "--workdir", *workdirs[:2], "--tokenizers", tokenizers, "--out", out)
+        run_export(workdirs[:2])
     with pytest.raises(InputError, match=r"config\.json is missing"):
-        run_export(monkeypatch, "--workdir", tmp_path / "none", "--tokenizers", tokenizers, "--out", out)
+        run_export([tmp_path / "none"])
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()
     (unfinished / "config.json").write_text((workdirs[0] / "config.json").read_text())
     with pytest.raises(InputError, match="no complete checkpoint"):
-        run_export(monkeypatch, "--workdir", unfinished, "--tokenizers", tokenizers, "--out", out)
-    assert not out.exists()
+        run_export([unfinished])
+    assert not (tmp_path / "model").exists()
 
 
 def test_a_torn_last_checkpoint_is_skipped(runs):
@@ -143,13 +143,12 @@ def test_a_torn_last_checkpoint_is_skipped(runs):
 
 
 @pytest.mark.parametrize("field", ["centroids_sha256", "codec_sha256"])
-def test_runs_on_other_tokens_are_refused(field, runs, tokenizers, tmp_path, monkeypatch):
+def test_runs_on_other_tokens_are_refused(field, runs, run_export, tmp_path):
     workdirs, _ = runs
     path = workdirs[2] / "config.json"
     described = json.loads(path.read_text())
     described["data"]["tokenizers"] = {field: "cd"}
     path.write_text(json.dumps(described))
-    out = tmp_path / "model"
     with pytest.raises(InputError, match=f"{field} .*; the fine run has cd"):
-        run_export(monkeypatch, "--workdir", *workdirs, "--tokenizers", tokenizers, "--out", out)
-    assert not out.exists()
+        run_export(workdirs)
+    assert not (tmp_path / "model").exists()

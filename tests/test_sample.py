@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tracemalloc
+from functools import partial
 
 import numpy as np
 import pytest
@@ -51,9 +52,8 @@ def test_writes_a_mix_and_its_band(run, tmp_path, capsys, rate_hz, channels, suf
     assert mix.shape[1] == channels
     assert 0.01 < np.abs(mix).max() < 1.0
     assert "real-time factor" in capsys.readouterr().out
-    assert sorted(p.suffix for p in tmp_path.iterdir()) == sorted(
-        [f".{suffix}", ".wav", ".wav"]
-    )  # nothing half-written
+    # Nothing half-written.
+    assert {p.name for p in tmp_path.iterdir()} == {f"in.{suffix}", "mix.wav", "mix_instrumental.wav"}
 
 
 def test_the_same_seed_writes_the_same_bytes_and_another_one_others(run, tmp_path):
@@ -75,15 +75,21 @@ class Begun(Exception):
     pass
 
 
-def test_tokens_are_drawn_as_asked_stage_by_stage_else_as_the_model_says(run, tiny_model, tmp_path, monkeypatch):
-    own = Accompanist.load(str(tiny_model)).sampling
-    seen = []
+@pytest.fixture
+def seen(monkeypatch) -> list:
+    """The sampling of each run, which ends in Begun where its work would begin."""
+    samplings = []
 
     def begin(accompanist, cells, options, **_):
-        seen.append(options.sampling)
+        samplings.append(options.sampling)
         raise Begun
 
     monkeypatch.setattr(Accompanist, "compile", begin)
+    return samplings
+
+
+def test_sampling_is_set_for_each_stage_and_otherwise_the_models(run, seen, tiny_model, tmp_path):
+    own = Accompanist.load(str(tiny_model)).sampling
     vocal = write(tmp_path / "in.wav")
     for asked in (["--temperature", "0.5"], ["--temperature", "semantic=0", "fine=0.7", "--top-k", "9", "coarse=3"]):
         with pytest.raises(Begun):
@@ -97,19 +103,8 @@ def test_tokens_are_drawn_as_asked_stage_by_stage_else_as_the_model_says(run, ti
     }
 
 
-@pytest.mark.parametrize("asked", ["rough=2", "semantic=warm", "=1", "semantic="])
-def test_an_unknown_stage_or_a_word_for_a_number_is_refused(asked, capsys):
-    with pytest.raises(SystemExit) as exit_:
-        sample.parser().parse_args(["--vocal", "in.wav", "--temperature", asked])
-    assert exit_.value.code == 2
-    assert re.search("expected (one of|a number)", capsys.readouterr().err)
-
-
+@pytest.mark.usefixtures("seen")
 def test_memory_is_stated_and_checked_before_the_work(run, tiny_model, tmp_path, monkeypatch, capsys):
-    def begin(*_, **__):
-        raise Begun
-
-    monkeypatch.setattr(Accompanist, "compile", begin)
     vocal = write(tmp_path / "in.wav", 30.0, 44_100, 2)
     accompanist, sampling = Accompanist.load(str(tiny_model)), Sampling(guidance_scale=1.0)
     one, two = (accompanist.needed_bytes(SamplingOptions(n, sampling), (2, 30 * 44_100), 44_100) for n in (1, 2))
@@ -154,28 +149,18 @@ def test_a_silent_voice_is_a_warning(run, tmp_path, capsys):
     assert np.isfinite(soundfile.read(out)[0]).all()
 
 
-def bad_vocals(tmp_path):
+def test_bad_vocals_end_in_one_clear_sentence_and_leave_nothing(run, tmp_path):
     (tmp_path / "text.wav").write_text("la la la")
     (tmp_path / "nothing.wav").write_bytes(b"")
     soundfile.write(tmp_path / "empty.wav", np.zeros(0), 24_000)
     soundfile.write(tmp_path / "short.wav", np.ones(900), 24_000)
     soundfile.write(tmp_path / "nan.wav", np.full(24_000, np.nan), 24_000, subtype="FLOAT")
-    return {
-        "missing.wav": "does not exist",
-        "text.wav": "text.wav",
-        "nothing.wav": "nothing.wav",
-        "empty.wav": "empty.wav",
-        "short.wav": "40 ms",
-        "nan.wav": "NaN",
-    }
-
-
-def test_bad_vocals_end_in_one_clear_sentence_and_leave_nothing(run, tmp_path):
-    for name, says in bad_vocals(tmp_path).items():
-        before = set(tmp_path.iterdir())
-        with pytest.raises(InputError, match=says) as raised:
-            run("--vocal", tmp_path / name)
-        assert "\n" not in str(raised.value) and name in str(raised.value)
+    before = set(tmp_path.iterdir())
+    messages = {"missing": "does not exist", "short": "40 ms", "nan": "NaN"}
+    for name in ("missing", "text", "nothing", "empty", "short", "nan"):
+        with pytest.raises(InputError, match=messages.get(name, name)) as raised:
+            run("--vocal", tmp_path / f"{name}.wav")
+        assert "\n" not in str(raised.value) and f"{name}.wav" in str(raised.value)
         assert set(tmp_path.iterdir()) == before
 
 
@@ -191,46 +176,42 @@ def test_bad_outputs_and_models_are_found_before_the_work(run, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["in.wav"]
 
 
-@pytest.mark.parametrize(
-    "option",
-    [
-        "--temperature=-1", "--temperature=nan", "--top-k=-3", "--top-p=0", "--top-p=2", "--guidance-scale=-1",
-        "--seconds=0", "--num-samples=0", "--num-samples=many", "--seed=-1", "--guidance-scale=inf",
-    ],
-)  # fmt: skip
+ABSURD = "--temperature=-1 --temperature=nan --top-k=-3 --top-p=0 --top-p=2 --guidance-scale=-1 --guidance-scale=inf "
+ABSURD += "--seconds=0 --num-samples=0 --num-samples=many --seed=-1"
+OF_STAGES = ["rough=2", "semantic=warm", "=1", "semantic="]  # unknown stages, and no numbers
+
+
+@pytest.mark.parametrize("option", [*ABSURD.split(), *(f"--temperature={text}" for text in OF_STAGES)])
 def test_absurd_options_are_refused(option, capsys):
     with pytest.raises(SystemExit) as stopped:
         sample.parser().parse_args(["--vocal", "x.wav", option])
     assert stopped.value.code == 2
-    assert "expected" in capsys.readouterr().err.splitlines()[-1]
+    error = capsys.readouterr().err
+    assert "expected" in error.splitlines()[-1]
+    assert option.partition("=")[2] not in OF_STAGES or re.search("expected (one of|a number)", error)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_says_how_far_it_got_and_leaves_nothing(tiny_model, tmp_path, number):
+def test_an_interrupted_run_reports_its_progress_and_leaves_nothing(tiny_model, tmp_path, number):
     write(tmp_path / "in.wav", 60.0)
     command = [sys.executable, "-m", "hafm_jax.sample", "--vocal", "in.wav", "--model", str(tiny_model)]
     environment = os.environ | {"PYTHONPATH": os.getcwd()}
-    process = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        env=environment,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
-    )
-    said = b""
-    while b"coarse:" not in said:  # the progress bar: the second stage has begun
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, env=environment, preexec_fn=heed)
+    printed = b""
+    while b"coarse:" not in printed:  # the progress bar: the second stage has begun
         more = process.stderr.read1()
-        assert more, said
-        said += more
+        assert more, printed
+        printed += more
     process.send_signal(number)
-    said = process.stderr.read().decode()
+    printed = process.stderr.read().decode()
     assert process.wait() == 128 + number
-    assert re.search(r"interrupted: (coarse|fine): \d+ % done, nothing written\n$", said), said
-    assert "Traceback" not in said
+    assert re.search(r"interrupted: (coarse|fine): \d+ % done, nothing written\n$", printed), printed
+    assert "Traceback" not in printed
     assert [p.name for p in tmp_path.iterdir()] == ["in.wav"]
 
 
-def test_an_interrupt_while_loading_says_that_nothing_is_written(run, tmp_path, monkeypatch):
+def test_an_interrupt_while_loading_reports_that_nothing_is_written(run, tmp_path, monkeypatch):
     def interrupted(source):
         raise KeyboardInterrupt
 
@@ -240,7 +221,7 @@ def test_an_interrupt_while_loading_says_that_nothing_is_written(run, tmp_path, 
     assert [p.name for p in tmp_path.iterdir()] == ["in.wav"]
 
 
-def test_an_interrupt_while_writing_says_which_files_are_whole(run, tmp_path, monkeypatch):
+def test_an_interrupt_while_writing_names_the_complete_files(run, tmp_path, monkeypatch):
     vocal = write(tmp_path / "in.wav")
     real, calls = soundfile.write, []
 
@@ -264,9 +245,8 @@ def test_an_interrupt_while_writing_says_which_files_are_whole(run, tmp_path, mo
 
 def test_the_process_exits_with_2_and_one_line(tmp_path):
     command = [sys.executable, "-m", "hafm_jax.sample", "--vocal", "missing.wav"]
-    done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": os.getcwd()}
-    )
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1 and done.stderr.startswith("error: missing.wav does not exist")
     assert list(tmp_path.iterdir()) == []

@@ -10,12 +10,8 @@ from hafm_jax.streams import STAGES, STREAMS
 
 
 def test_rates_of_the_paper():
-    assert {name: s.rate_hz for name, s in STREAMS.items()} == {
-        "vocal_semantic": 50,
-        "instrumental_semantic": 50,
-        "coarse": 75,
-        "fine": 75,
-    }
+    rates_hz = {"vocal_semantic": 50, "instrumental_semantic": 50, "coarse": 75, "fine": 75}
+    assert {name: s.rate_hz for name, s in STREAMS.items()} == rates_hz
     assert STAGES["coarse"].num_tokens(250) == 500 + 500 + 3000  # 10 s
     assert STAGES["semantic"].num_tokens(250) == 1000
     assert STAGES["fine"].num_tokens(250) == 6000

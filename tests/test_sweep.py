@@ -14,7 +14,8 @@ from pathlib import Path
 
 import jax
 import pytest
-from helpers import CACHE, ROOT, write_token_set
+from helpers import ROOT, read_lines, write_token_set
+from helpers.training_runs import ENVIRONMENT
 
 from hafm_jax import sweep
 from hafm_jax.common import work
@@ -52,15 +53,10 @@ def planned(token_set: Path, workdir: Path, config: str = CONFIG) -> Plan:
 
 
 def start_all(workdir: Path, *arguments: str) -> subprocess.Popen:
-    environment = {
-        "PYTHONPATH": str(ROOT),
-        "JAX_COMPILATION_CACHE_DIR": str(CACHE / "jax"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-    }
     return subprocess.Popen(
         [sys.executable, "-m", "hafm_jax.sweep", "run", "--workdir", str(workdir), "--all", *arguments],
         cwd=ROOT,
-        env=os.environ | environment,
+        env=os.environ | ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -70,8 +66,7 @@ def start_all(workdir: Path, *arguments: str) -> subprocess.Popen:
 
 def steps_logged(directory: Path) -> list[int]:
     """In the order in which they were made."""
-    lines = (directory / "metrics.jsonl").read_text().splitlines()
-    return [line["step"] for line in map(json.loads, lines) if "loss" in line]
+    return [line["step"] for line in read_lines(directory / "metrics.jsonl") if "loss" in line]
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
+from collections import namedtuple
 from pathlib import Path
 
 import mir_eval
 import numpy as np
 import pytest
+from helpers.tunes import write_song
 
 from hafm_jax.audio.files import write_audio
 from hafm_jax.common.errors import InputError
@@ -28,11 +29,7 @@ def songs(tmp_path_factory):
     """A songs folder with SONGS training songs."""
     root = tmp_path_factory.mktemp("songs")
     for number in range(SONGS):
-        song = synthesize_song(number, SONG_S)
-        folder = root / "train" / f"song_{number}"
-        folder.mkdir(parents=True)
-        write_audio(folder / "instrumental.flac", song.instrumental, RATE_HZ)
-        (folder / "song.json").write_text(json.dumps(song.info))
+        write_song(root / "train" / f"song_{number}", synthesize_song(number, SONG_S))
     return root
 
 
@@ -50,11 +47,7 @@ def truth_of(number: int, start_s: float = 3.0) -> Truth:
     return Truth.of_clip(song.instrumental[round(start_s * RATE_HZ) :][:SAMPLES], song.info, start_s)
 
 
-class Given:
-    """Facts of a vocal as they are given."""
-
-    def __init__(self, beats_s: np.ndarray, tempo_bpm: float, key: Key | None):
-        self.beats_s, self.tempo_bpm, self.key = beats_s, tempo_bpm, key
+Given = namedtuple("Given", "beats_s tempo_bpm key")  # facts of a vocal
 
 
 def grid(tempo_bpm: float, first_s: float = 0.2, seconds: float = 8.0) -> np.ndarray:
@@ -88,7 +81,7 @@ def test_the_planted_song_is_found_and_falls_on_the_beat(library, number):
 
 
 @pytest.mark.parametrize("tempo_bpm", [93.0, 100.0, 107.5])
-def test_a_song_is_stretched_so_that_its_clicks_are_heard_on_the_beats(click_library, tempo_bpm):
+def test_a_song_is_stretched_so_that_its_clicks_fall_on_the_beats(click_library, tempo_bpm):
     beats_s = grid(tempo_bpm)
     band = retrieval(click_library, Given(beats_s, tempo_bpm, Key(0, "major")), SAMPLES)
     onsets_s = Analysis(band).onsets_s
@@ -100,7 +93,7 @@ def test_a_song_is_stretched_so_that_its_clicks_are_heard_on_the_beats(click_lib
 
 @pytest.mark.parametrize("rate", [0.95, 1.0, 1.06])
 def test_all_beats_decide_about_the_start_not_the_first(rate):
-    """The vocal's first beat is heard 30 ms late, the others where they are: so the song's fall on the others."""
+    """The vocal's first beat is found 30 ms late, the others in place: the song's beats fall on the others."""
     beats_s, vocal_s = grid(100.0 / rate, 0.37, 30.0), grid(100.0)
     heard_s = vocal_s + 0.03 * (np.arange(vocal_s.size) == 0)
     entry = Entry(Path("song"), 30.0, 100.0 / rate, beats_s, None)
@@ -143,7 +136,7 @@ def test_a_vocal_without_beats_gets_the_nearest_key_from_its_start(click_library
     assert retrieval(click_library, silent, SAMPLES).shape == (SAMPLES,)
 
 
-def test_what_is_heard_in_a_vocal_is_enough_to_retrieve(library):
+def test_the_analysis_of_a_vocal_is_enough_to_retrieve(library):
     vocal = Analysis(synthesize_song(2, SONG_S).vocals[:SAMPLES])
     band = retrieval(library, vocal, SAMPLES)
     assert band.shape == (SAMPLES,) and np.isfinite(band).all() and band.any()
@@ -196,7 +189,7 @@ def test_the_cache_gives_the_same_library_and_saves_the_analysis(songs, library,
     assert len(heard) == 3
 
 
-def test_without_a_song_json_beats_and_key_are_heard(songs, tmp_path):
+def test_without_a_song_json_beats_and_key_are_estimated(songs, tmp_path):
     audio = synthesize_song(1, SONG_S).instrumental
     folder = tmp_path / "songs" / "train" / "a"
     folder.mkdir(parents=True)

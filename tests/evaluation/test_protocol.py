@@ -103,16 +103,9 @@ def test_a_number_of_clips_is_kept_to(songs):
 
 def test_the_fingerprint_is_of_all_that_figures_depend_on(songs, monkeypatch):
     made = make_protocol(songs, Rule())
-    others = [
-        made.fingerprint(),
-        made.fingerprint("mel"),
-        made.fingerprint("vggish", "0" * 64),
-        made.fingerprint("vggish", "1" * 64),
-        replace(made, clips=made.clips[:-1]).fingerprint(),
-        replace(made, reference=made.reference[:-1]).fingerprint(),
-        replace(made, library=made.library[:-1]).fingerprint(),
-        replace(made, rule=Rule(seed=1)).fingerprint(),
-    ]
+    others = [made.fingerprint(*of) for of in ((), ("mel",), ("vggish", "0" * 64), ("vggish", "1" * 64))]
+    others += [replace(made, **{k: getattr(made, k)[:-1]}).fingerprint() for k in ("clips", "reference", "library")]
+    others.append(replace(made, rule=Rule(seed=1)).fingerprint())
     assert len(set(others)) == len(others)
     assert all(len(fingerprint) == 12 for fingerprint in others)
     monkeypatch.setattr(protocol, "MEASURES_VERSION", protocol.MEASURES_VERSION + 1)

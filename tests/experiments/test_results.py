@@ -44,7 +44,7 @@ def test_uncommitted_changes_write_no_result(monkeypatch, tmp_path, dirty, found
     assert not (tmp_path / "results").exists()
 
 
-def test_without_out_nothing_is_asked_and_nothing_written(monkeypatch, tmp_path):
+def test_without_out_nothing_is_checked_or_written(monkeypatch, tmp_path):
     monkeypatch.setattr(_common, "this_machine", None)
     monkeypatch.chdir(tmp_path)
     _common.begin_result(None)({"steps": 3})

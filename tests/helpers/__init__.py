@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from hafm_jax.dataset import writer
 from hafm_jax.dataset.layout import FIELDS, cells_of
-from hafm_jax.model import transformer
+from hafm_jax.model import decode, transformer
 from hafm_jax.model.config import StageConfig
+from hafm_jax.model.weights import Weights
 from hafm_jax.streams import STAGES, STREAMS
 
 ROOT = Path(__file__).parents[2]  # of the repository
@@ -77,6 +80,18 @@ def write_token_set(
         summaries.append(writer.write_split(directory, split, songs, num_shards))
     writer.write_metadata(directory, summaries, made_by or {"test": True})
     return directory
+
+
+def generate_window(config, params, conditions, target, start, stop, sampling, *, seed=0, packed=None) -> np.ndarray:
+    """decode.generate_window of one batch with fresh weights and keys: int32 [B, F, K]."""
+    prepared, keys = Weights.prepare(config, params, packed), jax.random.split(jax.random.key(seed), len(target))
+    conditions, target = jax.tree.map(jnp.asarray, (conditions, target))
+    return np.asarray(decode.generate_window(config, prepared, conditions, target, start, stop, keys, 0, sampling))
+
+
+def read_lines(path: Path) -> list[dict]:
+    """The documents of a file of JSON lines; of a file that is being written, the complete ones."""
+    return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
 
 
 class Songs(list):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -10,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from helpers import CACHE, ROOT, write_token_set
+from helpers import CACHE, ROOT, read_lines, write_token_set
 
 STEPS = 20
 ENVIRONMENT = {
@@ -67,11 +66,10 @@ def finish(*processes: subprocess.Popen, code: int = 0) -> list[str]:
 
 def losses(workdir: Path) -> dict[int, float]:
     """step -> loss, the last one where a step was made twice."""
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return {line["step"]: line["loss"] for line in lines if "loss" in line}
+    return {line["step"]: line["loss"] for line in read_lines(workdir / "metrics.jsonl") if "loss" in line}
 
 
 def wait_for_step(workdir: Path, step: int, *processes: subprocess.Popen) -> None:
-    while not (workdir / "metrics.jsonl").exists() or max(losses(workdir), default=0) < step:
+    while max(losses(workdir), default=0) < step:
         assert all(process.poll() is None for process in processes), processes[0].communicate()[0]
         time.sleep(0.02)

@@ -1,13 +1,26 @@
-"""Three tiny songs of plain sines in a songs folder."""
+"""Songs in folders: synthesised ones, and three tiny ones of plain sines."""
 
 from __future__ import annotations
+
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hafm_jax.audio import files
+from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ
+from hafm_jax.synthesis.song import Song
 
 RATE_HZ = 22_050
+
+
+def write_song(folder: Path, song: Song) -> None:
+    """A synthesised song with its facts, at the codec's rate."""
+    folder.mkdir(parents=True)
+    files.write_audio(folder / "vocals.flac", song.vocals, CODEC_SAMPLE_RATE_HZ)
+    files.write_audio(folder / "instrumental.flac", song.instrumental, CODEC_SAMPLE_RATE_HZ)
+    (folder / "song.json").write_text(json.dumps(song.info))
 
 
 def tune(seconds: float, seed: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What is made of listeners' answers, against numbers done by hand and against other formulas than scipy's test."""
+"""The results of listeners' answers, against numbers by hand and against other formulas than scipy's test."""
 
 from __future__ import annotations
 
@@ -18,15 +18,7 @@ from scipy.stats import beta
 from hafm_jax import listen
 from hafm_jax.common.errors import InputError
 from hafm_jax.listening import results as for_people
-from hafm_jax.listening.answers import (
-    Answer,
-    count_preferences,
-    first_answers,
-    holm,
-    read_answers,
-    read_key,
-    sign_test,
-)
+from hafm_jax.listening.answers import Answer, count_preferences, first_answers, holm, read_answers, read_key, sign_test
 
 SYSTEMS = ["model", "random", "truth"]
 
@@ -38,10 +30,8 @@ def make_key(num_clips: int = 4) -> dict:
         for pair in combinations(SYSTEMS, 2)
         for clip in range(num_clips)
     ]
-    rows += [
-        {"clip": "c0", "a": "truth", "b": "vocal_alone", "check": True},
-        {"clip": "c1", "a": "vocal_alone", "b": "truth", "check": True},
-    ]
+    checks = ("c0", "truth", "vocal_alone"), ("c1", "vocal_alone", "truth")
+    rows += [{"clip": clip, "a": a, "b": b, "check": True} for clip, a, b in checks]
     pairs = [{"pair": number, **row} for number, row in enumerate(rows, 1)]
     return {"format_version": 1, "kit": "abc", "question": "Which?", "seed": 0, "systems": SYSTEMS, "pairs": pairs}
 
@@ -126,7 +116,7 @@ def test_three_listeners_counted_by_hand():
 
 @given(st.data())
 def test_sides_and_order_change_nothing(data):
-    """Whoever sits left, and in whatever order the answers come: a system's wins are its wins."""
+    """A system's wins depend neither on its sides nor on the order of the answers."""
     key = make_key(2)
     preferred = {row["pair"]: data.draw(st.sampled_from([row["a"], row["b"], None])) for row in key["pairs"]}
     swapped = [row | {"a": row["b"], "b": row["a"]} if data.draw(st.booleans()) else row for row in key["pairs"]]
@@ -142,7 +132,7 @@ def test_sides_and_order_change_nothing(data):
     assert one["comparisons"] == other["comparisons"] and one["by_listener"] == other["by_listener"]
 
 
-def test_nobody_answered_a_comparison(tmp_path):
+def test_comparisons_without_answers(tmp_path):
     results = count_preferences(make_key(), [Answer("ada", 1, "none", 5.0, "2026-01-01T00:00:00Z")])
     assert all(c["win_rate"] is c["p"] is c["p_holm"] is None for c in results["comparisons"])
     assert "ada" not in for_people.text(results)  # no check was asked, nothing repeated
@@ -186,12 +176,12 @@ def test_what_does_not_fit_the_kit_is_refused_by_name(tmp_path):
         with pytest.raises(InputError, match=found) as caught:
             read_answers(saved(path, key, "ada", answers, **other), key)
         assert str(path) in str(caught.value)
-    for found, content in [("is not JSON", "{"), ("holds a list", "[]"), ("cannot be read", None)]:
-        path.unlink(missing_ok=True)
-        if content is not None:
-            path.write_text(content)
+    for found, content in [("is not JSON", "{"), ("holds a list", "[]")]:
+        path.write_text(content)
         with pytest.raises(InputError, match=found):
             read_answers(path, key)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_answers(tmp_path / "none.json", key)
     with pytest.raises(InputError, match="answer key of a listening kit"):
         read_key(tmp_path)
     (tmp_path / "key.json").write_text(json.dumps(key | {"format_version": 9}))

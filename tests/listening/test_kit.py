@@ -1,4 +1,4 @@
-"""The kit of blind pairs: what it may tell and what not, its balance, its sound, and its page in a real browser."""
+"""The kit of blind pairs: what it must not reveal, its balance, its sound, and its page in a real browser."""
 
 from __future__ import annotations
 
@@ -38,14 +38,9 @@ def report(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     songs = [synthesize_song(song_seed("test", i, 0), 3.0, RATE_HZ) for i in range(len(CLIPS))]
     for i, (clip, song) in enumerate(zip(CLIPS, songs, strict=True)):
-        bands = {
-            "vocal": song.vocals,
-            "truth": song.instrumental,
-            "model": 0.05 * np.roll(song.instrumental, RATE_HZ // 2),
-            "retrieval": songs[i - 1].instrumental,
-            "random": songs[i - 2].instrumental,
-            "silence": np.zeros_like(song.instrumental),
-        }
+        band = song.instrumental
+        bands = {"vocal": song.vocals, "truth": band, "model": 0.05 * np.roll(band, RATE_HZ // 2)}
+        bands |= {"retrieval": songs[i - 1].instrumental, "random": songs[i - 2].instrumental, "silence": 0 * band}
         for name, audio in bands.items():
             path = folder / "clips" / name / f"{clip}.flac"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +96,7 @@ def test_every_comparison_on_every_clip_and_sides_in_balance(num_clips, num_syst
         assert all(one.clip != other.clip for one, other in itertools.pairwise(pairs))
 
 
-def test_who_stops_early_has_heard_every_clip_and_every_comparison():
+def test_the_first_pairs_cover_every_clip_and_every_comparison():
     pairs = [p for p in design(CLIPS, SYSTEMS, None, np.random.default_rng(0)) if not p.check]
     first_round = pairs[: len(CLIPS)]
     assert {p.clip for p in first_round} == set(CLIPS)
@@ -117,14 +112,14 @@ def test_the_side_follows_neither_system_nor_place():
 # ------------------------------------------------------------------------------------------------------- blindness
 
 
-def test_the_page_tells_nothing_but_how_much_there_is(kit):
+def test_the_page_holds_only_the_number_of_pairs_and_their_length(kit):
     page = (kit / "page" / "index.html").read_text()
     assert_well_formed(page)
-    told = json.loads(re.search(r"const KIT = (.*);", page)[1])
+    embedded = json.loads(re.search(r"const KIT = (.*);", page)[1])
     key = key_of(kit)
-    assert told == {"format_version": 1, "kit": key["kit"], "pairs": 27, "seconds": 3, "minutes": 6}
+    assert embedded == {"format_version": 1, "kit": key["kit"], "pairs": 27, "seconds": 3, "minutes": 6}
     template = TEMPLATE.read_text().removesuffix("\n")
-    as_json = json.dumps(told, sort_keys=True)
+    as_json = json.dumps(embedded, sort_keys=True)
     assert page == template.replace("{{ kit | tojson }}", as_json).replace("{{ question }}", key["question"])
     assert not re.search(r"https?:|\bsrc=|<link|key\.json|@import|url\(", page)  # nothing from elsewhere
     assert not any(word in template for word in ("retrieval", "truth", "model", "silence", "vocal"))
@@ -147,17 +142,17 @@ def test_the_same_mix_in_two_pairs_is_not_the_same_bytes(kit):
     assert len({path.read_bytes() for path in sounds_of(kit)}) == 2 * len(rows)
 
 
-def test_the_key_is_outside_of_what_is_given_away_and_tells_the_truth(kit, report):
+def test_the_key_is_outside_the_page_and_names_the_right_systems(kit, report):
     assert {p.name for p in kit.iterdir()} == {"page", "key.json"}
     for row in key_of(kit)["pairs"]:
         vocal, _ = files.read_audio(report / "clips" / "vocal" / f"{row['clip']}.flac")
         for side in "ab":
-            heard, _ = files.read_audio(kit / "page" / "audio" / f"{row['pair']:03d}{side}.wav")
+            mix, _ = files.read_audio(kit / "page" / "audio" / f"{row['pair']:03d}{side}.wav")
             likeness = {}
             for system in SYSTEMS:
                 band, _ = files.read_audio(report / "clips" / system / f"{row['clip']}.flac")
-                likeness[system] = np.corrcoef(mixing.mix(vocal, band, RATE_HZ).audio[0], heard[0])[0, 1]
-            likeness["vocal_alone"] = np.corrcoef(vocal[0], heard[0])[0, 1]
+                likeness[system] = np.corrcoef(mixing.mix(vocal, band, RATE_HZ).audio[0], mix[0])[0, 1]
+            likeness["vocal_alone"] = np.corrcoef(vocal[0], mix[0])[0, 1]
             assert max(likeness, key=likeness.get) == row[side] and likeness[row[side]] > 0.999
 
 
@@ -224,12 +219,10 @@ def test_clips_that_a_system_lacks_are_named_and_left_out(report, tmp_path, caps
 
 def test_what_cannot_be_made_is_refused_and_leaves_nothing(report, tmp_path):
     copy = shutil.copytree(report, tmp_path / "report")
-    for clip in CLIPS:
-        short = np.zeros(100, np.float32)
-        (copy / "clips" / "short").mkdir(exist_ok=True)
-        (copy / "clips" / "stereo").mkdir(exist_ok=True)
-        files.write_audio(copy / "clips" / "short" / f"{clip}.flac", short, RATE_HZ)
-        files.write_audio(copy / "clips" / "stereo" / f"{clip}.flac", np.zeros((2, 100)), 16_000)
+    for name, audio, rate_hz in (("short", np.zeros(100, np.float32), RATE_HZ), ("stereo", np.zeros((2, 100)), 16_000)):
+        (copy / "clips" / name).mkdir()
+        for clip in CLIPS:
+            files.write_audio(copy / "clips" / name / f"{clip}.flac", audio, rate_hz)
     out = tmp_path / "kits" / "kit"
     for systems, against, found in [
         (["model"], None, "two or more"),

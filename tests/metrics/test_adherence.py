@@ -1,4 +1,4 @@
-"""APA on embeddings of which it is known how vocal and band hang together."""
+"""APA on embeddings whose dependence between vocal and band is known."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_it_stays_within_zero_and_one():
     assert adherence(beyond, REFERENCE, MISMATCHED).score == 1.0
 
 
-def test_sounds_of_another_kind_are_known_by_their_distances():
+def test_sounds_of_another_kind_show_in_their_distances():
     found = adherence(mixes(5, share=0.0, offset=20.0), REFERENCE, MISMATCHED)  # nothing follows: it ought to score 0
     assert found.to_reference > 100 * found.between and found.to_mismatched > 100 * found.between
     usual = adherence(mixes(5), REFERENCE, MISMATCHED)

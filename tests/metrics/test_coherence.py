@@ -170,7 +170,7 @@ def test_silence_scores_nothing(scores_of):
 
 
 @pytest.mark.parametrize("factor", [1 / 3, 1 / 2, 1, 2, 3])
-def test_tempo_error_forgives_octaves_and_says_the_rest_in_percent(truths, songs, factor):
+def test_tempo_error_forgives_octaves_and_is_otherwise_in_percent(truths, songs, factor):
     truth = replace(truths[0], tempo_bpm=90.0)
     for off_percent in (0.0, 5.0):
         period_s = 60 / (90.0 * factor * (1 + off_percent / 100))
@@ -187,7 +187,7 @@ def test_beats_in_the_first_five_seconds_count(songs, truths):
     assert scores[0] < 0.75 < 0.95 < scores[1]
 
 
-def test_what_is_not_known_of_a_song_is_heard_in_its_true_band(songs):
+def test_missing_facts_of_a_song_come_from_its_true_band(songs):
     audio = cut(songs[0].instrumental)
     truth = Truth.of_clip(audio, {}, START_S)
     heard = Analysis(audio)

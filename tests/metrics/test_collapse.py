@@ -43,7 +43,7 @@ def test_one_codebook_that_moves_is_enough():
     assert longest_loop_s(codes, RATE_HZ) == 0
 
 
-def test_only_where_it_is_looked_for():
+def test_loops_count_only_inside_the_mask():
     codes = np.repeat(random_codes(1, 3), 200, axis=0)
     where = np.arange(200) < 80
     assert longest_loop_s(codes, RATE_HZ, where) == pytest.approx(80 / RATE_HZ)

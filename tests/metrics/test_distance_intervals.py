@@ -1,4 +1,4 @@
-"""Do 95 % intervals hold the truth in 95 % of cases? Gaussians of which the truth is known, in clips that are alike."""
+"""Do 95 % intervals hold the truth in 95 % of cases? Gaussians with a known distance, in clips that are alike."""
 
 from __future__ import annotations
 
@@ -7,12 +7,7 @@ import pytest
 import scipy.stats
 
 from hafm_jax.common.errors import InputError
-from hafm_jax.metrics.distance_intervals import (
-    draw_clips,
-    drawn_frechet_distances,
-    frechet_interval,
-    kernel_interval,
-)
+from hafm_jax.metrics.distance_intervals import draw_clips, drawn_frechet_distances, frechet_interval, kernel_interval
 from hafm_jax.metrics.frechet import frechet_distance
 
 DIMENSIONS = 8
@@ -43,12 +38,8 @@ def test_drawn_distances_are_those_of_clips_written_out():
 def measured(interval_of, num_clips: int, scale: float, repeats: int) -> np.ndarray:
     """(value, low, high) of many pairs of sets, float [repeats, 3]."""
     rng = np.random.default_rng(0)
-    return np.array(
-        [
-            interval_of(clips_like(rng, num_clips), clips_like(rng, num_clips, scale), num_draws=80, seed=n)
-            for n in range(repeats)
-        ]
-    )
+    sets = ((clips_like(rng, num_clips), clips_like(rng, num_clips, scale)) for _ in range(repeats))
+    return np.array([interval_of(*both, num_draws=80, seed=n) for n, both in enumerate(sets)])
 
 
 def share_holding(truth: float, found: np.ndarray) -> float:
@@ -65,25 +56,6 @@ def test_frechet_intervals_hold_what_sets_of_this_size_give_on_average(scale):
     assert np.mean(found[:, 2] - found[:, 1]) < 2.2 * 3.92 * found[:, 0].std()
 
 
-def test_between_the_quantiles_of_the_draws_the_measured_distance_is_mostly_not_found():
-    rng = np.random.default_rng(0)
-    above = 0
-    for seed in range(10):
-        sets = clips_like(rng, 40), clips_like(rng, 40)
-        above += np.quantile(drawn_frechet_distances(*sets, 100, seed), 0.025) > frechet_distance(
-            *map(np.concatenate, sets)
-        )
-    assert above > 5  # the reason for the interval's form
-
-
-def test_drawing_embeddings_instead_of_clips_would_be_too_sure():
-    rng = np.random.default_rng(0)
-    reference, clips = clips_like(rng, 60), clips_like(rng, 60, 1.5)
-    apart = [list(np.concatenate(some)[:, None]) for some in (reference, clips)]
-    wide, narrow = frechet_interval(reference, clips), frechet_interval(*apart)
-    assert narrow.high - narrow.low < 0.8 * (wide.high - wide.low)
-
-
 @pytest.mark.parametrize("scale", [1.0, 1.5])
 def test_kernel_intervals_hold_the_truth(scale):
     # E exp(-|x - y|^2 / 2 w^2) of normal x - y with variance v a dimension is (1 + v / w^2)^(-D/2)
@@ -96,15 +68,6 @@ def test_kernel_intervals_hold_the_truth(scale):
     found = measured(kernel_interval, 40, scale, 100)
     assert share_holding(truth, found) >= 0.87
     assert abs(found[:, 0].mean() - truth) < 4 * found[:, 0].std() / np.sqrt(len(found))
-
-
-def test_systems_on_the_same_clips_are_drawn_alike():
-    rng = np.random.default_rng(0)
-    reference, clips = clips_like(rng, 40), clips_like(rng, 40, 1.5)
-    noisy = [clip + 0.1 * rng.standard_normal(clip.shape) for clip in clips]
-    drawn, drawn_noisy = (drawn_frechet_distances(reference, some) for some in (clips, noisy))
-    apart = drawn_frechet_distances(reference, noisy, seed=1)
-    assert np.std(drawn_noisy - drawn) < 0.3 * np.std(apart - drawn)
 
 
 def test_few_clips_are_refused():

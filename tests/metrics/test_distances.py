@@ -1,4 +1,4 @@
-"""Each distance on songs whose bands were made worse in one known way: it must move with that, as heard by `mel`."""
+"""Each distance, of `mel` embeddings, on songs whose bands were made worse in one known way: it must move with that."""
 
 from __future__ import annotations
 

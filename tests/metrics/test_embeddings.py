@@ -71,7 +71,7 @@ def test_silence_is_finite():
     assert frechet_distance(silence, MEL(REFERENCE[0], RATE_HZ)) > 50
 
 
-def test_flatness_tells_noise_from_tones_and_modulation_finds_the_rate():
+def test_flatness_separates_noise_from_tones_and_modulation_finds_the_rate():
     noise = 0.1 * np.random.default_rng(0).standard_normal(RATE_HZ * 2).astype(np.float32)
     flatness = slice(2 * mel.MEL_BANDS, 2 * mel.MEL_BANDS + 6)
     assert MEL(noise, RATE_HZ)[:, flatness].mean() > MEL(REFERENCE[0], RATE_HZ)[:, flatness].mean() + 0.3

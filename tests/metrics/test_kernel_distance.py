@@ -44,18 +44,10 @@ def test_the_sums_it_is_defined_by():
 
 def test_draws_are_repetitions_that_are_not_compared_with_each_other():
     rng = np.random.default_rng(0)
-    reference, clips = clips_like(rng, 4), clips_like(rng, 3)
-    kernels = clip_kernels(reference, clips)
-    assert kernels.distance(np.array([1, 1, 1, 1]), np.array([1, 1, 1])) == pytest.approx(kernels.distance())
-    # each clip twice is the same set
-    assert kernels.distance(np.array([2, 2, 2, 2]), np.array([3, 3, 3])) == pytest.approx(kernels.distance())
-
-
-def test_a_clip_left_out_is_a_set_without_it():
-    rng = np.random.default_rng(1)
     reference, clips = clips_like(rng, 4), clips_like(rng, 4)
-    kernels = clip_kernels(reference, clips)
-    fewer = clip_kernels(reference, clips[:1] + clips[2:])
+    kernels, fewer = clip_kernels(reference, clips), clip_kernels(reference, clips[:1] + clips[2:])
+    for times, other_times in ((1, 1), (2, 3)):  # each clip twice or thrice is the same set
+        assert kernels.distance(np.full(4, times), np.full(4, other_times)) == pytest.approx(kernels.distance())
     assert kernels.distance(None, np.array([1, 0, 1, 1])) == pytest.approx(fewer.distance())
 
 
@@ -71,18 +63,7 @@ def test_the_mean_is_zero_for_equal_distributions_though_clips_are_alike():
     assert np.mean(biased) > 10 * standard_error
 
 
-def test_it_sees_a_shift_and_a_narrowing_more_the_larger_they_are():
-    rng = np.random.default_rng(0)
-    reference = clips_like(rng, 60)
-    shifted = [kernel_distance(reference, clips_like(np.random.default_rng(1), 60, s)) for s in (0.3, 0.6, 1.2)]
-    narrowed = [
-        kernel_distance(reference, [f * x for x in clips_like(np.random.default_rng(1), 60)]) for f in (0.7, 0.4, 0.1)
-    ]
-    assert np.all(np.diff(shifted) > 0) and np.all(np.diff(narrowed) > 0)
-    assert shifted[0] > 0.5 and narrowed[0] > 0.5
-
-
-def test_no_unit():
+def test_the_scale_of_embeddings_does_not_matter():
     rng = np.random.default_rng(0)
     reference, clips = clips_like(rng, 8), clips_like(rng, 8, 0.5)
     scaled = kernel_distance([1000 * x for x in reference], [1000 * x for x in clips])

@@ -16,6 +16,11 @@ from hafm_jax.common.errors import InputError
 from hafm_jax.metrics import vggish
 from hafm_jax.metrics.embeddings import load_embedding
 
+pytest.importorskip("torch", reason="needs the extra hafm_jax[torch]")
+
+import torch
+from transformers import audio_utils
+
 
 def noise(num_samples: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, 0.1, num_samples).astype(np.float32)
@@ -41,7 +46,6 @@ def test_a_frame_by_its_definition():
 
 
 def test_the_whole_spectrogram_with_transformers_functions():
-    audio_utils = pytest.importorskip("transformers.audio_utils")
     audio = noise(16_000 * 3)
     filters = audio_utils.mel_filter_bank(
         257, 64, 125.0, 7500.0, 16_000, mel_scale="kaldi", triangularize_in_mel_space=True
@@ -63,8 +67,8 @@ def test_only_whole_patches_are_taken():
 # ----------------------------------------------------------------------------------------------------------- network
 
 
-def torch_vggish(torch, width: int):
-    """The torch port, every layer `width` times narrower than published."""
+def torch_vggish(width: int):
+    """The torch port, every layer `width` times narrower than published: patches [N, T, M] -> [N, 128]."""
     nn = torch.nn
     layers, into = [], 1
     for out in (64, "M", 128, "M", 256, 256, "M", 512, 512, "M"):
@@ -73,42 +77,26 @@ def torch_vggish(torch, width: int):
             continue
         layers += [nn.Conv2d(into, out // width, 3, padding=1), nn.ReLU()]
         into = out // width
-
-    class Network(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.features = nn.Sequential(*layers)
-            self.embeddings = nn.Sequential(
-                nn.Linear(512 // width * 4 * 6, 4096 // width),
-                nn.ReLU(),
-                nn.Linear(4096 // width, 4096 // width),
-                nn.ReLU(),
-                nn.Linear(4096 // width, 128),
-            )
-
-        def forward(self, patches):
-            x = self.features(patches[:, None])  # [N, C, T, M]
-            return self.embeddings(x.permute(0, 2, 3, 1).flatten(1))
-
-    return Network()
+    wide = 4096 // width
+    dense = [nn.Linear(512 // width * 4 * 6, wide), nn.ReLU(), nn.Linear(wide, wide), nn.ReLU(), nn.Linear(wide, 128)]
+    return nn.ModuleDict({"features": nn.Sequential(*layers), "embeddings": nn.Sequential(*dense)})
 
 
 def test_shapes_are_those_of_the_torch_port():
-    torch = pytest.importorskip("torch")
     with torch.device("meta"):
-        state = torch_vggish(torch, 1).state_dict()
+        state = torch_vggish(1).state_dict()
     assert {name: tuple(value.shape) for name, value in state.items()} == vggish.SHAPES
 
 
 def test_the_network_is_the_torch_ports():
-    torch = pytest.importorskip("torch")
     torch.manual_seed(0)
-    network = torch_vggish(torch, 8)
+    network = torch_vggish(8)
     with torch.no_grad():
         for value in network.parameters():  # large enough that neither biases nor dying layers hide an error
             value.normal_(0, (2 / value[0].numel()) ** 0.5 if value.ndim > 1 else 0.1)
         patches = vggish.log_mel_patches(noise(16_000 * 4))
-        expected = network(torch.from_numpy(patches)).numpy()
+        features = network["features"](torch.from_numpy(patches)[:, None])  # [N, C, T, M]
+        expected = network["embeddings"](features.permute(0, 2, 3, 1).flatten(1)).numpy()
     assert expected.std(axis=0).min() > 1e-3
     params = {name: value.numpy() for name, value in network.state_dict().items()}
     found = jax.jit(vggish.forward)(params, patches)
@@ -134,7 +122,6 @@ def test_safetensors_and_torch_files_hold_the_same(small, tmp_path):
     assert (embedding.name, embedding.sha256) == ("vggish", hashlib.sha256(path.read_bytes()).hexdigest())
     np.testing.assert_array_equal(load_embedding("vggish", str(tmp_path))(noise(24_000 * 2), 24_000), found)
 
-    torch = pytest.importorskip("torch")
     torch.save({name: torch.from_numpy(value) for name, value in small.items()}, tmp_path / "vggish.pth")
     other = load_embedding("vggish", str(tmp_path / "vggish.pth"))
     np.testing.assert_array_equal(other(noise(24_000 * 2), 24_000), found)
@@ -143,7 +130,6 @@ def test_safetensors_and_torch_files_hold_the_same(small, tmp_path):
 
 
 def test_files_of_the_published_shapes_are_taken(tmp_path):
-    torch = pytest.importorskip("torch")
     # one number stands for each tensor in the file; loaded it has its full shape
     torch.save({name: torch.zeros(1).expand(shape) for name, shape in vggish.SHAPES.items()}, tmp_path / "vggish.pth")
     params, _ = vggish.load(str(tmp_path / "vggish.pth"))
@@ -173,7 +159,6 @@ def test_other_weights_are_refused(small, tmp_path):
 
 
 def test_a_pickle_with_code_is_not_run(tmp_path):
-    torch = pytest.importorskip("torch")
 
     class Bomb:
         def __reduce__(self):

@@ -54,6 +54,10 @@ def value_and_gradients(form, *case):
     return attended, gradients
 
 
+def both_ways(stage, mode, num_cells, *case):
+    return [value_and_gradients(partial(form, stage, mode, num_cells), *case) for form in (in_blocks, by_definition)]
+
+
 @pytest.mark.parametrize("block_tokens", [24, 100, 1000])
 @pytest.mark.parametrize("mode", ["clock", "index"])
 @pytest.mark.parametrize("stage", STAGES.values(), ids=lambda s: s.name)
@@ -61,9 +65,7 @@ def test_values_and_gradients_are_those_of_the_definition(stage, mode, block_tok
     monkeypatch.setattr(attention, "BLOCK_TOKENS", block_tokens)
     num_cells = 7  # not a multiple of the blocks
     case = random_case(stage, mode, num_cells)
-    found, expected = (
-        value_and_gradients(partial(form, stage, mode, num_cells), *case) for form in (in_blocks, by_definition)
-    )
+    found, expected = both_ways(stage, mode, num_cells, *case)
     # A table's gradient sums up to T * T / 2 products of size 1.
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4, rtol=1e-4), found, expected)
     assert all(np.abs(x).max() > 0.1 for x in jax.tree.leaves(expected))
@@ -74,9 +76,7 @@ def test_full_length_is_exact(mode):
     stage, num_cells = STAGES["coarse"], 250
     case = random_case(stage, mode, num_cells, batch=1, heads=1)
     assert case[0].shape[2] == 4000
-    found, expected = (
-        value_and_gradients(partial(form, stage, mode, num_cells), *case) for form in (in_blocks, by_definition)
-    )
+    found, expected = both_ways(stage, mode, num_cells, *case)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4, rtol=0), found, expected)
 
 

@@ -128,7 +128,7 @@ def fresh(monkeypatch, tmp_path):
     kernels.load.cache_clear()
 
 
-def test_without_a_compiler_load_says_so(fresh, monkeypatch):
+def test_without_a_compiler_load_returns_the_reason(fresh, monkeypatch):
     monkeypatch.setenv("PATH", str(fresh))
     monkeypatch.delenv("CXX", raising=False)
     assert "no C++ compiler" in kernels.load()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import pytest
+from helpers import FULL_COMPILATION
 
 from hafm_jax.accompany import Accompanist, SamplingOptions
 from hafm_jax.common.errors import InputError
@@ -11,10 +12,6 @@ from hafm_jax.model.config import StageConfig
 from hafm_jax.model.cpu import kernels
 from hafm_jax.model.sampling import Rows, Sampling
 from hafm_jax.model.weights import CACHE_GROWTH_TOKENS, Weights
-
-# Not conftest's flags: with less effort the compiler plans more memory.
-AS_USERS_COMPILE = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
-
 
 KERNELS = pytest.mark.skipif(kernels.load() is not None, reason=str(kernels.load()))
 
@@ -43,7 +40,8 @@ def test_the_stated_memory_is_the_compilers_plan_or_a_little_more(stage, size, b
     whole = config.stage.num_tokens(config.window_cells)
     prefill = decode._prefill.lower(config, weights, conditions, target, rows, whole)
     extend = decode._extend.lower(config, weights, prefill.out_info, target, 0, 1, keys, 0, Sampling(), rows)
-    plans = [lowered.compile(compiler_options=AS_USERS_COMPILE).memory_analysis() for lowered in (prefill, extend)]
+    # Not conftest's flags: with less effort the compiler plans more memory.
+    plans = [lowered.compile(compiler_options=FULL_COMPILATION).memory_analysis() for lowered in (prefill, extend)]
     planned = max(plan.output_size_in_bytes + plan.temp_size_in_bytes for plan in plans)
     if not packed:  # the cache grows: the whole of the old one is there until the whole of the new one is
         before = whole - whole % CACHE_GROWTH_TOKENS

@@ -51,33 +51,30 @@ def edit_config(directory, change):
     path.write_text(json.dumps(config))
 
 
+NOT_OURS = "expected a model directory"
+
+
 @pytest.mark.parametrize(
-    ("damage", "says"),
+    ("damage", "message"),
     [
         (lambda d: (d / "config.json").unlink(), "config.json cannot be read .No such file"),
-        (lambda d: (d / "config.json").write_text("{"), "expected a model directory"),
+        (lambda d: (d / "config.json").write_text("{"), NOT_OURS),
         (lambda d: (d / "fine.safetensors").unlink(), "fine.safetensors is missing"),
-        (lambda d: (d / "fine.safetensors").write_bytes(b"\x08" + b"\0" * 7 + b"no json!"), "not a safetensors"),
+        (lambda d: (d / "fine.safetensors").write_bytes(b"\x08" + b"\0" * 7 + b"no json!"), "not a safetensors file"),
         (lambda d: shutil.copy(d / "coarse.safetensors", d / "fine.safetensors"), "not of one model"),
         (lambda d: edit_config(d, lambda c: c.update(format_version=99)), "format version 99"),
         (lambda d: edit_config(d, lambda c: c["stages"].pop("coarse")), "no coarse stage"),
-        (lambda d: edit_config(d, lambda c: c["stages"]["fine"].pop("sampling")), "expected a model directory"),
+        (lambda d: edit_config(d, lambda c: c["stages"]["fine"].pop("sampling")), NOT_OURS),
         (lambda d: edit_config(d, lambda c: c["stages"]["coarse"]["config"].update(d_model=64)), "not of one model"),
-        (
-            lambda d: edit_config(d, lambda c: c["stages"]["coarse"]["sampling"].update(colour=1)),
-            "expected a model directory",
-        ),
-        (
-            lambda d: edit_config(d, lambda c: c["stages"]["coarse"]["config"].update(colour=1)),
-            "expected a model directory",
-        ),
+        (lambda d: edit_config(d, lambda c: c["stages"]["coarse"]["sampling"].update(colour=1)), NOT_OURS),
+        (lambda d: edit_config(d, lambda c: c["stages"]["coarse"]["config"].update(colour=1)), NOT_OURS),
     ],
 )
-def test_missing_and_mismatched_parts_are_named(tiny_model, tmp_path, damage, says):
+def test_missing_and_mismatched_parts_are_named(tiny_model, tmp_path, damage, message):
     directory = tmp_path / "model"
     shutil.copytree(tiny_model, directory)
     damage(directory)
-    with pytest.raises(InputError, match=says):
+    with pytest.raises(InputError, match=message):
         pretrained.load_model(str(directory))
 
 

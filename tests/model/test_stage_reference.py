@@ -10,11 +10,10 @@ from helpers import random_params, random_tokens, tiny_config
 from hafm_jax.model import attention, position, transformer
 from hafm_jax.streams import STAGES
 
-try:
-    import torch
-    from helpers import stage_reference
-except ImportError:
-    pytest.skip("needs the extra hafm_jax[torch]", allow_module_level=True)
+pytest.importorskip("torch", reason="needs the extra hafm_jax[torch]")
+
+import torch
+from helpers import stage_reference
 
 torch.set_num_threads(1)
 

@@ -48,7 +48,7 @@ def test_every_codebook_has_its_law(fit):
         assert "a" in losses[f"codebook {k}"]["methods"]["isoflop"]
 
 
-def test_what_is_left_out_is_named(runs, fit):
+def test_runs_that_are_left_out_are_named(runs, fit):
     reasons = {row["index"]: row["reason"] for row in fit["left_out"]}
     for run in runs:
         if run.held_out:
@@ -64,7 +64,7 @@ def test_what_is_left_out_is_named(runs, fit):
     assert fit["stages"]["semantic"]["runs"] == len(SIZES) * 7
 
 
-def test_what_is_left_out_changes_nothing(runs, fit):
+def test_runs_that_are_left_out_change_nothing(runs, fit):
     kept = {row["index"] for row in fit["left_out"]}
     bare = fit_sweep([run for run in runs if run.index not in kept and run.stage == "semantic"])
     assert bare["stages"]["semantic"]["losses"]["all"]["law"] == fit["stages"]["semantic"]["losses"]["all"]["law"]
@@ -78,9 +78,8 @@ def test_a_held_out_run_is_predicted(runs, fit):
         low, high = row["predicted"]["interval"]
         assert low < known_loss(law, run.parameters, run.tokens) < high
         assert 0.002 * run.loss < high - low < 0.05 * run.loss
-        assert row["beyond"]["parameters"] == pytest.approx(
-            run.parameters / max(r.parameters for r in runs if not r.held_out)
-        )
+        largest = max(r.parameters for r in runs if not r.held_out)
+        assert row["beyond"]["parameters"] == pytest.approx(run.parameters / largest)
     unmeasured = replace(run, status="unfinished", loss=None, loss_per_codebook=[], curve=[])
     again = fit_sweep([unmeasured if r.index == run.index else r for r in runs if r.stage == run.stage])
     (later,) = again["stages"][run.stage]["losses"]["all"]["held_out"]
@@ -88,7 +87,7 @@ def test_a_held_out_run_is_predicted(runs, fit):
     assert later["predicted"] == row["predicted"]  # the measurement does not enter
 
 
-def test_predictions_say_how_far_beyond_the_runs_they_are(fit):
+def test_predictions_hold_their_distance_beyond_the_runs(fit):
     best = fit["stages"]["semantic"]["losses"]["all"]["methods"]["law"]["best"]
     assert [round(point["beyond"].get("flops", 1)) for point in best] == [1, 10, 100]
     largest = fit["stages"]["semantic"]["range"]["tokens"][1]
@@ -97,7 +96,7 @@ def test_predictions_say_how_far_beyond_the_runs_they_are(fit):
     assert low < best[2]["loss"]["value"] < high
 
 
-def test_any_budget_can_be_asked_for(runs, fit):
+def test_budgets_can_be_given(runs, fit):
     semantic = [run for run in runs if run.stage == "semantic"]
     best = fit_sweep(semantic, budgets_flops=[5e12])["stages"]["semantic"]["losses"]["all"]["methods"]["law"]["best"]
     assert best[0]["flops"] == 5e12 and best[0]["beyond"] == {}

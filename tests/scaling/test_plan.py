@@ -1,4 +1,4 @@
-"""A sweep's runs: what is asked of each, what it trains with, what it should cost."""
+"""A sweep's runs: their sizes and budgets, their training configurations, their cost."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_plan_is_read_as_it_was_written(plan, tmp_path):
     assert all(again.training(run) == plan.training(run) for run in plan.runs())
 
 
-def test_bad_configurations_say_what_is_expected(plan, tmp_path):
+def test_messages_for_bad_configurations(plan, tmp_path):
     with pytest.raises(InputError, match="plan first"):
         Plan.read(tmp_path)
     (tmp_path / "plan.json").write_text(json.dumps({"config": 3}))

@@ -71,7 +71,7 @@ def test_intervals_hold_the_true_slope():
     assert np.mean(held) >= 0.88, np.mean(held)
 
 
-def test_where_there_is_no_answer_the_reason_is_given():
+def test_without_a_best_rate_the_reason_is_given():
     beyond = learning_rate_optima(sweep(lambda width: 20 / width))["semantic"]
     assert {w["missing"] for w in beyond["widths"]} == {"the lowest loss is at the largest rate tried"}
     assert beyond["missing"] == "a slope needs 2 widths with a best rate, and there are 0"

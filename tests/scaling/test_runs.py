@@ -50,14 +50,13 @@ def test_other_damage(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         read_runs(path)
     line = json.dumps(asdict(make_run(3)))
-    path.write_text(line[:-5])
-    with pytest.raises(InputError, match="line 1"):
-        read_runs(path)
-    path.write_text(f"{line}\n{line}\n")
-    with pytest.raises(InputError, match=r"\[3\] more than once"):
-        read_runs(path)
     missing = asdict(make_run(0))
     del missing["flops"]
-    path.write_text(json.dumps(missing))
-    with pytest.raises(InputError, match=r"\['flops'\] missing"):
-        read_runs(path)
+    for content, message in (
+        (line[:-5], "line 1"),
+        (f"{line}\n{line}\n", r"\[3\] more than once"),
+        (json.dumps(missing), r"\['flops'\] missing"),
+    ):
+        path.write_text(content)
+        with pytest.raises(InputError, match=message):
+            read_runs(path)

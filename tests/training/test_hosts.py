@@ -10,15 +10,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from helpers.training_runs import (
-    STEPS,
-    finish,
-    losses,
-    start,
-    start_two,
-    token_set_of,
-    wait_for_step,
-)
+from helpers.training_runs import STEPS, finish, losses, start, start_two, token_set_of, wait_for_step
 from ml_collections import ConfigDict
 
 from hafm_jax.common.errors import InputError

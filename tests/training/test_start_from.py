@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from helpers import write_token_set
+from helpers import read_lines, write_token_set
 from ml_collections import ConfigDict
 
 from hafm_jax.common.errors import InputError
@@ -38,14 +38,27 @@ def test_a_run_can_start_from_its_tokenizers(tiny, tokenizers, tmp_path):
         loop.train(ConfigDict(tiny.to_dict() | {"embeddings": "random"}), [(token_set, 1.0)], tmp_path / "run")
 
 
-def test_a_run_can_start_from_the_parameters_of_another(tiny, tmp_path):
-    made_by = {"semantic": {"centroids_sha256": "5ea"}, "codec": {}}
-    token_set = write_token_set(tmp_path / "tokens", made_by=made_by)
+MADE_BY = {"semantic": {"centroids_sha256": "5ea"}, "codec": {}}
 
-    def follow(name: str, token_set: Path = token_set, **fields) -> dict:
+
+@pytest.fixture
+def follow(tiny, tmp_path):
+    """Train in the folder `name`, from what is in "first" unless the fields say otherwise."""
+    own_tokens = write_token_set(tmp_path / "tokens", made_by=MADE_BY)
+
+    def train(name: str, token_set: Path = own_tokens, **fields) -> dict:
         config = ConfigDict(tiny.to_dict() | {"start_from": str(tmp_path / "first")} | fields)
         return loop.train(config, [(token_set, 1.0)], tmp_path / name)
 
+    return train
+
+
+@pytest.fixture
+def other_tokens(tmp_path) -> Path:
+    return write_token_set(tmp_path / "other", made_by=MADE_BY | {"codec": {"weights_sha256": "c0d"}})
+
+
+def test_a_run_can_start_from_the_parameters_of_another(tiny, follow, other_tokens, tmp_path):
     first = follow("first", start_from="")
     second = follow("second", steps=1, warmup_steps=0, learning_rate=1e-12, seed=7, window_cells=2)
     # A step of Adam moves no parameter by more than the rate.
@@ -53,11 +66,10 @@ def test_a_run_can_start_from_the_parameters_of_another(tiny, tmp_path):
     assert second["step"] == 1 and (tmp_path / "first" / "checkpoints" / "6").exists()
 
     started_from = json.loads((tmp_path / "second" / "config.json").read_text())["started_from"]
-    lines = [json.loads(line) for line in (tmp_path / "first" / "metrics.jsonl").read_text().splitlines()]
+    lines = read_lines(tmp_path / "first" / "metrics.jsonl")
     assert started_from["config"] == tiny.to_dict() and started_from["step"] == 6
     assert started_from["validation_loss"] == lines[-1]["validation_loss"]
 
-    other_tokens = write_token_set(tmp_path / "other", made_by={**made_by, "codec": {"weights_sha256": "c0d"}})
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "config.json").write_bytes((tmp_path / "first" / "config.json").read_bytes())
     for fields, message in (
@@ -72,21 +84,16 @@ def test_a_run_can_start_from_the_parameters_of_another(tiny, tmp_path):
     assert not (tmp_path / "refused" / "config.json").exists()
 
 
-def test_a_run_can_start_from_a_model(tiny, tiny_model, tokenizers, tmp_path):
-    made_by = {"semantic": {"centroids_sha256": "5ea"}, "codec": {}}
-    token_set = write_token_set(tmp_path / "tokens", made_by=made_by)
+def test_a_run_can_start_from_a_model(tiny, follow, other_tokens, tiny_model, tokenizers, tmp_path):
     tiny.update(stage="coarse", steps=1, checkpoint_every=1, warmup_steps=0)
-    loop.train(tiny, [(token_set, 1.0)], tmp_path / "first")
+    follow("first", start_from="")
     first = load_run(tmp_path / "first")
     stages = load_model(str(tiny_model)).stages | {"coarse": first}
     save_model(tmp_path / "model", stages, tokenizers, "# A card\n", "float16")
     (tmp_path / "model" / "fine.safetensors").unlink()  # only one stage's weights are read
 
-    def follow(name: str, token_set: Path = token_set, **fields) -> dict:
-        config = ConfigDict(tiny.to_dict() | {"start_from": str(tmp_path / "model")} | fields)
-        return loop.train(config, [(token_set, 1.0)], tmp_path / name)
-
-    second = follow("second", learning_rate=1e-12)
+    from_model = partial(follow, start_from=str(tmp_path / "model"))
+    second = from_model("second", learning_rate=1e-12)
     # float16 keeps 11 bits; a step of Adam moves no parameter by more than the rate.
     close = partial(np.testing.assert_allclose, rtol=2**-11, atol=1e-7)
     jax.tree.map(close, second["params"], first.params)
@@ -95,10 +102,9 @@ def test_a_run_can_start_from_a_model(tiny, tiny_model, tokenizers, tmp_path):
     assert started_from == first.facts and started_from["step"] == 1
 
     with pytest.raises(InputError, match="has the position clock; this run has index"):
-        follow("refused", position="index")
-    other_tokens = write_token_set(tmp_path / "other", made_by={**made_by, "codec": {"weights_sha256": "c0d"}})
+        from_model("refused", position="index")
     with pytest.raises(InputError, match="its ids mean other sounds"):
-        follow("refused", token_set=other_tokens)
+        from_model("refused", token_set=other_tokens)
 
 
 def test_a_run_that_started_from_another_resumes_without_it(tiny, token_set, tmp_path):

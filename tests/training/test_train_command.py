@@ -15,7 +15,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from helpers import CACHE, ROOT, write_token_set
+from helpers import ROOT, read_lines, write_token_set
+from helpers.training_runs import ENVIRONMENT
 
 from configs.base import get_config
 from hafm_jax import train
@@ -34,19 +35,14 @@ run_command(train.main)
 FIELDS = {"size": "tiny", "stage": "coarse", "window_cells": 2, "compute_dtype": "float32", "remat": "none"}
 FIELDS |= {"batch_size": 3, "steps": 200, "warmup_steps": 2, "log_every": 1, "eval_every": 200, "eval_batches": 1}
 FIELDS |= {"checkpoint_every": 40}
-ENVIRONMENT = os.environ | {
-    "PYTHONPATH": str(ROOT),
-    "JAX_COMPILATION_CACHE_DIR": str(CACHE / "jax"),
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-}
 
 
 def start(*arguments: object, devices: int = 1) -> subprocess.Popen:
-    fields = [f"--config.{name}={value}" for name, value in FIELDS.items()]
+    flags, fields = os.environ["XLA_FLAGS"], [f"--config.{name}={value}" for name, value in FIELDS.items()]
     return subprocess.Popen(
         [sys.executable, "-c", TINY, "--config", "configs/base.py", *fields, *map(str, arguments)],
         cwd=ROOT,
-        env=ENVIRONMENT | {"XLA_FLAGS": f"{ENVIRONMENT['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"},
+        env=os.environ | ENVIRONMENT | {"XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -80,9 +76,7 @@ def here(monkeypatch, capsys) -> Iterator[Callable]:
 
 
 def logged(workdir: Path) -> list[dict]:
-    path = workdir / "metrics.jsonl"
-    lines = path.read_text().split("\n")[:-1] if path.exists() else []  # the last one may be incomplete
-    return [line for line in map(json.loads, lines) if "loss" in line]
+    return [line for line in read_lines(workdir / "metrics.jsonl") if "loss" in line]
 
 
 def stop(process: subprocess.Popen, number: int, workdir: Path, step: int) -> tuple[int, str, str]:
@@ -176,7 +170,7 @@ def test_bad_arguments_end_with_one_line_and_exit_code_two(arguments, message, h
     assert error.startswith("error: ") and error.count("\n") == 1 and message in error
 
 
-def test_help_teaches(here):
+def test_help_names_inputs_outputs_and_defaults(here):
     code, out, _ = here("--help")
     assert code == 0
     assert all(word in out for word in ("Reads", "Writes", "default", "--data", "--workdir", "--verify"))
@@ -194,25 +188,15 @@ def test_processes_are_numbered_in_either_spelling(form, monkeypatch, here):
     assert joined == [("a:1", 2, 1), (5, [(Path("a"), 2.0), (Path("b"), 1.0)], Path("run"))]
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("steps", 0),
-        ("log_every", 0),
-        ("accumulate_steps", 0),
-        ("condition_dropout", 1.5),
-        ("history_corruption", 1.0),
-        ("learning_rate", float("nan")),
-        ("clip_norm", 0.0),
-        ("beta2", 1.0),
-        ("seed", -1),
-        ("compute_dtype", "float16"),
-        ("remat", "all"),
-    ],
-)
-def test_values_out_of_range_are_refused_before_anything_is_read(field, value, tmp_path):
+OUT_OF_RANGE = {"steps": 0, "log_every": 0, "accumulate_steps": 0, "condition_dropout": 1.5, "history_corruption": 1.0}
+OUT_OF_RANGE |= {"learning_rate": float("nan"), "clip_norm": 0.0, "beta2": 1.0, "seed": -1, "remat": "all"}
+OUT_OF_RANGE |= {"compute_dtype": "float16"}
+
+
+@pytest.mark.parametrize("field", OUT_OF_RANGE)
+def test_values_out_of_range_are_refused_before_anything_is_read(field, tmp_path):
     config = get_config()
-    config[field] = value
+    config[field] = OUT_OF_RANGE[field]
     with pytest.raises(InputError, match=rf"{field} is .*; expected"):
         loop.train(config, [(tmp_path / "nothing", 1.0)], tmp_path / "run")
     assert not (tmp_path / "run").exists()

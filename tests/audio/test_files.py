@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.signal
 import soundfile
+from helpers.tunes import sine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,16 +14,12 @@ from hafm_jax.common.errors import InputError
 RATE_HZ = 24_000
 
 
-def sine(f_hz: float, seconds: float, rate_hz: int = RATE_HZ, level: float = 0.5) -> np.ndarray:
-    return (level * np.sin(2 * np.pi * f_hz * np.arange(int(seconds * rate_hz)) / rate_hz)).astype(np.float32)
-
-
 # ------------------------------------------------------------------------------------------------ reading and writing
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".WAV"])
 @pytest.mark.parametrize("channels", [None, 1, 2])
-def test_what_is_written_is_read_back_to_half_a_step(tmp_path, suffix, channels):
+def test_written_audio_is_read_back_to_half_a_step(tmp_path, suffix, channels):
     audio = np.random.default_rng(0).uniform(-1, 1, 500 if channels is None else (channels, 500)).astype(np.float32)
     path = tmp_path / f"some take{suffix}"
     files.write_audio(path, audio, 22_050)
@@ -82,6 +79,18 @@ def test_unwritable_places_are_refused_and_leave_nothing(tmp_path, monkeypatch):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.wav"]
 
 
+def test_a_stem_is_found_in_either_format_but_not_in_both(tmp_path):
+    with pytest.raises(InputError, match="holds no vocals"):
+        files.stem_file(tmp_path, "vocals")
+    (tmp_path / "vocals.wav").touch()
+    assert files.stem_file(tmp_path, "vocals").name == "vocals.wav"
+    (tmp_path / "vocals.flac").touch()
+    with pytest.raises(InputError, match=r"holds vocals.wav and vocals.flac; expected one"):
+        files.stem_file(tmp_path, "vocals")
+    (tmp_path / "vocals.wav").unlink()
+    assert files.stem_file(tmp_path, "vocals").name == "vocals.flac"
+
+
 # -------------------------------------------------------------------------------------------------------- resampling
 
 
@@ -113,7 +122,7 @@ def test_a_tone_stays_where_it_is(from_hz):
     np.testing.assert_allclose(out[2000:-2000], sine(440, 1.0)[2000:-2000], atol=1e-3)
 
 
-def test_what_would_alias_is_removed():
+def test_frequencies_that_would_alias_are_removed():
     assert np.abs(files.resample(sine(11_000, 1.0, 44_100), 44_100, 16_000)[500:-500]).max() < 1e-3
 
 

@@ -2,14 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from helpers.tunes import sine
 
 from hafm_jax.audio import mixing
 
 RATE_HZ = 24_000
-
-
-def sine(f_hz: float, seconds: float, rate_hz: int = RATE_HZ, level: float = 0.5) -> np.ndarray:
-    return (level * np.sin(2 * np.pi * f_hz * np.arange(int(seconds * rate_hz)) / rate_hz)).astype(np.float32)
 
 
 # ---------------------------------------------------------------------------------------------------------- loudness

@@ -24,9 +24,8 @@ def test_the_percentile_interval_of_a_mean_is_scipys():
     values = np.random.default_rng(0).gamma(2.0, size=50)
     draws = draw_counts(50, 0, 20_000) @ values / 50
     found = percentile_interval(values.mean(), draws)
-    expected = bootstrap(
-        (values,), np.mean, n_resamples=20_000, method="percentile", confidence_level=CONFIDENCE, rng=1
-    ).confidence_interval
+    options = {"n_resamples": 20_000, "method": "percentile", "confidence_level": CONFIDENCE}
+    expected = bootstrap((values,), np.mean, **options, rng=1).confidence_interval
     np.testing.assert_allclose(found, (values.mean(), *expected), atol=0.03 * values.std())
     assert found.low < found.value < found.high
 

@@ -98,10 +98,8 @@ def test_hub_ids_of_repositories_and_of_files(monkeypatch, tmp_path):
     monkeypatch.setattr(hub, "hf_hub_download", lambda *a: asked.append(a) or str(tmp_path / "f.onnx"))
     assert download.find_weights("owner/some-models_1.0", ["*.onnx"]) == tmp_path
     assert download.find_weights("owner/some-models_1.0/a/f.onnx", ["*.onnx"]) == tmp_path / "f.onnx"
-    assert asked == [
-        (("owner/some-models_1.0",), {"allow_patterns": ["*.onnx"]}),
-        ("owner/some-models_1.0", "a/f.onnx"),
-    ]
+    repository = "owner/some-models_1.0"
+    assert asked == [((repository,), {"allow_patterns": ["*.onnx"]}), (repository, "a/f.onnx")]
 
 
 def test_a_hub_id_that_cannot_be_downloaded(monkeypatch):
@@ -114,17 +112,16 @@ def test_a_hub_id_that_cannot_be_downloaded(monkeypatch):
 
 
 @pytest.mark.parametrize("source", ["/nowhere/a.onnx", "./a.onnx", "a.onnx", "http://example.org/a.onnx", ""])
-def test_a_source_of_no_known_form(source, tmp_path, monkeypatch):
+def test_a_source_of_an_unknown_form(source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="expected a local file or folder"):
         download.find_weights(source, ["*.onnx"])
 
 
 def test_sha256_is_that_of_the_command(tmp_path):
-    files = []
-    for name in ("a.th", "b.safetensors", "c.yaml"):
-        files.append(tmp_path / name)
-        files[-1].write_bytes(name.encode() * 1000)
+    files = [tmp_path / name for name in ("a.th", "b.safetensors", "c.yaml")]
+    for path in files:
+        path.write_bytes(path.name.encode() * 1000)
     one = download.check_sha256(files[:1])
     assert one == hashlib.sha256(b"a.th" * 1000).hexdigest()
     assert download.check_sha256(files[:1], one.upper()) == one

@@ -49,14 +49,13 @@ def test_a_damaged_run_file_is_named(content, tmp_path):
 
 def hold(path: Path) -> subprocess.Popen:
     """Another process that claims `path` and keeps it."""
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    pipe = subprocess.PIPE
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, path], stdin=pipe, stdout=pipe, text=True)
     assert holder.stdout.readline() == "True\n"
     return holder
 
 
-def test_a_claim_is_one_processs_until_it_ends_however_it_ends(tmp_path):
+def test_a_claim_belongs_to_one_process_until_it_ends_or_is_killed(tmp_path):
     path = tmp_path / "claims" / "task"
     holder = hold(path)
     with resume.claim(path) as mine:
@@ -96,7 +95,7 @@ def test_a_log_is_its_whole_lines(lines, torn, tmp_path_factory):
     assert resume.whole_lines(path) == [*(f"{line}\n" for line in lines), "next\n"]
 
 
-def test_a_log_that_is_not_there_has_no_lines(tmp_path):
+def test_an_absent_log_has_no_lines(tmp_path):
     assert resume.whole_lines(tmp_path / "log") == []
     resume.end_after_whole_line(tmp_path / "log")
     assert not (tmp_path / "log").exists()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from helpers.corpora import fma_row, write_fma
+from helpers.corpora import MUSDB_STEMS, fma_row, write_fma, write_musdb
 from helpers.media import write_media
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -30,14 +30,9 @@ def places(corpus: collections.Corpus, music: Path) -> dict[str, tuple[str, str]
 
 # ------------------------------------------------------------------------------------------------------ plain folders
 
-file_names = st.lists(
-    st.text(st.characters(codec="utf-8", exclude_characters="/\0", exclude_categories=["Cs", "Cc"]), max_size=12).map(
-        lambda text: f"x{text}.mp3"
-    ),
-    min_size=1,
-    max_size=12,
-    unique=True,
-)
+letters = st.characters(codec="utf-8", exclude_characters="/\0", exclude_categories=["Cs", "Cc"])
+file_name = st.text(letters, max_size=12).map(lambda text: f"x{text}.mp3")
+file_names = st.lists(file_name, min_size=1, max_size=12, unique=True)
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -57,7 +52,7 @@ def test_adding_files_moves_none(tmp_path_factory, names, num_before, shares):
 
 @given(validation=st.floats(0, 0.5), test=st.floats(0, 0.5), salt=st.integers(0, 1 << 30))
 @settings(max_examples=20)
-def test_shares_are_what_was_asked_for(validation, test, salt):
+def test_splits_have_the_shares_asked_for(validation, test, salt):
     number = 2000
     splits = [collections.split_of(f"{salt}_{k}", validation, test) for k in range(number)]
     for split, share in {"validation": validation, "test": test, "train": 1 - validation - test}.items():
@@ -78,14 +73,10 @@ def test_a_folder_is_searched_for_audio_alone(tmp_path):
     corpus = collections.find_tracks(tmp_path, "folder")
     assert sorted(places(corpus, tmp_path)) == ["a.flac", "b/c/d.m4a", "b/song.MP3"]
     assert corpus.tracks == sorted(corpus.tracks, key=lambda track: track.id) and not corpus.unusable
-    assert {Path(t.mixture.path).suffix: t.mixture.is_media for t in corpus.tracks} == {
-        ".flac": False,
-        ".m4a": True,
-        ".MP3": False,
-    }
+    assert [t.mixture.path.suffix for t in corpus.tracks if t.mixture.is_media] == [".m4a"]
 
 
-def test_names_that_differ_in_what_no_id_holds_are_different_tracks(tmp_path):
+def test_names_that_differ_outside_letters_and_digits_are_different_tracks(tmp_path):
     for name in ("a b.mp3", "a_b.mp3", "a-b.mp3", "1/a b.mp3", "a b.wav", "日本.mp3", "中国.mp3"):
         touch(tmp_path, name)
     touch(tmp_path, os.fsdecode(b"caf\xe9.mp3"))  # Latin-1, as old collections have it
@@ -106,9 +97,8 @@ def test_equal_files_are_one_track(tmp_path_factory, contents):
     ids = {collections._name(path.stem, path.name): path.read_text() for path in paths}
     kept = {content: min(i for i in ids if ids[i] == content) for content in ids.values()}
     assert [track.id for track in corpus.tracks] == sorted(kept.values())
-    assert {r.id: r.detail for r in corpus.unusable} == {
-        i: f"the same file as {kept[content]}" for i, content in ids.items() if kept[content] != i
-    }
+    copies = {i: f"the same file as {kept[content]}" for i, content in ids.items() if kept[content] != i}
+    assert {r.id: r.detail for r in corpus.unusable} == copies
     assert all(r.reason == "duplicate" for r in corpus.unusable)
 
 
@@ -137,47 +127,22 @@ def test_fma_keeps_splits_and_licences(tmp_path):
         ("fma_000005", "validation", "CC BY", {"artist": "The Band", "title": "This, World"}),
         ("fma_001040", "test", None, {"artist": "The Band", "title": "Naïve\nTitle"}),
     ]
-    assert [(r.id, r.split, r.reason) for r in corpus.unusable] == [
-        ("fma_001041", None, "not in the metadata"),
-        ("fma_001042", None, "not in the metadata"),
-    ]
+    assert [r.id for r in corpus.unusable] == ["fma_001041", "fma_001042"]
+    assert {(r.split, r.reason) for r in corpus.unusable} == {(None, "not in the metadata")}
     assert collections.find_tracks(music, "fma", metadata / "tracks.csv").tracks == corpus.tracks
 
 
-def test_a_copy_across_splits_of_fma_goes(tmp_path):
+def test_a_copy_across_splits_of_fma_is_left_out(tmp_path):
     metadata = write_fma(tmp_path, {2: fma_row("training", "a"), 3: fma_row("test", "b")})
     for number in (2, 3):
         touch(tmp_path / "fma", f"000/{number:06d}.mp3", "the same")
     corpus = collections.find_tracks(tmp_path / "fma", "fma", metadata)
-    assert [track.id for track in corpus.tracks] == ["fma_000002"]
-    (copy,) = corpus.unusable
-    assert copy.facts() == {
-        "id": "fma_000003",
-        "split": "test",
-        "reason": "duplicate",
-        "detail": "the same file as fma_000002",
-    }
+    ((track,), (copy,)) = corpus.tracks, corpus.unusable
+    assert track.id == "fma_000002"
+    assert list(copy.facts().values()) == ["fma_000003", "test", "duplicate", "the same file as fma_000002"]
 
 
 # -------------------------------------------------------------------------------------------------------------- MUSDB
-
-STEMS = ("mixture", "drums", "bass", "other", "vocals")  # in the order of the streams
-
-
-def musdb_stems(seed: int = 0, num_samples: int = 4410) -> dict[str, np.ndarray]:
-    """Multiples of 2**-15, whose sum does not clip: what 16 bits hold exactly. [S, 2] each."""
-    rng = np.random.default_rng(seed)
-    stems = {name: np.round(rng.uniform(-0.2, 0.2, (num_samples, 2)) * 2**15) / 2**15 for name in STEMS[1:]}
-    return {"mixture": sum(stems.values()), **stems}
-
-
-def write_musdb(music: Path, split: str, name: str, seed: int = 0) -> dict[str, np.ndarray]:
-    folder = music / split / name
-    folder.mkdir(parents=True)
-    stems = musdb_stems(seed)
-    for stem, audio in stems.items():
-        soundfile.write(folder / f"{stem}.wav", audio, 44_100, subtype="PCM_24")
-    return stems
 
 
 def test_musdb_gives_vocals_against_the_sum_of_the_rest(tmp_path):
@@ -212,7 +177,7 @@ def test_the_mp4_edition_holds_the_same(tmp_path, codec, options):
     stems = write_musdb(tmp_path / "hq", "train", name)
     container = tmp_path / "mp4" / "train" / f"{name}.stem.mp4"
     container.parent.mkdir(parents=True)
-    write_media(container, [stems[stem].T for stem in STEMS], 44_100, codec, **options)
+    write_media(container, [stems[stem].T for stem in MUSDB_STEMS], 44_100, codec, **options)
 
     (hq,), (mp4,) = (collections.find_tracks(tmp_path / edition, "musdb").tracks for edition in ("hq", "mp4"))
     assert (hq.id, hq.split, hq.licence, hq.facts) == (mp4.id, mp4.split, mp4.licence, mp4.facts)
@@ -264,7 +229,7 @@ def test_stems_of_nearly_one_length_are_cut_and_others_refused(tmp_path):
         ("fma", "fma_metadata", (0.1, 0.1), "holds no track"),
     ],
 )
-def test_what_is_no_collection_is_refused(tmp_path, layout, metadata, shares, found):
+def test_arguments_without_a_collection_are_refused(tmp_path, layout, metadata, shares, found):
     write_fma(tmp_path, {2: fma_row("training", "a")})
     music = tmp_path / "music"
     music.mkdir()

@@ -3,7 +3,6 @@ from __future__ import annotations
 import io
 import math
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,7 @@ def encoded(file_format: str, folder: Path) -> bytes:
 
 
 @pytest.mark.parametrize("file_format", ["WAV", "FLAC", "OGG", "MP3", "M4A"])
-def test_no_damage_does_more_than_an_input_error(tmp_path, file_format):
+def test_any_damage_is_at_most_an_input_error(tmp_path, file_format):
     whole = encoded(file_format, tmp_path)
     path = tmp_path / f"a.{file_format.lower()}"
 
@@ -62,7 +61,7 @@ def test_no_more_is_read_than_asked_for(tmp_path):
     assert rate_hz == 1000 and read_source(Source(tmp_path / "a.wav"), max_s=5.0)[0].shape == (1, 1000)
 
 
-def test_a_name_that_is_no_utf8_is_read(tmp_path):
+def test_a_name_that_is_not_utf8_is_read(tmp_path):
     path = tmp_path / os.fsdecode(b"caf\xe9.wav")
     with open(os.fsencode(path), "wb") as file:
         file.write(encoded("WAV", tmp_path))
@@ -94,7 +93,7 @@ def test_a_lossless_media_file_is_read_to_the_bit(tmp_path, rate_hz, channels):
 
 
 def test_a_file_of_aac_begins_and_ends_where_its_container_says(tmp_path):
-    """The encoder's delay of 1,024 samples and the padding of the last frame are no audio."""
+    """Without the encoder's delay of 1,024 samples and the padding of the last frame."""
     audio = tone(44_100 // 2)
     found, _ = read_source(Source(write_media(tmp_path / "a.m4a", [audio], 44_100, "aac", bit_rate=256_000)))
     assert found.shape == audio.shape
@@ -110,11 +109,6 @@ def test_a_length_that_a_container_only_estimates_cuts_nothing(tmp_path):
     assert audio.shape[1] <= read_source(Source(path))[0].shape[1] <= audio.shape[1] + 3 * 1024
 
 
-def damaged(path: Path, change) -> Path:
-    path.write_bytes(change(path.read_bytes()))
-    return path
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -126,15 +120,15 @@ def damaged(path: Path, change) -> Path:
     ids=["empty", "text", "cut", "overwritten"],
 )
 def test_a_damaged_media_file_is_named_in_one_line(tmp_path, change):
-    path = damaged(write_media(tmp_path / "a.m4a", [tone(9000)], 44_100), change)
-    with pytest.raises(
-        InputError, match=r"a\.m4a .*cannot be decoded \(.*\); expected audio: export it again"
-    ) as caught:
+    path = write_media(tmp_path / "a.m4a", [tone(9000)], 44_100)
+    path.write_bytes(change(path.read_bytes()))
+    message = r"a\.m4a .*cannot be decoded \(.*\); expected audio: export it again"
+    with pytest.raises(InputError, match=message) as caught:
         read_source(Source(path))
     assert "\n" not in str(caught.value)
 
 
-def test_media_files_and_streams_that_are_not_there(tmp_path):
+def test_absent_media_files_and_streams_are_named(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         read_source(Source(tmp_path / "absent.m4a"))
     path = write_media(tmp_path / "a.mp4", [tone(100), tone(100)], 44_100)
@@ -149,10 +143,3 @@ def test_media_samples_that_are_not_numbers_are_refused(tmp_path):
     path = write_media(tmp_path / "a.mka", [audio], 44_100, "pcm_f32le")
     with pytest.raises(InputError, match=r"a\.mka holds NaN or infinity"):
         read_source(Source(path))
-
-
-def test_without_pyav_the_message_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "av", None)
-    (tmp_path / "a.m4a").touch()
-    with pytest.raises(InputError, match=r"needs PyAV .*hafm_jax\[separate\]"):
-        read_source(Source(tmp_path / "a.m4a"))

@@ -52,6 +52,6 @@ def test_each_limit_has_its_reason(check, reason):
     limits.check_singing(np.full(9, 0.101))
 
 
-def test_what_a_worker_returns_is_whole_in_the_parent():
+def test_a_reject_of_a_worker_is_whole_in_the_parent():
     unusable = pickle.loads(pickle.dumps(Unusable("silent", "detail").of("a", "train")))
     assert unusable.facts() == {"id": "a", "split": "train", "reason": "silent", "detail": "detail"}

@@ -6,10 +6,10 @@ import hashlib
 import json
 
 import pytest
-from helpers import random_record
+from helpers import edit_json, write_token_set
 
 from hafm_jax.common.errors import InputError
-from hafm_jax.dataset import fingerprint, layout, records, tfrecord, writer
+from hafm_jax.dataset import fingerprint, layout, records, tfrecord
 
 MADE_BY = {"semantic": {"centroids_sha256": "5ea"}, "codec": {"weights_sha256": "c0d"}, "seed": 0}
 
@@ -17,17 +17,10 @@ MADE_BY = {"semantic": {"centroids_sha256": "5ea"}, "codec": {"weights_sha256": 
 @pytest.fixture
 def make_set(tmp_path):
     def make(name: str, num_songs: int = 2, made_by: dict = MADE_BY, seed: int = 0):
-        songs = [{"id": f"{k}"} | random_record(2, seed + k) for k in range(num_songs)]
-        summary = writer.write_split(tmp_path / name, "train", songs)
-        writer.write_metadata(tmp_path / name, [summary], made_by)
-        return tmp_path / name
+        numbers = {"num_train": num_songs, "num_validation": 1, "num_cells": 2, "num_shards": 8}
+        return write_token_set(tmp_path / name, seed, made_by, **numbers)
 
     return make
-
-
-def change(folder, **changes) -> None:
-    path = folder / layout.TOKENS_FILE
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def test_sets_of_the_same_tokenizers_agree(make_set):
@@ -52,10 +45,9 @@ def test_sets_of_other_tokenizers_are_refused(make_set, other, found):
 
 def test_tokenizers_that_did_not_make_the_tokens_are_refused(tokenizers):
     (weights,) = (tokenizers / "codec").glob("*.safetensors")
-    own = {
-        "centroids_sha256": json.loads((tokenizers / "semantic" / "config.json").read_text())["centroids_sha256"],
-        "codec_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-    }
+    config = json.loads((tokenizers / "semantic" / "config.json").read_text())
+    codec_sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
+    own = {"centroids_sha256": config["centroids_sha256"], "codec_sha256": codec_sha256}
     unknown = dict.fromkeys(own)  # what sets from before they were written have
     fingerprint.check_made_by(tokenizers, {"a": own, "b": unknown, "c": {}})
     for name, found in own.items():
@@ -65,22 +57,22 @@ def test_tokenizers_that_did_not_make_the_tokens_are_refused(tokenizers):
 
 def test_another_format_is_refused(make_set):
     folder = make_set("a")
-    document = layout.read_tokens_json(folder)
-    wider = json.loads(json.dumps(document["fields"]))
-    wider["acoustic"]["vocabulary"] = 2048
-    change(folder, fields=wider)
+    path = folder / layout.TOKENS_FILE
+    fields = layout.read_tokens_json(folder)["fields"]
+    edit_json(path, fields=fields | {"acoustic": fields["acoustic"] | {"vocabulary": 2048}})
     with pytest.raises(InputError, match=r"fields .*2048.*; this hafm_jax reads .*1024"):
         fingerprint.check_compatible([folder])
-    change(folder, fields=document["fields"], format_version="2.0.0")
+    edit_json(path, fields=fields, format_version="2.0.0")
     with pytest.raises(InputError, match=r"format_version 2\.0\.0; this hafm_jax reads 1\.0\.0"):
         fingerprint.check_compatible([folder])
-    unnamed = {name: value for name, value in document.items() if name != "fields"}
-    (folder / layout.TOKENS_FILE).write_text(json.dumps(unnamed | {"format_version": "1.0.0"}))
+    document = layout.read_tokens_json(folder) | {"format_version": "1.0.0"}
+    del document["fields"]
+    path.write_text(json.dumps(document))
     with pytest.raises(InputError, match="has the fields None"):
         fingerprint.check_compatible([folder])
 
 
-def test_a_description_tells_data_apart(make_set):
+def test_descriptions_of_different_data_differ(make_set):
     a = records.TokenRecords(make_set("a"), "train")
     same = records.TokenRecords(make_set("same"), "train")
     b = records.TokenRecords(make_set("b", 3, seed=9), "train")

@@ -30,10 +30,13 @@ def find(batch, stage, i):
 def labelled(first_label: int, num_records: int) -> Songs:
     """Records that any crop identifies: all vocal tokens of one are its label. Many, where the number does not matter:
     to shuffle the index of a few records takes Grain a hundred times as long."""
-    return Songs(
-        random_record(3, seed=label) | {"vocal_semantic": np.full(6, label)}
-        for label in range(first_label, first_label + num_records)
-    )
+    numbers = range(first_label, first_label + num_records)
+    return Songs(random_record(3, seed=label) | {"vocal_semantic": np.full(6, label)} for label in numbers)
+
+
+def together(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The global batch of the processes' own."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def labels(batches, steps) -> list[int]:
@@ -50,9 +53,8 @@ def token_set(tmp_path):
 @pytest.mark.parametrize("stage", STAGES.values(), ids=lambda s: s.name)
 def test_a_crop_is_the_same_time_of_one_song_in_every_stream(stage):
     batch = loader.train_batches([(RECORDS, 1)], stage, 8, 5, seed=0)[0]
-    assert {name: b.shape for name, b in batch.items()} == {
-        s.name: (5, 8 * s.frames_per_cell, s.codebooks) for s in stage.streams
-    }
+    shapes = {s.name: (5, 8 * s.frames_per_cell, s.codebooks) for s in stage.streams}
+    assert {name: b.shape for name, b in batch.items()} == shapes
     found = [find(batch, stage, i) for i in range(5)]
     assert sorted(r for r, _ in found) == [0, 1, 2, 3, 4]  # an epoch is every song once
     assert len({start for _, start in found}) > 1
@@ -83,8 +85,7 @@ def test_the_global_batch_is_the_same_rows_for_any_number_of_processes(seed, ste
         loader.train_batches(*arguments, process_index=p, process_count=process_count)[step]
         for p in range(process_count)
     ]
-    for name, expected in whole.items():
-        np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), expected)
+    np.testing.assert_equal(together(parts), whole)
 
 
 def test_a_process_reads_its_own_rows_only():
@@ -144,7 +145,7 @@ def test_the_first_set_is_drawn_as_if_alone():
 
 
 @pytest.mark.parametrize("weight", [0, -1, float("nan"), float("inf")])
-def test_a_weight_that_is_no_share_is_refused(weight):
+def test_a_weight_that_is_not_a_share_is_refused(weight):
     with pytest.raises(InputError, match="weights"):
         loader.train_batches([(RECORDS, 1), (RECORDS, weight)], SEMANTIC, 8, 2, 0)
 
@@ -158,9 +159,7 @@ def test_a_stream_is_the_batches_from_its_first_step_on(first_step):
     batches = loader.train_batches(mixture, SEMANTIC, 2, 8, 0, process_index=1, process_count=2)
     iterator = loader.prefetch(batches, first_step)
     for step in range(first_step, first_step + 3 * loader.AHEAD_BATCHES):
-        batch = next(iterator)
-        for name, expected in batches[step].items():
-            np.testing.assert_array_equal(batch[name], expected)
+        np.testing.assert_equal(next(iterator), batches[step])
     iterator.close()
 
 
@@ -180,7 +179,7 @@ def test_damage_met_while_reading_ahead_stops_the_step_that_needs_it(token_set):
 # ------------------------------------------------------------------------------------------------------------- lengths
 
 
-def test_a_token_set_is_not_read_to_learn_its_lengths(token_set, monkeypatch):
+def test_lengths_are_known_without_reading_songs(token_set, monkeypatch):
     source = records.TokenRecords(token_set, "train")
     with monkeypatch.context() as patch:
         patch.setattr(records.TokenRecords, "window", lambda *_: pytest.fail("a song was read"))
@@ -212,7 +211,5 @@ def test_processes_share_out_the_evaluation_batches(process_count):
     ]
     assert len(whole) == 6  # 20 windows are three quarters of 26, six batches of four and a rest
     assert {len(part) for part in parts} == {6}
-    for step, expected in enumerate(whole):
-        for name in expected:
-            np.testing.assert_array_equal(np.concatenate([part[step][name] for part in parts]), expected[name])
+    np.testing.assert_equal([together(step) for step in zip(*parts, strict=True)], whole)
     assert [int(row[0, 0] >= 100) for batch in whole for row in batch["vocal_semantic"]].count(1) == 18

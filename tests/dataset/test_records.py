@@ -7,6 +7,7 @@ import random
 
 import numpy as np
 import pytest
+from helpers import contents, random_record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,13 +16,8 @@ from hafm_jax.dataset import examples, layout, records, tfrecord, writer
 
 
 def make_record(name: str, num_cells: int, seed: int = 0) -> dict:
-    rng = np.random.default_rng(seed)
-    return {
-        "id": name,
-        "vocal_semantic": rng.integers(0, 500, 2 * num_cells),
-        "instrumental_semantic": rng.integers(0, 500, 2 * num_cells),
-        "acoustic": rng.integers(0, 1024, (3 * num_cells, 8)),
-    }
+    """int64, as NumPy has integers by default."""
+    return {"id": name, **{name: tokens.astype(int) for name, tokens in random_record(num_cells, seed).items()}}
 
 
 def assert_same(found: dict, expected: dict) -> None:
@@ -77,7 +73,7 @@ def test_example_is_tensorflows_message():
     num_shards=st.integers(1, 8),
     name=st.text(max_size=20),
 )
-def test_what_is_written_is_read_back(tmp_path_factory, cells, num_shards, name):
+def test_written_records_are_read_back(tmp_path_factory, cells, num_shards, name):
     folder = tmp_path_factory.mktemp("tokens")
     songs = [make_record(f"{seed} {name}", n, seed) for seed, n in enumerate(cells)]
     summary = writer.write_split(folder, "train", iter(songs), num_shards)
@@ -126,7 +122,7 @@ def test_a_window_is_a_part_of_the_record(folder, first_cell, num_cells):
             source.window(2, *beyond)
 
 
-def test_source_can_be_pickled_and_has_one_fingerprint(folder, tmp_path_factory):
+def test_a_source_can_be_pickled_and_has_one_fingerprint(folder, tmp_path_factory):
     source = records.TokenRecords(folder, "train")
     assert_same(source[1], source[1])
     copy = pickle.loads(pickle.dumps(source))
@@ -143,12 +139,6 @@ def test_source_can_be_pickled_and_has_one_fingerprint(folder, tmp_path_factory)
     assert records.TokenRecords(other, "train").fingerprint != source.fingerprint
 
 
-def test_grain_reads_the_source(folder):
-    grain = pytest.importorskip("grain.python")
-    data = grain.MapDataset.source(records.TokenRecords(folder, "train")).shuffle(seed=1).map(lambda r: r["id"])
-    assert sorted(data[k] for k in range(len(data))) == [f"song_{k}" for k in range(5)]
-
-
 def test_tensorflow_datasets_loads_the_folder(folder):
     import tensorflow_datasets as tfds
 
@@ -157,6 +147,7 @@ def test_tensorflow_datasets_loads_the_folder(folder):
     assert builder.info.splits["train"].shard_lengths == [3, 2]
     assert builder.info.splits["test"].filenames == ["hafm_tokens-test.tfrecord-00000-of-00001"]
     source = records.TokenRecords(folder, "train")
+    # The builder's datasets need TensorFlow, and its data sources another file format; its decoder needs neither.
     payload = source._read(0, 12, int(source._index[0, 0]))
     example = builder.info.features.deserialize_example_np(payload)
     assert example["id"] == b"song_0"
@@ -164,7 +155,7 @@ def test_tensorflow_datasets_loads_the_folder(folder):
         np.testing.assert_array_equal(example[name], source[0][name])
 
 
-def test_tokens_json_says_what_made_them(folder):
+def test_tokens_json_holds_what_made_the_tokens(folder):
     document = layout.read_tokens_json(folder)
     assert document["fields"]["acoustic"] == {"frames_per_cell": 3, "codebooks": 8, "vocabulary": 1024}
     assert document["made_by"] == {"features": "chroma", "seed": 3}
@@ -180,7 +171,7 @@ def test_tokens_json_says_what_made_them(folder):
 
 
 def lengths_read(folder, monkeypatch) -> tuple[list[int], int]:
-    """The lengths of the songs of train, and how many songs were read to know them."""
+    """The lengths of the songs of train, and the number of songs that were read for them."""
     reads = []
     decode = records.decode_example
     monkeypatch.setattr(records, "decode_example", lambda *arguments: reads.append(1) or decode(*arguments))
@@ -188,17 +179,16 @@ def lengths_read(folder, monkeypatch) -> tuple[list[int], int]:
 
 
 def test_a_set_is_opened_without_touching_its_shards(folder, monkeypatch):
-    walked = records.TokenRecords(folder, "train")
-    (folder / "hafm_tokens-train.index.json").rename(folder / "aside")
-    fingerprint = records.TokenRecords(folder, "train").fingerprint
-    (folder / "aside").rename(folder / "hafm_tokens-train.index.json")
-    assert walked.fingerprint == fingerprint
+    fingerprint, index = records.TokenRecords(folder, "train").fingerprint, folder / "hafm_tokens-train.index.json"
+    index.rename(folder / "aside")
+    assert records.TokenRecords(folder, "train").fingerprint == fingerprint
+    (folder / "aside").rename(index)
     monkeypatch.setattr(records, "walk_records", lambda path: pytest.fail("a shard was read"))
     assert lengths_read(folder, monkeypatch) == ([1, 3, 5, 2, 4], 0)  # songs are dealt out to two shards in turn
 
 
 @pytest.mark.parametrize("damage", ["absent", "another length", "no JSON", "of other shards"])
-def test_lengths_that_are_not_to_be_trusted_are_found_by_reading(folder, monkeypatch, damage):
+def test_lengths_of_an_untrusted_index_are_found_by_reading(folder, monkeypatch, damage):
     path = folder / "hafm_tokens-train.index.json"
     listed = path.read_text()
     expected = [1, 3, 5, 2, 4]
@@ -280,7 +270,7 @@ def test_wrong_arrays_are_neither_written_nor_read(tmp_path, monkeypatch, field,
         records.TokenRecords(tmp_path, "train")[0]
 
 
-def test_a_payload_that_is_no_token_example(tmp_path):
+def test_a_payload_that_is_not_a_token_example(tmp_path):
     path = tmp_path / layout.shard_name("train", 0, 1)
     example = tfrecord.example_class()()
     example.features.feature["id"].bytes_list.value.append(b"a")
@@ -303,7 +293,7 @@ def test_missing_shards_and_splits_are_named(folder, tmp_path_factory):
 
 
 def test_an_interrupted_split_leaves_the_old_one(folder):
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    before = contents(folder)
 
     def songs():
         yield make_record("new", 2)
@@ -313,10 +303,10 @@ def test_an_interrupted_split_leaves_the_old_one(folder):
         writer.write_split(folder, "train", songs())
     with pytest.raises(InputError, match="at least one"):
         writer.write_split(folder, "train", [])
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert contents(folder) == before
 
 
 def test_a_second_run_replaces_all_shards_of_its_split(folder):
     writer.write_split(folder, "train", [make_record("new", 2)], num_shards=1)
-    assert [r["id"] for r in (records.TokenRecords(folder, "train")[k] for k in range(1))] == ["new"]
-    assert len(records.TokenRecords(folder, "train")) == 1 and len(records.TokenRecords(folder, "test")) == 1
+    assert [record["id"] for record in records.TokenRecords(folder, "train")] == ["new"]
+    assert len(records.TokenRecords(folder, "test")) == 1

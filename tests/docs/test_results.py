@@ -1,4 +1,4 @@
-"""The committed results: the evaluation's anchors are in the order that sense demands."""
+"""The committed results: the evaluation's anchors are in the expected order."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_distances_grow_from_the_codec_to_the_model(document, figure):
         ("random - model", [*COLUMNS, "onset_f"]),
     ],
 )
-def test_what_goes_with_the_vocal_falls_with_every_step(document, pair, figures):
+def test_measures_of_the_vocal_fall_with_every_step(document, pair, figures):
     for figure in figures:
         assert difference(document, pair, figure)["high"] < 0, figure
 

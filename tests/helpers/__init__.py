@@ -54,6 +54,15 @@ def random_tokens(stage: str, batch: int, num_cells: int, seed: int = 0) -> tupl
     return tokens[:-1], tokens[-1]
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files in the folder, without those in its subfolders."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def edit_json(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
 def random_record(num_cells: int, seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     semantic = {

@@ -1,9 +1,12 @@
-"""Music collections for tests: the Free Music Archive's table of tracks."""
+"""Music collections for tests: the Free Music Archive's table of tracks, songs of MUSDB18-HQ."""
 
 from __future__ import annotations
 
 import csv
 from pathlib import Path
+
+import numpy as np
+import soundfile
 
 # The columns of the archive's table, group by group.
 FMA_GROUPS = {
@@ -39,3 +42,18 @@ def fma_row(split: str, title: str, licence: str = "CC BY", **other: str) -> dic
         ("artist", "name"): "The Band",
         ("artist", "bio"): other.get("bio", ""),
     }
+
+
+MUSDB_STEMS = ("mixture", "drums", "bass", "other", "vocals")  # in the order of the mp4 edition's streams
+
+
+def write_musdb(music: Path, split: str, name: str, seed: int = 0, num_samples: int = 4410) -> dict[str, np.ndarray]:
+    """A song's stems [S, 2], multiples of 2**-15, which 16 bits hold exactly; their sum does not clip."""
+    folder = music / split / name
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    stems = {stem: np.round(rng.uniform(-0.2, 0.2, (num_samples, 2)) * 2**15) / 2**15 for stem in MUSDB_STEMS[1:]}
+    stems = {"mixture": sum(stems.values()), **stems}
+    for stem, audio in stems.items():
+        soundfile.write(folder / f"{stem}.wav", audio, 44_100, subtype="PCM_24")
+    return stems

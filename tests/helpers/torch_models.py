@@ -5,12 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-try:
-    import torch
-    import transformers
-except ImportError:
-    pytest.skip("needs the extra hafm_jax[torch]", allow_module_level=True)
-
+torch = pytest.importorskip("torch", reason="needs the extra hafm_jax[torch]")
+transformers = pytest.importorskip("transformers", reason="needs the extra hafm_jax[torch]")
 torch.set_num_threads(1)
 HUBERT = {
     "hidden_size": 32,

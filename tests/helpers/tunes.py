@@ -1,4 +1,4 @@
-"""Songs in folders: synthesised ones, and three tiny ones of plain sines."""
+"""Songs in folders: synthesised ones, and three tiny ones of plain sines; stems and sines."""
 
 from __future__ import annotations
 
@@ -23,6 +23,22 @@ def write_song(folder: Path, song: Song) -> None:
     (folder / "song.json").write_text(json.dumps(song.info))
 
 
+def sine(f_hz: float, seconds: float, rate_hz: int = 24_000, level: float = 0.5) -> np.ndarray:
+    return (level * np.sin(2 * np.pi * f_hz * np.arange(int(seconds * rate_hz)) / rate_hz)).astype(np.float32)
+
+
+def write_stems(folder: Path, vocals: np.ndarray, instrumental: np.ndarray, rate_hz: int = RATE_HZ) -> None:
+    """The stems of a song as a songs folder holds them."""
+    folder.mkdir(parents=True)
+    files.write_audio(folder / "vocals.wav", vocals, rate_hz)
+    files.write_audio(folder / "instrumental.wav", instrumental, rate_hz)
+
+
+def read_stems(folder: Path) -> list[tuple[np.ndarray, int]]:
+    """(samples [C, S], rate in Hz) of the vocals and of the instrumental."""
+    return [files.read_audio(files.stem_file(folder, stem)) for stem in ("vocals", "instrumental")]
+
+
 def tune(seconds: float, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     notes = np.repeat(rng.integers(48, 72, 8), int(seconds * RATE_HZ) // 8 + 1)[: int(seconds * RATE_HZ)]
@@ -34,7 +50,5 @@ def tune(seconds: float, seed: int) -> np.ndarray:
 def songs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("songs")
     for split, name, seconds, seed in [("train", "a", 2.0, 1), ("train", "b", 1.51, 2), ("validation", "c", 1.0, 3)]:
-        (folder / split / name).mkdir(parents=True)
-        files.write_audio(folder / split / name / "vocals.wav", tune(seconds, seed), RATE_HZ)
-        files.write_audio(folder / split / name / "instrumental.wav", np.stack([tune(seconds, seed + 9)] * 2), RATE_HZ)
+        write_stems(folder / split / name, tune(seconds, seed), np.stack([tune(seconds, seed + 9)] * 2))
     return folder

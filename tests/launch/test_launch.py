@@ -95,16 +95,22 @@ def job_set(*arguments: str) -> dict:
     return json.loads(printed(GKE, "run-1", *arguments, "--dry-run", "--", *COMMAND))
 
 
+def parts(manifest: dict) -> tuple[dict, dict, dict, dict]:
+    """The replicated job of a JobSet, its job, its pod and its container."""
+    (replicated,) = manifest["spec"]["replicatedJobs"]
+    job = replicated["template"]["spec"]
+    pod = job["template"]["spec"]
+    (container,) = pod["containers"]
+    return replicated, job, pod, container
+
+
 def test_gke_tpu_slices():
     manifest = job_set(*TPU_SLICE, "--slices", "2", "--spot")
     assert (manifest["apiVersion"], manifest["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
     assert manifest["metadata"]["name"] == "run-1"
     topology = manifest["metadata"]["annotations"]["alpha.jobset.sigs.k8s.io/exclusive-topology"]
     assert topology == "cloud.google.com/gke-nodepool"
-    (replicated,) = manifest["spec"]["replicatedJobs"]
-    job = replicated["template"]["spec"]
-    pod = job["template"]["spec"]
-    (container,) = pod["containers"]
+    replicated, job, pod, container = parts(manifest)
     assert replicated["replicas"] == 2
     assert job["parallelism"] == job["completions"] == 4  # 16 chips, 4 a host
     assert container["command"] == COMMAND
@@ -116,33 +122,26 @@ def test_gke_tpu_slices():
     }
 
 
-def test_gke_gpu_nodes_know_each_other():
+def test_gke_gpu_nodes_join_each_other():
     manifest = job_set(*GPU_NODES, "--nodes", "3")
     assert manifest["metadata"]["annotations"] == {}
-    (replicated,) = manifest["spec"]["replicatedJobs"]
-    job = replicated["template"]["spec"]
-    (container,) = job["template"]["spec"]["containers"]
-    host = f"{manifest['metadata']['name']}-{replicated['name']}-0-0.{manifest['metadata']['name']}"
+    replicated, job, _, container = parts(manifest)
+    host = f"run-1-{replicated['name']}-0-0.{manifest['metadata']['name']}"
     assert (replicated["replicas"], job["parallelism"], job["completionMode"]) == (1, 3, "Indexed")
     assert container["resources"]["limits"] == {"nvidia.com/gpu": 8}
-    assert container["command"] == [
-        *COMMAND,
-        f"--coordinator={host}:8476",
-        "--num-processes=3",
-        "--process-id=$(JOB_COMPLETION_INDEX)",
-    ]
+    joining = [f"--coordinator={host}:8476", "--num-processes=3", "--process-id=$(JOB_COMPLETION_INDEX)"]
+    assert container["command"] == COMMAND + joining
 
 
 def test_gke_one_gpu_node_joins_no_other():
-    (replicated,) = job_set(*GPU_NODES)["spec"]["replicatedJobs"]
-    assert replicated["template"]["spec"]["template"]["spec"]["containers"][0]["command"] == COMMAND
+    *_, container = parts(job_set(*GPU_NODES))
+    assert container["command"] == COMMAND
 
 
 def test_gke_hosts_share_a_claim():
-    (replicated,) = job_set(*TPU_SLICE, "--claim", "runs")["spec"]["replicatedJobs"]
-    pod = replicated["template"]["spec"]["template"]["spec"]
+    _, _, pod, container = parts(job_set(*TPU_SLICE, "--claim", "runs"))
     (volume,) = [v for v in pod["volumes"] if v.get("persistentVolumeClaim") == {"claimName": "runs"}]
-    mounts = {m["name"]: m["mountPath"] for m in pod["containers"][0]["volumeMounts"]}
+    mounts = {m["name"]: m["mountPath"] for m in container["volumeMounts"]}
     assert mounts[volume["name"]] == "/shared" and len(mounts) == len(pod["volumes"]) == 2
 
 
@@ -161,12 +160,16 @@ def test_tpu_worker_mounts_once(tmp_path):
     assert asked[-1] == "chmod 1777 /mnt/share" and len(asked) == 5
 
 
+@pytest.fixture(scope="module")
+def tpu_slice() -> dict:
+    return job_set(*TPU_SLICE)
+
+
 def job_set_action(manifest: dict, exit_code: int, disrupted: bool) -> str:
     """The action on a JobSet when a pod ends so, by the rules of the Job and of the JobSet controller."""
-    (replicated,) = manifest["spec"]["replicatedJobs"]
-    job = replicated["template"]["spec"]
+    _, job, pod, _ = parts(manifest)
     reason, message = "BackoffLimitExceeded", "Job has reached the specified backoff limit"
-    assert job["backoffLimit"] == 0 and job["template"]["spec"]["restartPolicy"] == "Never"
+    assert job["backoffLimit"] == 0 and pod["restartPolicy"] == "Never"
     for index, rule in enumerate(job["podFailurePolicy"]["rules"]):
         if "onExitCodes" in rule:
             matches = rule["onExitCodes"]["operator"] == "In" and exit_code in rule["onExitCodes"]["values"]
@@ -195,10 +198,9 @@ def job_set_action(manifest: dict, exit_code: int, disrupted: bool) -> str:
         (137, False, "RestartJobSet"),
     ],
 )
-def test_gke_exit_codes(exit_code, disrupted, action):
-    manifest = job_set(*TPU_SLICE)
-    assert job_set_action(manifest, exit_code, disrupted) == action
-    assert manifest["spec"]["failurePolicy"]["maxRestarts"] == 3
+def test_gke_exit_codes(tpu_slice, exit_code, disrupted, action):
+    assert job_set_action(tpu_slice, exit_code, disrupted) == action
+    assert tpu_slice["spec"]["failurePolicy"]["maxRestarts"] == 3
 
 
 def test_tpu_dry_run():
@@ -301,7 +303,7 @@ def test_a_preempted_tpu_is_requested_again(monkeypatch, cloud):
     assert calls[-1] == "delete"
 
 
-def test_a_stopped_tpu_command_starts_again_on_the_same_machines(monkeypatch, cloud):
+def test_a_stopped_tpu_command_restarts_on_the_same_machines(monkeypatch, cloud):
     def stop():
         assert launch(TPU, "stop", "pod", "--zone", "here-a").returncode == 0
 
@@ -326,7 +328,7 @@ def test_tpu_command_that_fails(monkeypatch, cloud, exit_code, starts):
     assert (cloud / "0" / "hafm_jax.log").read_text().splitlines() == ["what went wrong"] * starts
 
 
-def test_tpu_run_anew_does_not_take_the_last_ones_end_for_its_own(monkeypatch, cloud):
+def test_a_second_tpu_run_does_not_end_with_the_firsts_exit_code(monkeypatch, cloud):
     assert supervised(monkeypatch, cloud, "exit 2")[0] == 2
     code, calls = supervised(monkeypatch, cloud, "exit 0")
     assert code == 0

@@ -47,29 +47,24 @@ def test_writes_and_resumes(tmp_path, monkeypatch, capsys):
             run(monkeypatch, "synthesize_songs", "--out", tmp_path, "--num-songs", 2, "--seconds", 1.5, *other)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("--num-songs", -1),
-        ("--num-test", -1),
-        ("--seconds", 0.5),
-        ("--seconds", "nan"),
-        ("--seed", -1),
-        ("--workers", 0),
-    ],
-)
-def test_refuses_bad_numbers(tmp_path, monkeypatch, arguments):
-    with pytest.raises(InputError, match=f"{arguments[0]} is .*; expected"):
-        run(monkeypatch, "synthesize_songs", "--out", tmp_path / "songs", *arguments)
+BAD_NUMBERS = ["--num-songs -1", "--num-test -1", "--seconds 0.5", "--seconds nan", "--seed -1", "--workers 0"]
+
+
+@pytest.mark.parametrize("argument", BAD_NUMBERS)
+def test_refuses_bad_numbers(tmp_path, monkeypatch, argument):
+    with pytest.raises(InputError, match=f"{argument.split()[0]} is .*; expected"):
+        run(monkeypatch, "synthesize_songs", "--out", tmp_path / "songs", *argument.split())
     assert not (tmp_path / "songs").exists()
 
 
 def test_the_command_as_a_process(tmp_path):
     """From another folder, with worker processes, as users run it; and a place that cannot be written."""
     command = [sys.executable, str(SCRIPT), "--num-songs", "1", "--num-test", "0", "--seconds", "1", "--workers", "2"]
-    done = subprocess.run([*command, "--out", "songs"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert sorted(p.parent.name for p in tmp_path.glob("songs/*/song_000000")) == ["train", "validation"]
     (tmp_path / "file").write_text("not a folder")
-    done = subprocess.run([*command, "--out", "file"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    songs, done = (
+        subprocess.run([*command, "--out", out], cwd=tmp_path, capture_output=True, text=True, check=False)
+        for out in ("songs", "file")
+    )
+    assert songs.returncode == 0, songs.stderr
+    assert sorted(p.parent.name for p in tmp_path.glob("songs/*/song_000000")) == ["train", "validation"]
     assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1

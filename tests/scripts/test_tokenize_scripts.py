@@ -4,38 +4,31 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
-from helpers import TOKENIZE
-from helpers.scripts import load_script, run
-from helpers.tunes import RATE_HZ, songs, tune  # noqa: F401 (a fixture)
+from helpers import TOKENIZE, contents
+from helpers.scripts import errors, load_script, run
+from helpers.tunes import RATE_HZ, read_stems, songs, tune, write_stems  # noqa: F401 (a fixture)
 
 from hafm_jax.audio import files
-from hafm_jax.common import errors
 from hafm_jax.common.errors import InputError
 from hafm_jax.corpus import shard
 from hafm_jax.dataset import layout, records
-from hafm_jax.tokenizers import codecs, semantic, spectral_codec
+from hafm_jax.tokenizers import codecs, semantic
 
 
 @pytest.fixture(scope="module")
-def tokenizers(tmp_path_factory, songs):
+def tokenizers(tmp_path_factory, songs, tokenizers):
+    """Centroids of these songs; the codec that all tests share."""
     folder = tmp_path_factory.mktemp("tokenizers")
+    shutil.copytree(tokenizers / "codec", folder / "codec")
     with pytest.MonkeyPatch.context() as monkeypatch:
         run(monkeypatch, "fit_kmeans", "--songs", songs, "--features", "chroma", "--clusters", 30, "--out", folder)
-    config = spectral_codec.SpectralConfig()
-    codecs.save_spectral(
-        folder / "codec", config, jax.jit(spectral_codec.init, static_argnums=0)(config, jax.random.key(0))
-    )
     return folder
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_tokenize_is_not_a_package():
@@ -67,7 +60,7 @@ def test_fit_writes_a_tokenizer_with_the_facts_of_the_fit(tokenizers, songs):
 def test_fit_follows_its_seed(monkeypatch, tokenizers, songs, tmp_path):
     arguments = ["--songs", songs, "--features", "chroma", "--clusters", 30]
     run(monkeypatch, "fit_kmeans", *arguments, "--out", tmp_path / "same")
-    assert tree(tmp_path / "same" / "semantic") == tree(tokenizers / "semantic")
+    assert contents(tmp_path / "same" / "semantic") == contents(tokenizers / "semantic")
     hours = 100 / (3600 * 50)
     run(monkeypatch, "fit_kmeans", *arguments, "--out", tmp_path / "other", "--seed", 1, "--hours", hours)
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["semantic"]  # the frames are gone
@@ -118,7 +111,7 @@ def test_fit_needs_songs_or_centroids(monkeypatch, tmp_path):
         (["--dtype", "float16"], "chroma features in float16"),
     ],
 )
-def test_fit_refuses_what_cannot_be(monkeypatch, songs, tmp_path, change, found):
+def test_fit_refuses_bad_arguments(monkeypatch, songs, tmp_path, change, found):
     with pytest.raises(InputError, match=found):
         run(monkeypatch, "fit_kmeans", "--songs", songs, "--features", "chroma", "--out", tmp_path, *change)
     assert not list(tmp_path.iterdir())
@@ -138,20 +131,19 @@ def tokens(tmp_path_factory, songs, tokenizers):
 def test_extracted_tokens_are_those_of_the_parts(tokens, songs, tokenizers):
     train = records.TokenRecords(tokens, "train")
     assert [train[k]["id"] for k in range(len(train))] == ["a", "b"]
-    record = train[1]
     tokenizer, codec = semantic.load_semantic(tokenizers / "semantic"), codecs.load_codec(tokenizers / "codec")
-    vocal, rate_hz = files.read_audio(songs / "train" / "b" / "vocals.wav")
-    instrumental, _ = files.read_audio(songs / "train" / "b" / "instrumental.wav")
-    seed = shard.song_seed(5, "train", "b")
-    np.testing.assert_array_equal(
-        record["vocal_semantic"], semantic.vocal_tokens(tokenizer, vocal, rate_hz, semantic.VOCAL_NOISE_SIGMA, seed)
-    )
-    np.testing.assert_array_equal(
-        record["instrumental_semantic"], semantic.instrumental_tokens(tokenizer, instrumental, rate_hz)
-    )
-    audio = files.pad_to_cells(files.resample(instrumental.mean(axis=0), rate_hz, 24_000), 24_000)
-    np.testing.assert_array_equal(record["acoustic"], codec.encode(audio[None])[0])
-    assert record["acoustic"].shape == (3 * 38, 8)
+    for record in (train[0], train[1]):
+        folder, seed = songs / "train" / record["id"], shard.song_seed(5, "train", record["id"])
+        (vocal, rate_hz), (instrumental, _) = read_stems(folder)
+        audio = files.pad_to_cells(files.resample(instrumental.mean(axis=0), rate_hz, 24_000), 24_000)
+        expected = {
+            "vocal_semantic": semantic.vocal_tokens(tokenizer, vocal, rate_hz, semantic.VOCAL_NOISE_SIGMA, seed),
+            "instrumental_semantic": semantic.instrumental_tokens(tokenizer, instrumental, rate_hz),
+            "acoustic": codec.encode(audio[None])[0],
+        }
+        for name, tokens_of_stem in expected.items():
+            np.testing.assert_array_equal(record[name], tokens_of_stem)
+    assert train[1]["acoustic"].shape == (3 * 38, 8)
 
 
 def test_tokens_json_names_what_made_them(tokens, tokenizers):
@@ -181,13 +173,9 @@ def test_songs_that_do_not_fit_are_left_out_with_the_reason(monkeypatch, songs, 
     mixed = tmp_path / "songs"
     seconds = {"good": (0.4, 0.41), "uneven": (0.4, 0.5), "broken": (0.4, 0.4), "long": (0.6, 0.6), "longer": (9, 9)}
     for name, (vocal_s, instrumental_s) in seconds.items():
-        (mixed / "test" / name).mkdir(parents=True)
-        files.write_audio(mixed / "test" / name / "vocals.wav", tune(vocal_s, 1), RATE_HZ)
-        files.write_audio(mixed / "test" / name / "instrumental.wav", tune(instrumental_s, 2), RATE_HZ)
+        write_stems(mixed / "test" / name, tune(vocal_s, 1), tune(instrumental_s, 2))
     (mixed / "test" / "broken" / "instrumental.wav").write_text("no audio")
-    (mixed / "test" / "short").mkdir()
-    for stem in ("vocals", "instrumental"):  # a third of a sample at 16 kHz
-        files.write_audio(mixed / "test" / "short" / f"{stem}.wav", np.full(1, 0.5), 44_100)
+    write_stems(mixed / "test" / "short", np.full(1, 0.5), np.full(1, 0.5), 44_100)  # a third of a sample at 16 kHz
     (mixed / "validation" / "only").mkdir(parents=True)
     (mixed / "validation" / "only" / "vocals.wav").write_text("no audio")
     (mixed / "report.json").write_text(json.dumps({"rejected_by_reason": {"damaged": 3, "silent": 1, "duplicate": 0}}))
@@ -200,17 +188,15 @@ def test_songs_that_do_not_fit_are_left_out_with_the_reason(monkeypatch, songs, 
     document = layout.read_tokens_json(out)
     made_by = document["made_by"]
     assert set(document["splits"]) == {"test"}  # the other one has no song
+    reasons = {"uneven": "stems of two lengths", "broken": "damaged", "longer": "too long", "short": "too short"}
     assert {name: detail.split(",")[0] for name, detail in made_by["skipped"].items()} == {
-        "test/uneven": "stems of two lengths",
-        "test/broken": "damaged",
-        "test/longer": "too long",
-        "test/short": "too short",
+        **{f"test/{name}": reason for name, reason in reasons.items()},
         "validation/only": "damaged",
     }
     assert "0.400 s" in made_by["skipped"]["test/uneven"] and "cannot be read" in made_by["skipped"]["test/broken"]
-    reasons = {"stems of two lengths": 1, "damaged": 1, "too long": 1, "too short": 1}
-    assert made_by["statistics"]["test"]["rejected_by_reason"] == reasons and made_by["max_s"] == 0.58
-    assert made_by["rejected_by_reason"] == {**reasons, "damaged": 1 + 1 + 3, "silent": 1}
+    counts = dict.fromkeys(reasons.values(), 1)
+    assert made_by["statistics"]["test"]["rejected_by_reason"] == counts and made_by["max_s"] == 0.58
+    assert made_by["rejected_by_reason"] == {**counts, "damaged": 1 + 1 + 3, "silent": 1}
     printed = capsys.readouterr().out
     assert "4 left out" in printed and "validation: no song" in printed
     with pytest.raises(InputError, match=r"no song that can be used, only because: .* cannot be read"):
@@ -221,14 +207,8 @@ def test_songs_that_do_not_fit_are_left_out_with_the_reason(monkeypatch, songs, 
 
 
 def test_bad_input_ends_with_exit_code_two(monkeypatch, songs, tmp_path, capsys):
-    script = load_script("extract_tokens")
-    monkeypatch.setattr(
-        sys, "argv", ["x", "--songs", str(songs), "--tokenizers", str(tmp_path), "--out", str(tmp_path / "tokens")]
-    )
-    with pytest.raises(SystemExit) as ended:
-        errors.run_command(script.main)
-    message = capsys.readouterr().err.strip()
-    assert ended.value.code == 2 and message.startswith("error: ") and "\n" not in message
+    arguments = ["--songs", songs, "--tokenizers", tmp_path, "--out", tmp_path / "tokens"]
+    assert len(errors(monkeypatch, capsys, "extract_tokens", *arguments)) == 1
     assert not (tmp_path / "tokens").exists()
 
 
@@ -247,7 +227,7 @@ def test_the_line_for_pickles_makes_npy(monkeypatch, tmp_path, capsys):
     np.testing.assert_array_equal(semantic.read_centroids("km_500.npy"), kmeans.cluster_centers_)
 
 
-def test_codec_training_refuses_what_cannot_be(monkeypatch, songs, tmp_path):
+def test_codec_training_refuses_bad_arguments(monkeypatch, songs, tmp_path):
     for option, value in (("--steps", 0), ("--batch-size", -1), ("--seconds", "nan"), ("--learning-rate", 0)):
         with pytest.raises(InputError, match=f"{option} is .*; expected a number above 0"):
             run(monkeypatch, "train_codec", "--songs", songs, "--out", tmp_path / "out", option, value)
@@ -256,15 +236,13 @@ def test_codec_training_refuses_what_cannot_be(monkeypatch, songs, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["fit_kmeans", "train_codec", "extract_tokens"])
-def test_help_is_complete(monkeypatch, capsys, name):
+SCRIPTS = {"fit_kmeans": "--songs", "train_codec": "--songs", "extract_tokens": "--songs", "separate_stems": "--music"}
+
+
+@pytest.mark.parametrize(("name", "option"), SCRIPTS.items())
+def test_help_is_complete(monkeypatch, capsys, name, option):
     with pytest.raises(SystemExit) as ended:
         run(monkeypatch, name, "--help")
     out = capsys.readouterr().out
     assert ended.value.code == 0
-    assert all(word in out for word in ("reads", "writes", "default", "--songs", f"python tokenize/{name}.py"))
-
-
-def test_tokenizer_config_is_plain_json(tokenizers):
-    config = json.loads((tokenizers / "semantic" / "config.json").read_text())
-    assert config["clusters"] == 30 and config["format_version"] == 1
+    assert all(word in out for word in ("reads", "writes", "default", option, f"python tokenize/{name}.py"))

@@ -45,7 +45,7 @@ def test_sampled_frames_are_the_songs_own(songs, tmp_path):
         assert all(len(matches) for matches in found) and len({matches[0] for matches in found}) == 60
 
 
-def test_a_song_of_no_use_is_skipped_and_many_are_not(songs, tmp_path, capsys):
+def test_one_unusable_song_is_skipped_and_many_are_an_error(songs, tmp_path, capsys):
     for k in range(9):
         (tmp_path / "train" / str(k)).mkdir(parents=True)
         for stem in ("vocals", "instrumental"):

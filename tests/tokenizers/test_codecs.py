@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import functools
-import json
+import os
 
 import jax
 import numpy as np
 import pytest
+from helpers import edit_json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hafm_jax.common.errors import InputError
 from hafm_jax.tokenizers import codecs, phases, spectral_codec
 
-SMALL = spectral_codec.SpectralConfig(
-    wide_channels=32, encoder_channels=16, encoder_blocks=2, decoder_channels=16, decoder_blocks=2, latent=8
-)
+CHANNELS = {"wide_channels": 32, "encoder_channels": 16, "decoder_channels": 16}
+SMALL = spectral_codec.SpectralConfig(**CHANNELS, encoder_blocks=2, decoder_blocks=2, latent=8)
 
 
 @functools.cache
@@ -37,7 +37,7 @@ def audio_of(frames: int, batch: int = 1) -> np.ndarray:
 
 
 @pytest.mark.parametrize("frames", [1, 39, 40, 41, 127])
-def test_chunks_give_what_the_whole_gives(frames, monkeypatch):
+def test_chunks_give_the_same_as_the_whole(frames, monkeypatch):
     audio, codec = audio_of(frames, 2), small_codec()
     latents = np.asarray(jax.jit(spectral_codec.encode_latents, static_argnums=0)(SMALL, small_params(), audio))
     np.testing.assert_allclose(codec.encode_latents(audio), latents, atol=2e-5)
@@ -79,7 +79,7 @@ def test_a_song_in_pieces_has_the_bits_of_the_whole(cuts):
 
 
 @pytest.mark.parametrize("frames", [60, 80, 81])
-def test_what_comes_later_changes_no_earlier_bit(frames):
+def test_later_audio_changes_no_earlier_bit(frames):
     codec, audio = small_codec(), audio_of(130)
     beginning = codec.encode(audio[:, : frames * 320])
     settled = slice(frames - SMALL.encoder_halo)
@@ -140,11 +140,7 @@ def test_save_and_load_bit_for_bit(tmp_path):
 
 
 def edit_config(directory, **changes):
-    path = directory / "config.json"
-    document = json.loads(path.read_text())
-    for key, value in changes.items():
-        document[key] = value
-    path.write_text(json.dumps(document))
+    edit_json(directory / "config.json", **changes)
 
 
 @pytest.mark.parametrize(
@@ -162,10 +158,7 @@ def edit_config(directory, **changes):
         (lambda d: edit_config(d, codec="encodec"), 'no "source"'),
         (lambda d: (d / "codec.safetensors").unlink(), "codec.safetensors is missing"),
         (lambda d: (d / "codec.safetensors").write_bytes(b"\x80" * 100), "no(t a)? safetensors"),
-        (
-            lambda d: (d / "codec.safetensors").write_bytes((d / "codec.safetensors").read_bytes()[:-50]),
-            "no(t a)? safetensors",
-        ),
+        (lambda d: os.truncate(w := d / "codec.safetensors", w.stat().st_size - 50), "no(t a)? safetensors"),
     ],
 )
 def test_bad_parts_are_input_errors(tmp_path, damage, found):
@@ -173,11 +166,6 @@ def test_bad_parts_are_input_errors(tmp_path, damage, found):
     damage(tmp_path)
     with pytest.raises(InputError, match=found):
         codecs.load_codec(tmp_path)
-
-
-def test_missing_directory_is_an_input_error(tmp_path):
-    with pytest.raises(InputError, match="cannot be read"):
-        codecs.load_codec(tmp_path / "none")
 
 
 def test_diverged_weights_are_not_written(tmp_path):

@@ -6,17 +6,11 @@ import json
 import sys
 
 import pytest
-from helpers.torch_models import encodec_folder, hubert_folder  # noqa: F401 (fixtures)
+from helpers.torch_models import encodec_folder, hubert_folder, torch, transformers  # noqa: F401 (fixtures)
 
 from hafm_jax.common.errors import InputError
 from hafm_jax.tokenizers.encodec import EncodecCodec
 from hafm_jax.tokenizers.hubert import HubertFeatures
-
-try:
-    import torch
-    import transformers
-except ImportError:
-    pytest.skip("needs the extra hafm_jax[torch]", allow_module_level=True)
 
 
 def test_a_folder_never_touches_the_network(hubert_folder, encodec_folder, monkeypatch):

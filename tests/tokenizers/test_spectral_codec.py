@@ -23,20 +23,11 @@ spectral_distance_db = jax.jit(stft.spectral_distance_db, static_argnums=2)
 
 def test_stft_matches_scipy():
     size, hop, audio = 256, 64, noise(0, 1, 64 * 20)
-    side = (size - hop) // 2
-    padded = np.pad(audio[0], side)
-    _, _, expected = scipy.signal.stft(
-        padded, window="hann", nperseg=size, noverlap=size - hop, boundary=None, padded=False, scaling="spectrum"
-    )
+    padded = np.pad(audio[0], (size - hop) // 2)
+    options = {"nperseg": size, "noverlap": size - hop, "boundary": None, "padded": False, "scaling": "spectrum"}
+    _, _, expected = scipy.signal.stft(padded, window="hann", **options)
     found = stft.stft(jnp.asarray(audio), size, hop)[0]  # ours is one-sided in amplitude: twice scipy's
     np.testing.assert_allclose(found, 2 * expected.T, atol=2e-6)
-
-
-def test_a_sine_peaks_at_its_amplitude():
-    audio = 0.5 * np.sin(2 * np.pi * 1500 / 24000 * np.arange(320 * 30)).astype(np.float32)
-    magnitude = np.abs(stft.stft(audio[None], 1280, 320))[0, 10:20]
-    assert magnitude.argmax(axis=1).tolist() == [80] * 10
-    np.testing.assert_allclose(magnitude.max(axis=1), 0.5, rtol=1e-4)
 
 
 def test_no_mel_band_is_empty():

@@ -124,3 +124,13 @@ def tokens_of(stream: Stream, record: dict[str, np.ndarray]) -> np.ndarray:
     if values.ndim == 1:
         values = values[:, None]
     return values[:, stream.first_codebook : stream.first_codebook + stream.codebooks]
+
+
+def check_codes(codes: np.ndarray, num_codebooks: int, vocabulary: int) -> np.ndarray:
+    """A codec's codes as an array. Raises ValueError unless it is int [B, F, K] of valid ids, K in 1..num_codebooks."""
+    codes = np.asarray(codes)
+    if codes.ndim != 3 or not 1 <= codes.shape[2] <= num_codebooks:
+        raise ValueError(f"codes have shape {codes.shape}; expected [B, F, K] with K in 1..{num_codebooks}")
+    if codes.size and not (codes.min() >= 0 and codes.max() < vocabulary):
+        raise ValueError(f"codes range over {codes.min()}..{codes.max()}; valid are 0..{vocabulary - 1}")
+    return codes

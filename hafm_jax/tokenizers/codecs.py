@@ -22,7 +22,7 @@ from hafm_jax.audio.stft import spectral_distance_db
 from hafm_jax.common import safetensors_io
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import read_json, sha256_of, write_json
-from hafm_jax.streams import ACOUSTIC_CODEBOOKS, CODEC_SAMPLE_RATE_HZ, STREAMS
+from hafm_jax.streams import ACOUSTIC_CODEBOOKS, CODEC_SAMPLE_RATE_HZ, STREAMS, check_codes
 from hafm_jax.tokenizers import phases, spectral_codec
 
 FORMAT_VERSION = 2
@@ -54,16 +54,6 @@ class Codec(Protocol):
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Codes int [B, F, K] of the first K books, K in 1..num_codebooks (fewer = coarser) -> float32 [B, S]."""
-
-
-def check_codes(codec: Codec, codes: np.ndarray) -> np.ndarray:
-    """Codes as an array. Raises ValueError unless it is int [B, F, K] of valid ids, K in 1..num_codebooks."""
-    codes = np.asarray(codes)
-    if codes.ndim != 3 or not 1 <= codes.shape[2] <= codec.num_codebooks:
-        raise ValueError(f"codes have shape {codes.shape}; expected [B, F, K] with K in 1..{codec.num_codebooks}")
-    if codes.size and not (codes.min() >= 0 and codes.max() < codec.vocabulary):
-        raise ValueError(f"codes range over {codes.min()}..{codes.max()}; valid are 0..{codec.vocabulary - 1}")
-    return codes
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -112,7 +102,7 @@ class SpectralCodec:
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Codes int [B, F, K] of the first K books -> float32 [B, F * hop]. Raises ValueError on an invalid id."""
-        codes = check_codes(self, codes)
+        codes = check_codes(codes, self.num_codebooks, self.vocabulary)
         return self.decode_latents(spectral_codec.dequantize(self.codebooks, codes))
 
     def decode_latents(self, latents: np.ndarray) -> np.ndarray:

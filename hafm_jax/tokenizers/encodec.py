@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 
 from hafm_jax.common.errors import InputError
-from hafm_jax.streams import ACOUSTIC_CODEBOOKS, CODEC_SAMPLE_RATE_HZ, STREAMS
-from hafm_jax.tokenizers.codecs import check_codes
+from hafm_jax.streams import ACOUSTIC_CODEBOOKS, CODEC_SAMPLE_RATE_HZ, STREAMS, check_codes
 from hafm_jax.tokenizers.hub import (
     choose_device,
     fold_weight_norm,
@@ -111,7 +110,7 @@ class EncodecCodec:
 
         Raises ValueError on an invalid id, and where there is no frame.
         """
-        codes = check_codes(self, codes)
+        codes = check_codes(codes, self.num_codebooks, self.vocabulary)
         if codes.shape[1] == 0:
             raise ValueError(f"codes have shape {codes.shape}; expected a frame or more")
         audio = np.empty((len(codes), codes.shape[1] * HOP), np.float32)

@@ -2,7 +2,7 @@
 
     from hafm_jax import Accompanist, SamplingOptions
 
-    accompanist = Accompanist.load("hafm_jax/demo")
+    accompanist = Accompanist.load()  # the shipped demo; or a model directory, or a Hub id
     band = accompanist(vocal, rate_hz, SamplingOptions(num_samples=2), seed=1)  # float32 [C, S] -> [2, S at 24 kHz]
 
 Axes: B samples drawn for one vocal, C channels, S samples of audio, F frames, K codebooks.
@@ -26,7 +26,7 @@ from hafm_jax.audio.files import read_audio, resampled_length, to_mono
 from hafm_jax.common.errors import InputError
 from hafm_jax.model import decode, memory
 from hafm_jax.model.config import StageConfig
-from hafm_jax.model.pretrained import load_model
+from hafm_jax.model.pretrained import DEMO, load_model
 from hafm_jax.model.sampling import Sampling
 from hafm_jax.model.weights import Weights
 from hafm_jax.model.windows import generate_stage, plan_windows
@@ -128,8 +128,8 @@ class Accompanist:
     sampling: dict[str, Sampling]
 
     @classmethod
-    def load(cls, source: str) -> Accompanist:
-        """From a model directory or Hub id. Raises InputError where a part is missing or does not fit."""
+    def load(cls, source: str = str(DEMO)) -> Accompanist:
+        """From a model directory or Hub id; the shipped demo by default. Raises InputError where a part is missing or does not fit."""
         pretrained = load_model(source)
         return cls(
             {name: (s.config, Weights.prepare(s.config, s.params)) for name, s in pretrained.stages.items()},

@@ -15,7 +15,7 @@ import numpy as np
 import soundfile
 from matplotlib.figure import Figure
 
-from hafm_jax.audio.files import mix
+from hafm_jax.audio.mixing import mix
 from hafm_jax.audio.music import read_song
 from hafm_jax.common.errors import run_command
 from hafm_jax.evaluation.clips import CLIP_S, VOCAL, Clip, read_band

@@ -129,7 +129,10 @@ class Accompanist:
 
     @classmethod
     def load(cls, source: str = str(DEMO)) -> Accompanist:
-        """From a model directory or Hub id; the shipped demo by default. Raises InputError where a part is missing or does not fit."""
+        """From a model directory or Hub id; the shipped demo by default.
+
+        Raises InputError where a part is missing or does not fit.
+        """
         pretrained = load_model(source)
         return cls(
             {name: (s.config, Weights.prepare(s.config, s.params)) for name, s in pretrained.stages.items()},

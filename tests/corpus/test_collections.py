@@ -11,6 +11,7 @@ from helpers.corpora import MUSDB_STEMS, fma_row, write_fma, write_musdb
 from helpers.media import write_media
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 from hafm_jax.common.errors import InputError
 from hafm_jax.corpus import collections, duplicates
@@ -56,8 +57,8 @@ def test_splits_have_the_shares_asked_for(validation, test, salt):
     number = 2000
     splits = [collections.split_of(f"{salt}_{k}", validation, test) for k in range(number)]
     for split, share in {"validation": validation, "test": test, "train": 1 - validation - test}.items():
-        spread = 5 * np.sqrt(number * share * (1 - share)) + 1e-6  # five standard deviations
-        assert abs(splits.count(split) - number * share) <= spread
+        # Five standard deviations of a normal distribution, exact for small shares too.
+        assert binomtest(splits.count(split), number, share).pvalue > 5.7e-7
 
 
 def test_another_share_for_validation_leaves_the_test_split():

@@ -410,7 +410,7 @@ def test_another_evaluations_protocol_is_used(report, songs, tmp_path):
         (["--clips", "0"], "--clips is 0"),
         (["--vocal-gate-dbfs", "nan"], "not a number"),
         (["--guidance-scales", "-1"], "numbers from 0 to 100"),
-        (["--protocol", "nowhere.json"], "does not exist"),
+        (["--protocol", "nowhere.json"], "nowhere.json cannot be read .No such file"),
         (["--split", "train"], "both evaluated and the reference"),
         (["--split", "nothing"], "holds no ID/vocals"),
     ],

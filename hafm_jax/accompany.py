@@ -32,7 +32,14 @@ from hafm_jax.model.weights import Weights
 from hafm_jax.model.windows import generate_stage, plan_windows
 from hafm_jax.streams import CELLS_PER_S, CODEC_SAMPLE_RATE_HZ, STAGES, STREAMS, num_cells
 from hafm_jax.tokenizers.codecs import Codec, load_codec
-from hafm_jax.tokenizers.semantic import SemanticTokenizer, load_semantic, vocal_tokens
+from hafm_jax.tokenizers.rests import fill_rests
+from hafm_jax.tokenizers.semantic import (
+    SemanticTokenizer,
+    load_semantic,
+    num_frames,
+    semantic_audio,
+    vocal_tokens,
+)
 
 Progress = Callable[[str, int, int], None]  # stage, frames just done, frames in all
 
@@ -306,11 +313,15 @@ class Accompanist:
     def _vocal_semantic(
         self, vocals: Sequence[np.ndarray], sample_rate_hz: int, cells: int, seeds: Sequence[int]
     ) -> np.ndarray:
-        """Tokens int32 [N, F, 1] of the first `cells` of each vocal; silence follows one that is shorter."""
+        """Tokens int32 [N, F, 1] of the first `cells` of each vocal, long rests filled (`fill_rests`); silence follows
+        a vocal that is shorter."""
         stream, found = STREAMS["vocal_semantic"], []
         for vocal, seed in zip(vocals, seeds, strict=True):
             missing = -(-cells * sample_rate_hz // CELLS_PER_S) - vocal.shape[-1]
             mono = np.pad(to_mono(vocal), (0, max(0, missing)))
             tokens = vocal_tokens(self.tokenizer, mono, sample_rate_hz, seed=seed)
+            audio = semantic_audio(vocal, sample_rate_hz, noise_sigma=0.0, seed=0)
+            sung = num_frames(audio)
+            tokens[:sung] = fill_rests(tokens[:sung], audio)
             found.append(tokens[: cells * stream.frames_per_cell, None])
         return np.stack(found)

@@ -42,7 +42,9 @@ LEVEL_WEIGHT = 0.7
 FLUX_WEIGHT = 1.5
 FRAMES_AT_ONCE = 256  # 4 MB of windows: bounds memory, and fits a cache
 
-DIMENSIONS = 12 + 2 * (len(BAND_EDGES_HZ) - 1)
+# Columns of the features.
+CHROMA, LEVEL, FLUX = slice(0, 12), slice(12, 16), slice(16, 20)
+DIMENSIONS = FLUX.stop
 
 
 @functools.cache
@@ -111,7 +113,7 @@ def chroma_features(audio: np.ndarray) -> np.ndarray:
         flux = np.maximum(np.diff(level, axis=0), 0)
 
         block = out[start : start + count]
-        block[:, :12] = chroma
-        block[:, 12:16] = LEVEL_WEIGHT * level[1:]
-        block[:, 16:] = FLUX_WEIGHT * flux
+        block[:, CHROMA] = chroma
+        block[:, LEVEL] = LEVEL_WEIGHT * level[1:]
+        block[:, FLUX] = FLUX_WEIGHT * flux
     return out

@@ -4,8 +4,9 @@
 
 Songs of the synthesiser's test split, each voice as it is and as a user may bring it: faint, in another scale, in
 channels that cancel, tuned to A = 432 Hz, after a silence, with a long rest. The measures are those of the evaluation,
-against the song's truth; of a late entry only the part with the voice counts, and the beats of the part before it are
-compared with those of the song, continued backwards. `hole` and `burst` are the seconds of a band that are furthest
+against the song's truth. Of a late entry only the part with the voice counts; the beats of the part before it are
+compared with those of the song, continued backwards. Around a rest only the chords that are sung count: no one can
+tell from a voice what is played while it rests. `hole` and `burst` are the seconds of a band that are furthest
 below and above its median level, in dB: a band that stops has a large hole.
 
 Bands are drawn without the fine stage, which changes neither chords nor beats.
@@ -15,7 +16,9 @@ Axes: C channels, S samples.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,11 +42,12 @@ A432_HZ = round(RATE_HZ * 440 / 432)  # a song resampled to this rate and played
 
 
 class Recording(NamedTuple):
-    """`make`: a song's voice float32 [S] -> float32 [C, S']; `late_s`: when the song begins; `undo`: its band from
-    there on -> a band in the song's own time and tuning."""
+    """`make`: a song's voice float32 [S] -> float32 [C, S']; `late_s`: when the song begins; `rest_s`: start
+    and end of a rest; `undo`: its band from `late_s` on -> a band in the song's own time and tuning."""
 
     make: Callable[[np.ndarray], np.ndarray]
     late_s: float = 0.0
+    rest_s: tuple[float, float] = (math.inf, math.inf)
     undo: Callable[[np.ndarray], np.ndarray] = lambda band: band
 
 
@@ -74,7 +78,7 @@ RECORDINGS = {
         lambda vocal: resample(vocal, RATE_HZ, A432_HZ)[None], undo=lambda band: resample(band, A432_HZ, RATE_HZ)
     ),
     "after 12 s of silence": Recording(lambda vocal: np.pad(vocal, (round(LATE_S * RATE_HZ), 0))[None], LATE_S),
-    "with a rest of 8 s": Recording(rested),
+    "with a rest of 8 s": Recording(rested, rest_s=REST_S),
 }
 
 
@@ -93,6 +97,10 @@ def measures(recording: Recording, song: Song, accompanist: Accompanist, seed: i
     before, band = np.split(band, [round(recording.late_s * RATE_HZ)])
     band = recording.undo(band)[: len(song.vocals)]
     truth = Truth.of_clip(song.instrumental, song.info)
+    start_s, stop_s = recording.rest_s
+    sung = [c._replace(end_s=min(c.end_s, start_s)) for c in truth.chords]
+    sung += [c._replace(start_s=max(c.start_s, stop_s)) for c in truth.chords]
+    truth = replace(truth, chords=tuple(c for c in sung if c.start_s < c.end_s))
     row |= {"beat_f": beat_f(Analysis(band), truth), "chroma_chords": chroma_chords(Analysis(band), truth)}
     if before.size:
         beats_s = np.arange(song.info["beats_s"][0] + recording.late_s, 0, -60 / song.info["tempo_bpm"])[:0:-1]

@@ -14,6 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from hafm_jax.audio.voice import VOICE_LUFS
 from hafm_jax.streams import STREAMS
 from hafm_jax.tokenizers import chroma
 
@@ -23,31 +24,24 @@ FRAME_RATE_HZ = STREAMS["vocal_semantic"].rate_hz
 LONG_REST_S = 2.0  # the longest rest of 40 of the demo's training songs is 1.8 s
 SHORTEST_SOUND_S = 0.2  # a click or a breath in a rest does not end it
 SMOOTHING_FRAMES = 5  # a level is the mean of 100 ms
-REST_DB = -30.0  # a rest is this far below the level of the voice where it sings
-SINGING_RMS = 0.1  # where periods are looked for: chroma features depend on the level
+REST_DBFS = VOICE_LUFS - 30  # the level of a rest is less
 SHORTEST_PERIOD_S, LONGEST_PERIOD_S = 2.0, 16.0  # from about a bar to eight
-ONSET_BLUR_FRAMES, CHORD_BLUR_FRAMES = (
-    2,
-    10,
-)  # half widths of the blur in time
+ONSET_BLUR_FRAMES, CHORD_BLUR_FRAMES = 2, 10  # half widths
 
 
 def fill_rests(tokens: np.ndarray, audio: np.ndarray) -> np.ndarray:
-    """tokens int32 [F] of a voice `audio`, float32 [S] at 16 kHz and whole cells -> int32 [F].
+    """Tokens int32 [F] of a voice -> int32 [F]. `audio`: the voice float32 [S] as `vocal_audio` gives it without noise.
 
     Frames in a rest of LONG_REST_S or more become tokens from elsewhere in the voice; all others stay. A voice that is
     silent throughout stays as it is.
     """
-    power = np.square(audio.reshape(-1, chroma.HOP), dtype=np.float64).mean(axis=1)  # [F]
+    power = np.square(audio.reshape(-1, chroma.HOP)).mean(axis=1)  # [F]
     power = np.convolve(power, np.ones(SMOOTHING_FRAMES) / SMOOTHING_FRAMES, "same")
-    if not power.any():
-        return tokens
-    level = power[power >= 0.1 * power.mean()].mean()  # while it sings: the relative gate of ITU-R BS.1770
-    sung = _sections(power > level * 10 ** (REST_DB / 10))
+    sung = _sections(power > 10 ** (REST_DBFS / 10))
     rests = _gaps(sung, len(tokens))
     if not sung or not rests:
         return tokens
-    period = _period((audio * (SINGING_RMS / np.sqrt(level))).astype(np.float32), sung)
+    period = _period(audio, sung)
     usable = [section for section in sung if section.stop - section.start >= period]
     filled = tokens.copy()
     for rest in rests:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hafm_jax.audio import voice
 from hafm_jax.audio.files import pad_to_cells
 from hafm_jax.streams import SEMANTIC_SAMPLE_RATE_HZ as RATE_HZ
 from hafm_jax.synthesis.song import song_seed, synthesize_song
@@ -28,7 +29,7 @@ def sung(index: int, seconds: float = 20.0):
 def fill(audio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The frames' numbers before and after."""
     frames = np.arange(len(audio) // HOP, dtype=np.int32)
-    return frames, fill_rests(frames.copy(), audio)
+    return frames, fill_rests(frames.copy(), voice.level(audio))
 
 
 def in_time(moved_frames: np.ndarray, beat_s: float) -> np.ndarray:
@@ -53,8 +54,8 @@ def test_short_rests_and_silence_stay():
 def test_a_late_entry_gets_a_voice_in_time(silence_s):
     shares = []
     for index in range(4):
-        voice, beat_s = sung(index)
-        frames, filled = fill(np.pad(voice, (round(silence_s * RATE_HZ), 0)))
+        vocal, beat_s = sung(index)
+        frames, filled = fill(np.pad(vocal, (round(silence_s * RATE_HZ), 0)))
         moved = filled - frames
         before = frames < silence_s * RATE_HZ / HOP - 10  # the reverberation of the first note may begin a little later
         assert (moved[before] > 0).all(), "a late entry is filled from what is sung after it"
@@ -66,8 +67,8 @@ def test_a_late_entry_gets_a_voice_in_time(silence_s):
 def test_a_rest_is_filled_in_time_with_what_is_sung_elsewhere():
     shares = []
     for index in range(6):
-        voice, beat_s = sung(index)
-        frames, filled = fill(silenced(voice, 9, 17))
+        vocal, beat_s = sung(index)
+        frames, filled = fill(silenced(vocal, 9, 17))
         moved = (filled != frames) & (frames * HOP >= 9 * RATE_HZ) & (frames * HOP < 17 * RATE_HZ)
         assert moved.sum() * HOP / RATE_HZ > 7.8
         from_s = filled[moved] * HOP / RATE_HZ
@@ -83,11 +84,11 @@ def test_a_rest_is_filled_in_time_with_what_is_sung_elsewhere():
     gain_db=st.floats(-70, 40),
 )
 def test_only_long_rests_change_at_any_level(index, rests, gain_db):
-    voice, _ = sung(index)
+    vocal, _ = sung(index)
     for start_s, length_s in rests:
-        voice = silenced(voice, start_s, start_s + length_s)
-    frames, filled = fill(voice)
-    power = np.square(voice.reshape(-1, HOP)).mean(axis=1)
+        vocal = silenced(vocal, start_s, start_s + length_s)
+    frames, filled = fill(vocal)
+    power = np.square(vocal.reshape(-1, HOP)).mean(axis=1)
     loud = power > 0.05 * power.max()
     sustained = np.convolve(loud, np.ones(12), "same") > 11  # where it sings for 0.24 s at least
     np.testing.assert_array_equal(filled[sustained], frames[sustained])
@@ -95,30 +96,30 @@ def test_only_long_rests_change_at_any_level(index, rests, gain_db):
     runs = np.split(changed, np.flatnonzero(np.diff(changed) > 1) + 1) if changed.size else []
     # A copy may by chance put one frame back where it came from, never more: runs are nearly whole rests.
     assert all(len(run) >= LONG_REST_S * RATE_HZ / HOP - 1 for run in runs)
-    louder = (voice.astype(np.float64) * 10 ** (gain_db / 20)).astype(np.float32)
+    louder = (vocal.astype(np.float64) * 10 ** (gain_db / 20)).astype(np.float32)
     assert (fill(louder)[1] == filled).mean() > 0.99
 
 
 def test_a_click_in_a_rest_does_not_end_it():
-    voice, _ = sung(1)
-    voice = silenced(voice, 5, 15)
-    voice[10 * RATE_HZ : 10 * RATE_HZ + 800] = 0.5  # 50 ms
-    frames, filled = fill(voice)
+    vocal, _ = sung(1)
+    vocal = silenced(vocal, 5, 15)
+    vocal[10 * RATE_HZ : 10 * RATE_HZ + 800] = 0.5  # 50 ms
+    frames, filled = fill(vocal)
     inside = (frames > 6 * RATE_HZ / HOP) & (frames < 14.5 * RATE_HZ / HOP)
     assert (filled[inside] != frames[inside]).all()
 
 
 def test_noise_at_the_level_of_a_room_is_a_rest():
-    voice, _ = sung(2)
-    noise = np.random.default_rng(0).standard_normal(len(voice), np.float32)
-    rested = silenced(voice, 6, 14) + noise * 10 ** (-55 / 20)
+    vocal, _ = sung(2)
+    noise = np.random.default_rng(0).standard_normal(len(vocal), np.float32)
+    rested = silenced(vocal, 6, 14) + noise * 10 ** (-55 / 20)
     frames, filled = fill(rested)
     inside = (frames > 7 * RATE_HZ / HOP) & (frames < 13.5 * RATE_HZ / HOP)
     assert (filled[inside] != frames[inside]).all()
 
 
 def test_a_voice_shorter_than_a_period_is_repeated_whole():
-    voice, _ = sung(0)
-    word = pad_to_cells(np.concatenate([np.zeros(5 * RATE_HZ, np.float32), voice[2 * RATE_HZ : 3 * RATE_HZ]]), RATE_HZ)
+    vocal, _ = sung(0)
+    word = pad_to_cells(np.concatenate([np.zeros(5 * RATE_HZ, np.float32), vocal[2 * RATE_HZ : 3 * RATE_HZ]]), RATE_HZ)
     _, filled = fill(word)
     assert (filled[:200] >= 200).all()

@@ -46,6 +46,7 @@ BLOCK_BYTES = 1 << 16  # that are read at once, and of a pipe the first are seen
 # FFmpeg's names of the containers that state the length of an audio stream; others estimate it.
 STATE_LENGTHS = frozenset({"mov", "flac", "ogg", "aiff", "au", "caf", "w64", "wv", "tta", "ape"})
 EDIT_LISTS = "mov"  # mp4, m4a: what follows the stated length is padding of the codec's last frame
+NO_PIPE = "give a file: from a pipe some formats cannot be read"
 
 
 class Sound(NamedTuple):
@@ -95,7 +96,8 @@ def read_sound(path: str | os.PathLike, max_s: float = math.inf, stream: int = 0
             pieces.append(piece)
             num_samples += missing + piece.shape[1]
     if not num_samples:
-        raise InputError(f"{path} holds no samples; expected audio: record or export it again")
+        remedy = "record or export it again" if decoder.is_file else NO_PIPE
+        raise InputError(f"{path} holds no samples; expected audio: {remedy}")
     if num_bad:
         raise InputError(
             f"{path} holds {num_bad} samples that are NaN or infinite; expected numbers in -1..1: export it again"
@@ -193,7 +195,7 @@ def _decoder(path: Path, number: int, max_s: float) -> Iterator[_Decoder]:
         except (av.error.FFmpegError, OSError, ValueError) as error:  # ValueError also where the rate changes midway
             reason = " ".join(str(getattr(error, "strerror", None) or error).split())
             where = f"{path} (stream {number})" if number else path
-            remedy = "convert it to one" if file.seekable() else "give a file: from a pipe some formats cannot be read"
+            remedy = "convert it to one" if file.seekable() else NO_PIPE
             raise InputError(
                 f"{where} cannot be read as audio ({reason}); expected wav, flac, mp3, m4a, ogg or the like: {remedy}"
             ) from error
@@ -232,7 +234,8 @@ class _Decoder:
         claimed_s = wav.claimed_s if wav else stated_s
         self.claimed_s = None if claimed_s is None else min(claimed_s, max_s)
         _check_shape(path, self.sample_rate_hz, self._channels)
-        if self.claimed_s is not None and file.seekable():
+        self.is_file = file.seekable()
+        if self.claimed_s is not None and self.is_file:
             # A claim that the file is too small for is not believed; what it holds is checked as it is read.
             most = SAMPLES_A_BYTE
             if stream.codec_context.name.startswith("pcm_"):

@@ -7,11 +7,11 @@ VERSION = next(
 )
 
 # The core is what it takes to load a model and accompany a voice. constraints.txt has the versions we test.
-CORE = ["numpy", "scipy>=1.15", "jax>=0.10", "flax>=0.12.8", "soundfile", "soxr", "safetensors", "tqdm"]
+CORE = ["numpy", "scipy>=1.15", "jax>=0.10", "flax>=0.12.8", "soundfile", "av>=14", "soxr", "safetensors", "tqdm"]
 EXTRAS = {
     "hub": ["huggingface_hub"],
     "torch": ["torch", "transformers"],
-    "separate": ["demucs>=4.1", "onnxruntime", "av", "pooch"],  # before 4.1, demucs needed torchaudio
+    "separate": ["demucs>=4.1", "onnxruntime", "pooch"],  # before 4.1, demucs needed torchaudio
     "tokenize": "optax orbax-checkpoint scikit-learn tensorflow-datasets google-crc32c jinja2 matplotlib".split(),
     "ray": ["ray"],
     "evaluate": ["librosa", "mir_eval", "matplotlib", "jinja2", "pooch"],

@@ -22,7 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hafm_jax.audio.files import read_audio, resample, resampled_length
+from hafm_jax.audio.files import resample, resampled_length
+from hafm_jax.audio.reading import Sound, read_sound
 from hafm_jax.audio.tuning import rate_in_tune
 from hafm_jax.common.errors import InputError
 from hafm_jax.model import decode, memory
@@ -67,6 +68,7 @@ class SamplingOptions:
 
 
 DEFAULT_OPTIONS = SamplingOptions()
+STANDARD_INPUT = "/dev/stdin"
 ACOUSTIC = ("coarse", "fine")  # the streams that the codec decodes
 
 
@@ -74,17 +76,16 @@ def _no_progress(stage: str, done: int, total: int) -> None:
     pass
 
 
-def read_vocal(path: Path, seconds: float | None = None) -> tuple[np.ndarray, int]:
-    """The vocal of an audio file, or its first `seconds`: float32 [C, S] and its rate in Hz. Raises InputError where it
-    cannot be read or is shorter than a cell."""
-    vocal, rate_hz = read_audio(path, seconds or math.inf)
-    if seconds:
-        vocal = vocal[:, : round(seconds * rate_hz)]
-    if vocal.shape[1] * CELLS_PER_S < rate_hz:
-        raise InputError(
-            f"{path} is {1000 * vocal.shape[1] / rate_hz:.0f} ms long; expected at least one cell of 40 ms"
-        )
-    return vocal, rate_hz
+def read_vocal(path: Path, seconds: float | None = None) -> Sound:
+    """The vocal of an audio file or a pipe ("-" is the standard input), or its first `seconds`.
+
+    Raises InputError where it cannot be read or is shorter than a cell.
+    """
+    vocal = read_sound(STANDARD_INPUT if str(path) == "-" else path, math.inf if seconds is None else seconds)
+    num_samples, rate_hz = vocal.audio.shape[1], vocal.sample_rate_hz
+    if num_samples * CELLS_PER_S < rate_hz:
+        raise InputError(f"{path} is {1000 * num_samples / rate_hz:.0f} ms long; expected at least one cell of 40 ms")
+    return vocal
 
 
 def band_cells(num_samples: int, rate_hz: int) -> int:

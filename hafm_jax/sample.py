@@ -1,8 +1,8 @@
 """Accompany a singing voice: python -m hafm_jax.sample --vocal in.wav
 
 Writes mix.wav (the voice with its band) and mix_instrumental.wav (the band alone), both at 24 kHz and exactly as long
-as the vocal. The vocal is any audio file that libsndfile reads, mono or stereo, at any rate. It should be an isolated
-voice, without other instruments: separate a song first (tokenize/separate_stems.py).
+as the vocal. The vocal is any audio file (wav, flac, mp3, m4a, ogg, ...) or a pipe, mono or stereo, at any rate. It
+should be an isolated voice, without other instruments: separate a song first (tokenize/separate_stems.py).
 
 Three stages draw tokens one after another: `semantic` decides the music (key, chords, beat), `coarse` its sound,
 `fine` the details of the sound. The same seed gives the same music; draw several and keep the one you like.
@@ -69,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = p.add_argument
-    add("--vocal", type=Path, metavar="FILE", required=True, help="the singing voice: wav, flac, ogg, mp3, ...")
+    add("--vocal", type=Path, metavar="FILE", required=True, help="the singing voice; - is the standard input")
     add("--out", type=Path, metavar="FILE", default=Path("mix.wav"), help="the mix, wav or flac (default: mix.wav)")
     add(
         "--model",
@@ -148,7 +148,10 @@ def run(arguments: argparse.Namespace, progress: Progress, written: list[Path]) 
     from hafm_jax.model.pretrained import DEMO
     from hafm_jax.model.weights import missing_kernels
 
-    vocal, rate_hz = read_vocal(arguments.vocal, arguments.seconds)
+    sound = read_vocal(arguments.vocal, arguments.seconds)
+    if sound.damage:
+        print(f"warning: {arguments.vocal} {sound.damage}: the band is as long as what was read", file=sys.stderr)
+    vocal, rate_hz = sound.audio, sound.sample_rate_hz
     if voice.is_silent(vocal, rate_hz):
         print(f"warning: {arguments.vocal} is silent: the band has no voice to follow", file=sys.stderr)
     files.check_writable(arguments.out)

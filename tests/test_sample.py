@@ -177,7 +177,7 @@ def test_bad_outputs_and_models_are_found_before_the_work(run, tmp_path):
 
 
 ABSURD = "--temperature=-1 --temperature=nan --top-k=-3 --top-p=0 --top-p=2 --guidance-scale=-1 --guidance-scale=inf "
-ABSURD += "--seconds=0 --num-samples=0 --num-samples=many --seed=-1"
+ABSURD += "--seconds=0 --seconds=inf --seconds=nan --seconds=1e309 --num-samples=0 --num-samples=many --seed=-1"
 OF_STAGES = ["rough=2", "semantic=warm", "=1", "semantic="]  # unknown stages, and no numbers
 
 

@@ -46,7 +46,6 @@ from hafm_jax.common.options import check_at_least
 from hafm_jax.common.resume import check_same_run
 from hafm_jax.corpus import collections, stems
 from hafm_jax.corpus.progress import Part, Progress
-from hafm_jax.corpus.reading import import_av
 from hafm_jax.corpus.screening import Limits, Unusable
 from hafm_jax.corpus.stems import GIVEN, Recipe
 
@@ -103,8 +102,6 @@ def main() -> None:
     if arguments.layout == "folder":
         shares = {"validation_share": arguments.validation_share, "test_share": arguments.test_share}
     corpus = collections.find_tracks(arguments.music, arguments.layout, arguments.metadata, **shares)
-    if any(source.is_media for track in corpus.tracks for source in track.sources):
-        import_av()  # if it is missing, the files are not at fault
     limits = Limits(arguments.min_seconds, arguments.max_seconds, arguments.vocal_gate_dbfs)
     recipe = Recipe(arguments.music, arguments.out, arguments.separator, arguments.weights, arguments.sha256, limits)
     separator = stems.separator_of(recipe)

@@ -1,4 +1,4 @@
-"""Audio files: read, resample, pad to cells, write; the stems of a songs folder.
+"""Audio for the tokenizers and to files: resample, pad to cells, write; the stems of a songs folder.
 
 Audio is float32 in -1..1 everywhere in hafm_jax, channels first.
 
@@ -9,75 +9,27 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import soxr
 
+from hafm_jax.audio.reading import read_audio
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import replacing
 from hafm_jax.streams import num_cells, samples_per_cell
 
 MAKE_SONGS = "make one with tokenize/synthesize_songs.py or tokenize/separate_stems.py"
-UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's value, as for a FLAC that was written to a pipe
 CANCELLED = 0.25  # ours: 6 dB
 SAMPLES_AT_ONCE = 1 << 16
 WRITABLE = {".wav": "WAV", ".flac": "FLAC"}  # suffix -> libsndfile's format; both written as 16-bit PCM
 
 
-def read_audio(path: str | os.PathLike, max_s: float = math.inf) -> tuple[np.ndarray, int]:
-    """Read a file in a format of libsndfile (wav, flac, ogg, mp3, aiff, ...): float32 [C, S] and its rate in Hz.
-
-    No more than its first `max_s` seconds are read. Raises InputError where the file does not exist, is not audio, is
-    empty, or holds NaN or infinity.
-    """
-    path = Path(path)
-    with _opened(path) as file:
-        sample_rate_hz = file.samplerate
-        frames = -1 if max_s == math.inf else math.ceil(max_s * sample_rate_hz)
-        audio = file.read(frames, dtype="float32", always_2d=True)  # [S, C]
-    if audio.shape[0] == 0:
-        raise InputError(f"{path} holds no samples; expected audio: record or export it again")
-    bad = int(np.count_nonzero(~np.isfinite(audio)))
-    if bad:
-        raise InputError(
-            f"{path} holds {bad} samples that are NaN or infinite; expected numbers in -1..1: export it again"
-        )
-    return np.ascontiguousarray(audio.T), int(sample_rate_hz)
-
-
 def read_mono(path: str | os.PathLike, sample_rate_hz: int, max_s: float = math.inf) -> np.ndarray:
-    """`read_audio` as mono at `sample_rate_hz`: float32 [S]."""
+    """`reading.read_audio` as mono at `sample_rate_hz`: float32 [S]."""
     audio, found_hz = read_audio(path, max_s)
     return resample(to_mono(audio), found_hz, sample_rate_hz)
-
-
-def header_s(path: str | os.PathLike) -> float:
-    """Seconds of audio by the file's header; `read_audio` returns no more. Raises InputError as it does."""
-    with _opened(Path(path)) as file:
-        if file.frames == UNKNOWN_FRAMES:
-            raise ValueError("its header does not say how long it is")
-        return file.frames / file.samplerate
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; expected an audio file: give the path of a file in it")
-    if not path.exists():
-        raise InputError(f"{path} does not exist; expected an audio file: check the path")
-    try:
-        with soundfile.SoundFile(os.fsencode(path)) as file:  # as bytes: not every file's name is UTF-8
-            yield file
-    # TypeError: .raw, which has no header to read; ValueError: a header with an impossible number of samples
-    except (soundfile.LibsndfileError, OSError, TypeError, ValueError) as error:
-        reason = getattr(error, "error_string", str(error)).strip().rstrip(".")
-        raise InputError(
-            f"{path} cannot be read as audio ({reason}); expected wav, flac, ogg, mp3 or aiff: convert it to one"
-        ) from error
 
 
 def check_writable(path: str | os.PathLike) -> None:

@@ -11,14 +11,14 @@ from hafm_jax.common.errors import InputError
 
 
 def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], Any]:
-    """An argparse type: a number of `kind`, int or float, in low..high."""
+    """An argparse type: a finite number of `kind`, int or float, in low..high."""
 
     def parse(text: str) -> Any:
         try:
             value = kind(text)
         except ValueError:
             value = math.nan
-        if not low <= value <= high:
+        if not low <= value <= high or value == math.inf:
             whole, upper = "whole " * (kind is int), "" if high == math.inf else f" to {high}"
             raise argparse.ArgumentTypeError(f"found {text!r}, expected a {whole}number from {low}{upper}")
         return value

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hafm_jax.audio.augmentation import augment_vocal
-from hafm_jax.audio.files import header_s, pad_to_cells, read_audio, resample, stem_file, to_mono
+from hafm_jax.audio.files import pad_to_cells, resample, stem_file, to_mono
 from hafm_jax.audio.music import read_song
+from hafm_jax.audio.reading import length_s, read_audio
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.work import on_device
 from hafm_jax.corpus.screening import HOPELESS_SONGS, Reason, Unusable
@@ -79,9 +80,9 @@ def song_seed(seed: int, split: str, name: str) -> int:
 
 
 def song_s(folder: Path, max_s: float) -> float:
-    """Seconds of a song by its files' headers. Raises Unusable where they have no length, or one above `max_s`."""
+    """Seconds of a song (`length_s`). Raises Unusable where that is above `max_s`, or a file cannot be read."""
     try:
-        seconds = max(header_s(stem_file(folder, stem)) for stem in STEMS)
+        seconds = max(length_s(stem_file(folder, stem)) for stem in STEMS)
     except InputError as error:
         raise Unusable(Reason.DAMAGED, str(error)) from error
     if seconds > max_s + 1 / CELLS_PER_S:  # resampling adds as much to a track of that length

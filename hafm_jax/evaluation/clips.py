@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hafm_jax.audio.files import read_audio, resample, stem_file, to_mono
+from hafm_jax.audio.files import resample, stem_file, to_mono
+from hafm_jax.audio.reading import read_audio
 from hafm_jax.common.errors import InputError
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ
 

@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from hafm_jax.audio.files import read_audio, song_folders, stem_file, to_mono
+from hafm_jax.audio.files import song_folders, stem_file, to_mono
+from hafm_jax.audio.reading import read_audio
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import reading, write_json
 from hafm_jax.corpus.screening import Limits, Unusable

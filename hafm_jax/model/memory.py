@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 
 from hafm_jax.audio.files import resampled_length
+from hafm_jax.common.free_memory import host_free_bytes
 from hafm_jax.model.attention import BLOCK_TOKENS
 from hafm_jax.model.config import StageConfig, num_parameters
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ
@@ -49,12 +48,4 @@ def available_bytes() -> int | None:
     stats = jax.devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats["bytes_in_use"]
-    found = []
-    info = Path("/proc/meminfo")
-    if info.exists():
-        lines = dict(line.split(":", 1) for line in info.read_text().splitlines())
-        found.append(1024 * int(lines["MemAvailable"].split()[0]))
-    limit, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
-    if limit.exists() and (text := limit.read_text().strip()) != "max":
-        found.append(int(text) - int(used.read_text()))
-    return min(found, default=None)
+    return host_free_bytes()

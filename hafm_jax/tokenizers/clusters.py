@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from hafm_jax.audio.files import read_audio, stem_file
+from hafm_jax.audio.files import stem_file
+from hafm_jax.audio.reading import read_audio
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.work import on_device
 from hafm_jax.streams import STREAMS

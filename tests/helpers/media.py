@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
-import pytest
 
 
 def write_media(
@@ -19,7 +19,6 @@ def write_media(
     **options,
 ) -> Path:
     """Audio streams [C, S] of one or two channels in one file; `container` is what the suffix names if None."""
-    av = pytest.importorskip("av", reason="needs the extra hafm_jax[separate]")
     with av.open(f"file:{path}", "w", format=container) as file:
         layouts = ["mono" if len(audio) == 1 else "stereo" for audio in streams]
         added = [file.add_stream(codec, rate=rate_hz, layout=layout, **options) for layout in layouts]

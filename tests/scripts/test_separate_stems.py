@@ -230,15 +230,6 @@ def test_media_files_become_songs(monkeypatch, tmp_path):
     assert report_of(tmp_path / "out")["songs"] == 1
 
 
-def test_without_pyav_no_file_is_rejected(monkeypatch, tmp_path):
-    (tmp_path / "music").mkdir()
-    (tmp_path / "music" / "a.m4a").write_bytes(b"x")
-    monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(InputError, match=r"needs PyAV .*hafm_jax\[separate\]"):
-        run(monkeypatch, *arguments(tmp_path / "music", tmp_path / "out"))
-    assert not (tmp_path / "out").exists()
-
-
 # --------------------------------------------------------------------------------------------- kills, parts, processes
 
 

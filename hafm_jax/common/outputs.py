@@ -85,6 +85,17 @@ def check_files(paths: Collection[Path]) -> None:
             try_to_write(folder)
 
 
+def check_folder(path: Path) -> None:
+    """Raises OutputError where the folder `path` cannot be made, or written in. It makes nothing."""
+    with writing(path):
+        with suppress(FileNotFoundError):
+            path.stat()  # a name too long, a folder closed to us, a file among those above it: an error
+        there = path.absolute()
+        while not os.path.lexists(there):
+            there = there.parent
+        try_to_write(there)
+
+
 def check_room(path: Path, needed_bytes: float) -> None:
     """Raises OutputError where the file system of `path`, which need not exist yet, has less room than it needs."""
     folder = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.is_dir())

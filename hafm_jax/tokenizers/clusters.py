@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from hafm_jax.audio.files import read_audio, stem_file
-from hafm_jax.common.errors import InputError, OutputError
+from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import writing
 from hafm_jax.common.work import on_device
 from hafm_jax.streams import STREAMS
@@ -63,6 +63,7 @@ def sample_frames(extractor: FeatureExtractor, folders: list[Path], sampling: Sa
     rows: dict[str, slice] = {}
     filled = num_songs = 0
     with (
+        writing(path),
         path.open("wb") as file,
         tqdm(total=wanted * len(STEMS), desc=f"features of {split}", unit="frame", unit_scale=True) as bar,
     ):
@@ -80,10 +81,7 @@ def sample_frames(extractor: FeatureExtractor, folders: list[Path], sampling: Sa
                     if audio.size == 0:
                         raise InputError(f"{song} is shorter than a sample at 16 kHz; expected a song: remove it")
                     taken = min(per_song, start + wanted - filled, num_frames(audio))
-                    with writing(path):
-                        _write_frames(extractor, audio, rng, taken, file)
-                except OutputError:
-                    raise
+                    _write_frames(extractor, audio, rng, taken, file)
                 except InputError as error:
                     skipped.append(str(error))
                     bar.write(f"skipped {folders[number].name}: {error}")
@@ -98,8 +96,6 @@ def sample_frames(extractor: FeatureExtractor, folders: list[Path], sampling: Sa
                 )
             rows[stem], num_songs = slice(start, filled), max(num_songs, songs)
         bar.total = bar.n  # there may be fewer frames than wanted
-        with writing(path):
-            file.flush()
     return Sample(np.memmap(path, np.float32, "r+", shape=(filled, extractor.dimensions)), rows, num_songs)
 
 

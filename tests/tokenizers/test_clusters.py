@@ -64,7 +64,7 @@ def test_one_unusable_song_is_skipped_and_many_are_an_error(songs, tmp_path, cap
 def test_a_full_disk_ends_in_its_reason_and_not_in_a_signal(songs, tmp_path):
     """Also it is not a fault of the song whose frames are written then."""
     extractor, folders = semantic.FeatureExtractor("chroma"), files.song_folders(songs, "train")
-    with files_of_at_most(4 * 50 * extractor.dimensions), pytest.raises(OutputError, match=rf"float32 \\({REASON}\\)"):
+    with files_of_at_most(4 * 50 * extractor.dimensions), pytest.raises(OutputError, match=rf"float32 \({REASON}\)"):
         clusters.sample_frames(extractor, folders, sampling(0.001), tmp_path)
 
 

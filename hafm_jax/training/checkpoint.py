@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import logging
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,6 +24,8 @@ from orbax.checkpoint import checkpoint_managers as managers
 from hafm_jax.common.errors import InputError, first_line
 from hafm_jax.training import hosts
 from hafm_jax.training.storage import claim_workdir, writing
+
+logging.getLogger("absl").addFilter(lambda record: not record.exc_info)  # Orbax also raises what it logs with a stack
 
 
 class Damaged(InputError):

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
+
+# Errors of the machine: disk or quota full, read-only, damaged, gone. Errors of a user's path. A missing file is in
+# neither: it may be a mistake of ours, which needs its traceback.
+MACHINES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.ESTALE})
+PATHS = frozenset({errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP})
 
 
 class InputError(Exception):
     """An input of the user cannot be used. The message has what was found, what was expected, and what to do."""
+
+
+class OutputError(InputError):
+    """A file of the user cannot be written. Work that leaves out what it cannot use must not leave out this."""
 
 
 @contextmanager
@@ -29,9 +42,12 @@ def first_line(error: Exception) -> str:
 def run_command(main: Callable[[], None]) -> None:
     """Run a command's `main`; bad input becomes one line on stderr and exit code 2, Ctrl-C or SIGTERM 130 or 143.
 
-    A command that counts its progress raises KeyboardInterrupt again with that as its message.
+    So does an OSError that is the machine's and not the program's (MACHINES, and PATHS where it names a path). A
+    command that counts its progress raises KeyboardInterrupt again with that as its message.
     """
     caught = []
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: names of files may be no text
 
     def stop(number: int, frame: object) -> None:
         caught.append(number)
@@ -41,8 +57,19 @@ def run_command(main: Callable[[], None]) -> None:
         signal.signal(signal.SIGTERM, stop)
         main()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _fail(str(error))
+    except OSError as error:
+        if not (error.errno in MACHINES or (error.errno in PATHS and error.filename)):
+            raise
+        where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "a file"
+        _fail(f"cannot read or write {where} ({error.strerror}); expected space and permission: run again with them")
     except KeyboardInterrupt as interrupt:
         print(f"interrupted{f': {interrupt}' if interrupt.args else ''}", file=sys.stderr)
         sys.exit(128 + (caught[0] if caught else signal.SIGINT))
+
+
+def _fail(message: str) -> NoReturn:
+    """One line: a name may hold line ends, what moves a terminal's cursor, or bytes that are no text."""
+    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+    print(f"error: {''.join(shown)}", file=sys.stderr)
+    sys.exit(2)

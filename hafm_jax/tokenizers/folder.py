@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from hafm_jax.common.cache import use_compilation_cache
 from hafm_jax.common.errors import InputError
+from hafm_jax.common.outputs import check_apart, check_folder
 from hafm_jax.tokenizers.codecs import Codec, codec_sha256, load_codec, read_config
 from hafm_jax.tokenizers.semantic import SemanticTokenizer, load_semantic
 
@@ -28,6 +30,20 @@ class Tokenizers(NamedTuple):
     semantic: SemanticTokenizer
     codec: Codec
     facts: dict[str, dict[str, Any]]
+
+
+def check_out(out: Path, part: str, songs: Path | None, inputs: Mapping[str, Path | None]) -> None:
+    """Raises InputError where the tokenizer `part` (semantic, codec) cannot be written in the folder `out`, or would
+    replace songs that it is made of, one of `inputs` (as of `check_apart`), or the tokenizer of a model, whose stages
+    know no other."""
+    for split in ("train", "validation"):
+        check_apart([out / part], {**inputs, "--songs": songs and songs / split})
+    check_folder(out)
+    if (out / "config.json").exists():
+        raise InputError(
+            f"{out} has a config.json, so it is a model or a tokenizer itself; expected a new folder, or one of "
+            "tokenizers: choose another --out"
+        )
 
 
 @functools.lru_cache(maxsize=1)

@@ -66,7 +66,7 @@ class Checkpoints:
     def save(self, step: int, state: Any) -> None:
         """Start to save `state` (a pytree of arrays) as `step`; returns before the files are complete.
 
-        Raises Unwritable, also where the checkpoint before this one could not be completed.
+        Raises OutputError, also where the checkpoint before this one could not be completed.
         """
         arrays = _forms(state)
         for name, checksum in _checksums(state).items():
@@ -150,7 +150,7 @@ class Checkpoints:
         self._manager.reload()
 
     def close(self) -> None:
-        """Wait until everything is on disk. Raises Unwritable where that fails."""
+        """Wait until everything is on disk. Raises OutputError where that fails."""
         with self._claim, writing(self.directory):
             try:
                 self._manager.wait_until_finished()

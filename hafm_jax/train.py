@@ -31,7 +31,8 @@ from hafm_jax.common.options import local, local_path
 from hafm_jax.common.outputs import check_apart, check_folder
 from hafm_jax.dataset.verify import verify_tokens
 from hafm_jax.training import hosts
-from hafm_jax.training.loop import RANGES, Preempted, token_sets, train
+from hafm_jax.training.loop import Preempted, train
+from hafm_jax.training.settings import FIELDS, token_sets
 
 DEFAULT_CONFIG = "configs/base.py"
 
@@ -87,7 +88,7 @@ def read_config(path: str, overrides: list[str]) -> ConfigDict:
         raise InputError(f"--config {path} is not a file of Python that runs here ({error}); see configs/") from error
     except (flags.Error, TypeError, ValueError, OSError) as error:
         raise InputError(f"{' '.join(str(error).split())}; see --help") from error
-    if lacking := sorted({*RANGES, "stage", "size", "start_from", "tokenizers"} - {*config}):
+    if lacking := sorted({*FIELDS} - {*config}):
         raise _not_for_training(path, lacking[0])
     if stray:
         raise InputError(f"{stray[0]!r} belongs to no option; expected --NAME=VALUE: see --help")
@@ -115,7 +116,7 @@ def check_workdir(workdir: Path, config: ConfigDict) -> None:
 
 def _exit_without_saving(*_: object) -> None:
     """SIGTERM before training catches it (hosts.Preemption), or after: there is nothing to save."""
-    print("preempted: no step was under way; run the same command again", file=sys.stderr)
+    print(hosts.NOT_BEGUN, file=sys.stderr)
     sys.exit(hosts.RESTART_EXIT_CODE)
 
 

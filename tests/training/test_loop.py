@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import os
+import pkgutil
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 
 import jax
@@ -16,6 +24,7 @@ from ml_collections import ConfigDict
 from configs import demo, overfit
 from configs.base import get_config
 from hafm_jax.common.errors import InputError
+from hafm_jax.common.resume import NoLocks, claim
 from hafm_jax.dataset import loader, records
 from hafm_jax.model import decode, transformer
 from hafm_jax.model.config import SIZES, Size, num_parameters
@@ -25,7 +34,9 @@ from hafm_jax.training import loop, workdir
 from hafm_jax.training.checkpoint import Checkpoints
 from hafm_jax.training.corruption import corrupt_history
 from hafm_jax.training.optim import optimizer
+from hafm_jax.training.settings import check_config
 from hafm_jax.training.step import ShardedStep, eval_step, init_state, split_batch, stage_config, step_flops, train_step
+from hafm_jax.training.storage import claim_workdir
 
 
 @pytest.mark.parametrize("stage", ["semantic", "coarse"])
@@ -72,6 +83,153 @@ def test_a_run_logs_its_steps_and_resumes_bit_for_bit(tiny, token_set, tmp_path,
         loop.train(tiny, [(token_set, 1.0)], tmp_path / "cut")
     resumed = loop.train(tiny, [(token_set, 1.0)], tmp_path / "cut")
     jax.tree.map(np.testing.assert_array_equal, whole, resumed)
+
+
+def disk_full(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def refused_by_storage(*_: object, **__: object) -> None:
+    raise ValueError('RESOURCE_EXHAUSTED: Error writing "x" in OCDBT database: Failed to write 7 bytes to file 7')
+
+
+@pytest.fixture
+def compiled_once(monkeypatch) -> None:
+    """Runs of one configuration share their compiled functions."""
+
+    class Shared(ShardedStep):
+        compile = cache(ShardedStep.compile)
+
+    made: dict[str, Shared] = {}
+
+    def sharded(training: ConfigDict, mesh: jax.sharding.Mesh) -> Shared:
+        key = json.dumps(training.to_dict())
+        made[key] = made.get(key) or Shared(training, mesh)
+        return made[key]
+
+    monkeypatch.setattr(loop, "ShardedStep", sharded)
+
+
+FULL = [  # what fails, how, after how many calls, and what is saved then
+    ("hafm_jax.training.checkpoint.ocp.CheckpointManager.save", refused_by_storage, 1, "step 3 is saved"),
+    ("hafm_jax.training.log.EventsWriter.flush", disk_full, 2, "step 3 is saved"),
+    ("hafm_jax.training.log.EventsWriter.flush", disk_full, 0, "no step is saved"),
+]
+
+
+@pytest.mark.usefixtures("compiled_once")
+def test_on_a_full_disk_it_says_what_is_saved_and_resumes_bit_for_bit(tiny, token_set, tmp_path, monkeypatch):
+    train = partial(loop.train, tiny, [(token_set, 1.0)])
+    whole = train(tmp_path / "whole")
+    for number, (where, fails, after, saved) in enumerate(FULL):
+        workdir, calls, works = tmp_path / f"full{number}", [], pkgutil.resolve_name(where)
+
+        def sometimes(*arguments, calls=calls, after=after, works=works, fails=fails, **more):
+            calls.append(arguments)
+            return (works if len(calls) <= after else fails)(*arguments, **more)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(where, sometimes)
+            message = rf"cannot write .*the disk is full.*{saved} in .*run the same command again"
+            with pytest.raises(InputError, match=message):
+                train(workdir)
+        jax.tree.map(np.testing.assert_array_equal, whole, train(workdir))
+        steps = [[x["step"] for x in read_lines(run / "metrics.jsonl")] for run in (workdir, tmp_path / "whole")]
+        assert steps[0] == steps[1]  # no step is logged twice
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Callable[[str], Path]]:
+    """A function that gives a disk of tmp_path a size, for those who may mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    def resize(size: str) -> Path:
+        how = f"size={size}" + ",remount" * os.path.ismount(disk)
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", how, "tmpfs", disk], capture_output=True).returncode:
+            pytest.skip("needs the right to mount a disk")
+        return disk
+
+    yield resize
+    subprocess.run(["umount", disk], capture_output=True)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("compiled_once")
+def test_a_disk_that_is_full_while_a_checkpoint_is_written(tiny, token_set, tmp_path, small_disk):
+    tiny.update(checkpoint_every=1, keep_checkpoints=50, steps=8)
+    train = partial(loop.train, tiny, [(token_set, 1.0)])
+    disk = small_disk("9m")  # three checkpoints
+    with pytest.raises(InputError, match=r"the disk is full.*step [1-4] is saved"):
+        train(disk / "run")
+    small_disk("90m")
+    resumed = train(disk / "run")
+    jax.tree.map(np.testing.assert_array_equal, train(tmp_path / "whole"), resumed)
+    assert sorted(int(path.name) for path in (disk / "run" / "checkpoints").iterdir()) == list(range(1, 9))
+
+
+@pytest.mark.usefixtures("compiled_once")
+def test_a_second_training_is_refused_and_disturbs_nothing(tiny, token_set, tmp_path):
+    loop.train(tiny, [(token_set, 1.0)], tmp_path / "run")
+    first = Checkpoints(tmp_path / "run", 2)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.name != "lock"}
+    with pytest.raises(InputError, match=r"run is in use by another training; .*give another --workdir$"):
+        loop.train(tiny, [(token_set, 1.0)], tmp_path / "run")
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.name != "lock"} == before
+    first.close()
+    loop.train(tiny, [(token_set, 1.0)], tmp_path / "run")
+
+
+def test_a_file_system_without_locks_is_said(tiny, tmp_path, monkeypatch, capsys):
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    with claim_workdir(tmp_path):
+        error = capsys.readouterr().err
+    assert error.startswith("warning: ") and "cannot lock files" in error and str(tmp_path) in error
+    with pytest.raises(NoLocks, match="expected one that can"), claim(tmp_path / "claim"):
+        pass
+
+
+@pytest.mark.usefixtures("compiled_once")
+def test_a_damaged_description_is_named_and_can_be_replaced(tiny, token_set, tmp_path):
+    train = partial(loop.train, tiny, [(token_set, 1.0)])
+    whole = train(tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    content = path.read_bytes()
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "6")
+    for damaged in (b"", b'{"x', b"[1]", content[: len(content) // 2], content.replace(b'"config"', b'"conf\xffg"')):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"config\.json cannot be read .*restore it from a copy"):
+            train(tmp_path / "run")
+    path.unlink()
+    with pytest.raises(InputError, match=r"config\.json is missing"):
+        train(tmp_path / "run")
+    train(tmp_path / "other")  # as the message says
+    shutil.copy(tmp_path / "other" / "config.json", path)
+    jax.tree.map(np.testing.assert_array_equal, whole, train(tmp_path / "run"))
+
+
+def test_a_flipped_bit_of_a_description_is_named_or_harmless(tiny, token_set, tmp_path):
+    tiny.size = "16x1x1"
+    description = workdir.describe(tiny, [(records.TokenRecords(token_set, "train"), 1.0)])
+    workdir.start_workdir(tmp_path, description | {"started_from": description | {"step": 3}}, resumed=False)
+    path = tmp_path / "config.json"
+    content = path.read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(60):
+        damaged = bytearray(content)
+        damaged[rng.integers(len(damaged))] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        for use in (partial(workdir.start_workdir, tmp_path, description, True), partial(workdir.load_run, tmp_path)):
+            with pytest.raises(InputError, match=r"config\.json|another|no complete checkpoint") as found:
+                use()
+                raise InputError("another: taken as it is")
+            refused += "config.json" in str(found.value)
+            path.write_bytes(damaged)
+    assert refused > 30
 
 
 def test_another_configuration_or_data_does_not_resume(tiny, token_set, tmp_path):
@@ -136,7 +294,7 @@ def test_bad_configurations_are_refused(tiny, token_set, tmp_path):
         ("stage", "drums", "semantic, coarse, fine"),
         ("size", "huge", "demo"),
         ("position", "sideways", "clock"),
-        ("window_cells", 0, "at least 1"),
+        ("window_cells", 0, "a whole number from 1 to"),
         ("window_cells", 99, "8 cells"),
         ("batch_size", 64, "fills no batch"),
     ):
@@ -174,7 +332,7 @@ def test_configurations_have_the_fields_of_base(config):
     base = get_config()
     assert {name: type(value) for name, value in config.items()} == {name: type(value) for name, value in base.items()}
     config.tokenizers = "TOKENIZERS"  # demo.py's asks for them
-    loop.check_config(config)
+    check_config(config)
     stage_config(config)
 
 

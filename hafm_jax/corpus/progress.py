@@ -5,7 +5,8 @@ The songs folder itself is the record:
     SPLIT/ID/song.json    a song that is done; folders whose names begin with a dot are not
     rejects.jsonl         a line for each track that makes no song, in the order of the work
     run.json              what the run was asked for (hafm_jax.common.resume)
-    report.json           counts, hours, licences and all tracks left out: made from the files above
+    report.json           counts, hours, licences, all tracks left out and all files of no track: made from the files
+                          above and the listing of the collection
 
 Of part 2/8, the files are rejects-2-of-8.jsonl and report-2-of-8.json.
 """
@@ -26,8 +27,9 @@ from hafm_jax.audio.music import SONG_FILE
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import reading, write_json
 from hafm_jax.common.resume import end_after_whole_line, whole_lines
-from hafm_jax.corpus.collections import Corpus, Track
+from hafm_jax.corpus.collections import counts_of
 from hafm_jax.corpus.screening import Reason, Unusable
+from hafm_jax.corpus.tracks import Corpus, Track
 
 REPORT_EVERY_S = 30.0
 
@@ -62,7 +64,7 @@ class Progress:
     """
 
     def __init__(self, out: Path, corpus: Corpus, part: Part = Part()) -> None:  # noqa: B008, a tuple does not change
-        self._out, self._part = out, part
+        self._out, self._part, self._corpus = out, part, corpus
         tracks = part.share(corpus.tracks)
         own = {track.id for track in tracks}
         _check_no_strangers(out, corpus)
@@ -123,6 +125,13 @@ class Progress:
             "licences": dict(sorted(licences.items())),
             "rejected_by_reason": {reason.value: number[reason] for reason in Reason},
             "rejects": [one.facts() for one in unusable],
+            "files": {
+                "found": self._corpus.found,
+                "of_tracks": self._corpus.found - len(self._corpus.aside),
+                "aside_by_reason": counts_of(self._corpus.aside),
+                "aside": [one._asdict() for one in self._corpus.aside],
+            },
+            "metadata_rows_left_out": list(self._corpus.bad_rows),
         }
         write_json(self._out / self._part.file("report", ".json"), document)
         self._reported_s = time.monotonic()
@@ -132,11 +141,12 @@ class Progress:
 def rejected_by_reason(songs: Path) -> dict[str, int]:
     """Reason -> number of tracks that made no song, from the report of a songs folder; {} where there is no report, as
     where songs were synthesised."""
-    try:
-        numbers = json.loads((songs / Part().file("report", ".json")).read_text())["rejected_by_reason"]
-        return {reason: number for reason, number in numbers.items() if number}
-    except (OSError, ValueError, KeyError):
+    path = songs / Part().file("report", ".json")
+    if not path.exists():
         return {}
+    with reading(path, "the report of tokenize/separate_stems.py: run it again, or remove the file"):
+        numbers = json.loads(path.read_text())["rejected_by_reason"]
+        return {reason: number for reason, number in numbers.items() if number}
 
 
 def _check_no_strangers(out: Path, corpus: Corpus) -> None:

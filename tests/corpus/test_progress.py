@@ -8,15 +8,17 @@ from hypothesis import strategies as st
 
 from hafm_jax.common.errors import InputError
 from hafm_jax.corpus import progress
-from hafm_jax.corpus.collections import Corpus, Track
-from hafm_jax.corpus.progress import Part, Progress
+from hafm_jax.corpus.listing import Aside, Why
+from hafm_jax.corpus.progress import Part, Progress, rejected_by_reason
 from hafm_jax.corpus.reading import Source
 from hafm_jax.corpus.screening import Reason, Unusable
+from hafm_jax.corpus.tracks import Corpus, Track
 
 
 def corpus_of(number: int) -> Corpus:
     tracks = [Track(f"t{k}", "train", Source(f"t{k}.wav")) for k in range(number)]
-    return Corpus(tracks, [Unusable(Reason.DUPLICATE, "the same file as t0", "u0")])
+    unusable = [Unusable(Reason.DUPLICATE, "the same file as t0", "u0")]
+    return Corpus(tracks, unusable, number + 2, [Aside(".t", Why.HIDDEN, "a dot")], ["line 3: cut"])
 
 
 def add_song(out, track_id: str, licence: str | None = None, seconds: float = 1800) -> dict:
@@ -61,6 +63,13 @@ def test_added_songs_and_rejects_are_found_the_next_time(tmp_path):
             {"id": "t2", "split": "train", "reason": "too short", "detail": "1 s"},
             {"id": "u0", "split": None, "reason": "duplicate", "detail": "the same file as t0"},
         ],
+        "files": {
+            "found": 6,
+            "of_tracks": 5,
+            "aside_by_reason": {"hidden": 1},
+            "aside": [{"file": ".t", "reason": "hidden", "detail": "a dot"}],
+        },
+        "metadata_rows_left_out": ["line 3: cut"],
     }
 
 
@@ -100,3 +109,11 @@ def test_a_song_in_another_split_is_refused(tmp_path):
     (tmp_path / "train").rename(tmp_path / "test")
     with pytest.raises(InputError, match=f"test/{song['id']} and 0 more"):
         Progress(tmp_path, corpus_of(2))
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"rejected_by_reason": 3}'])
+def test_a_damaged_report_is_not_taken_for_none(tmp_path, text):
+    assert rejected_by_reason(tmp_path) == {}
+    (tmp_path / "report.json").write_text(text)
+    with pytest.raises(InputError, match=r"report\.json cannot be read"):
+        rejected_by_reason(tmp_path)

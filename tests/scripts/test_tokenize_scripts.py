@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -172,10 +174,17 @@ def test_tokens_do_not_depend_on_workers_and_follow_the_seed(monkeypatch, tokens
 def test_songs_that_do_not_fit_are_left_out_with_the_reason(monkeypatch, songs, tokenizers, tmp_path, capsys):
     mixed = tmp_path / "songs"
     seconds = {"good": (0.4, 0.41), "uneven": (0.4, 0.5), "broken": (0.4, 0.4), "long": (0.6, 0.6), "longer": (9, 9)}
+    seconds |= dict.fromkeys(["empty", "capitals", "twice"], (0.4, 0.4))
     for name, (vocal_s, instrumental_s) in seconds.items():
         write_stems(mixed / "test" / name, tune(vocal_s, 1), tune(instrumental_s, 2))
     (mixed / "test" / "broken" / "instrumental.wav").write_text("no audio")
     write_stems(mixed / "test" / "short", np.full(1, 0.5), np.full(1, 0.5), 44_100)  # a third of a sample at 16 kHz
+    (mixed / "test" / "empty" / "instrumental.wav").write_bytes(b"")
+    (mixed / "test" / "capitals" / "vocals.wav").rename(mixed / "test" / "capitals" / "Vocals.wav")
+    shutil.copy(mixed / "test" / "good" / "vocals.wav", mixed / "test" / "twice" / "vocals.flac")
+    (mixed / "test" / "notes.txt").write_text("not a song")
+    write_stems(tmp_path / "elsewhere", tune(0.4, 3), tune(0.4, 4))
+    (mixed / "test" / "a link").symlink_to(tmp_path / "elsewhere")
     (mixed / "validation" / "only").mkdir(parents=True)
     (mixed / "validation" / "only" / "vocals.wav").write_text("no audio")
     (mixed / "report.json").write_text(json.dumps({"rejected_by_reason": {"damaged": 3, "silent": 1, "duplicate": 0}}))
@@ -183,27 +192,35 @@ def test_songs_that_do_not_fit_are_left_out_with_the_reason(monkeypatch, songs, 
     arguments = ["--songs", mixed, "--tokenizers", tokenizers, "--max-seconds", 0.58, "--num-shards", 1]
     run(monkeypatch, "extract_tokens", *arguments, "--out", out)
     source = records.TokenRecords(out, "test")
-    assert [source[k]["id"] for k in range(len(source))] == ["good", "long"]  # what is less than a cell is forgiven
-    assert source[0]["acoustic"].shape == (30, 8)  # 0.4 s and 0.41 s: the 10 cells that both have
+    assert [source[k]["id"] for k in range(len(source))] == [
+        "a link",
+        "good",
+        "long",
+    ]  # what is less than a cell is forgiven
+    assert source[1]["acoustic"].shape == (30, 8)  # 0.4 s and 0.41 s: the 10 cells that both have
     document = layout.read_tokens_json(out)
     made_by = document["made_by"]
     assert set(document["splits"]) == {"test"}  # the other one has no song
-    reasons = {"uneven": "stems of two lengths", "broken": "damaged", "longer": "too long", "short": "too short"}
+    reasons = {"uneven": "stems differ", "broken": "damaged", "longer": "too long", "short": "too short"}
+    reasons |= {"empty": "empty", "capitals": "not a song", "twice": "not a song", "notes.txt": "not a song"}
     assert {name: detail.split(",")[0] for name, detail in made_by["skipped"].items()} == {
         **{f"test/{name}": reason for name, reason in reasons.items()},
-        "validation/only": "damaged",
+        "validation/only": "not a song",
     }
+    assert len(made_by["skipped"]) + document["splits"]["test"]["songs"] == len(os.listdir(mixed / "test")) + 1
+    assert "it holds Vocals.wav, instrumental.wav; expected" in made_by["skipped"]["test/capitals"]
     assert "0.400 s" in made_by["skipped"]["test/uneven"] and "cannot be read" in made_by["skipped"]["test/broken"]
-    counts = dict.fromkeys(reasons.values(), 1)
+    counts = Counter(reasons.values())
     assert made_by["statistics"]["test"]["rejected_by_reason"] == counts and made_by["max_s"] == 0.58
-    assert made_by["rejected_by_reason"] == {**counts, "damaged": 1 + 1 + 3, "silent": 1}
+    assert made_by["rejected_by_reason"] == {**counts, "damaged": 1 + 3, "not a song": 3 + 1, "silent": 1}
     printed = capsys.readouterr().out
-    assert "4 left out" in printed and "validation: no song" in printed
-    with pytest.raises(InputError, match=r"no song that can be used, only because: .* cannot be read"):
+    assert "8 left out" in printed and "validation: no song" in printed
+    with pytest.raises(InputError, match=r"no song that can be used, only because: it holds vocals.wav; expected"):
         run(monkeypatch, "extract_tokens", *arguments, "--splits", "validation", "--out", tmp_path / "none")
 
-    with pytest.raises(InputError, match="already holds test"):
-        run(monkeypatch, "extract_tokens", "--songs", songs, "--tokenizers", tokenizers, "--out", out)
+    capsys.readouterr()
+    run(monkeypatch, "extract_tokens", *arguments, "--out", out)
+    assert "is complete" in capsys.readouterr().out
 
 
 def test_bad_input_ends_with_exit_code_two(monkeypatch, songs, tmp_path, capsys):

@@ -73,7 +73,11 @@ def parse_arguments() -> argparse.Namespace:
     add("--ray-gpus", type=float, help=f"of a shard on Ray, 0.5 for two at once (default: {work.RAY_GPUS})")
     arguments = parser.parse_args()
     check_at_least(arguments, num_shards=1, workers=1, vocal_noise=0, max_seconds=0, ray_gpus=0)
-    arguments.splits = arguments.splits or song_splits(arguments.songs)
+    if arguments.splits is None:
+        arguments.splits = song_splits(arguments.songs)
+        for path in sorted(arguments.songs.iterdir()):
+            if path.is_dir() and not path.name.startswith(".") and path.name not in arguments.splits:
+                print(f"{path} holds no ID/vocals.wav or .flac, so it is not a split")
     for split in arguments.splits:
         if not re.fullmatch(r"\w+", split):  # it becomes part of file names that tensorflow-datasets reads
             raise InputError(

@@ -104,6 +104,17 @@ def test_unfinished_songs_of_other_parts_stay(tmp_path):
     assert [path.name for path in (tmp_path / "train").iterdir()] == [".t1.0123abcd.partial"]
 
 
+def test_unfinished_songs_of_another_process_stay_until_it_ends(tmp_path):
+    other = Progress(tmp_path, corpus_of(4))
+    (tmp_path / "train" / ".t0.0123abcd.partial").mkdir(parents=True)
+    (tmp_path / "rejects.jsonl").write_text('{"id": "t0')  # as far as it has been written
+    second = Progress(tmp_path, corpus_of(4))
+    assert (tmp_path / "rejects.jsonl").read_text() and list(tmp_path.glob("*/.*"))
+    del other, second
+    Progress(tmp_path, corpus_of(4))
+    assert not (tmp_path / "rejects.jsonl").read_text() and not list(tmp_path.glob("*/.*"))
+
+
 def test_a_song_in_another_split_is_refused(tmp_path):
     song = add_song(tmp_path, "t0")
     (tmp_path / "train").rename(tmp_path / "test")

@@ -158,6 +158,41 @@ def test_given_stems_are_taken_as_they_are(monkeypatch, tmp_path):
     assert reject["reason"] == "file missing" and "drums.wav does not exist" in reject["detail"]
 
 
+@pytest.mark.parametrize(
+    "change, reason, found",
+    [
+        (lambda bass: soundfile.write(bass, np.zeros((44_100, 2)), 44_100), "stems differ", "2 channels of 44100 sam"),
+        (lambda bass: soundfile.write(bass, np.zeros((52_920, 1)), 44_100), "stems differ", "bass.wav has 1 channels"),
+        (lambda bass: soundfile.write(bass, np.zeros((52_920, 2)), 48_000), "stems differ", "at 48000 Hz, vocals.wav"),
+        (lambda bass: bass.write_bytes(b""), "empty", "bass.wav has 0 bytes"),
+        (lambda bass: bass.write_bytes(b"no audio"), "damaged", "bass.wav"),
+        (lambda bass: bass.rename(bass.with_name("Bass.WAV")), None, "Bass.WAV"),
+    ],
+)
+def test_stems_that_cannot_be_used_have_the_true_reason(monkeypatch, tmp_path, change, reason, found):
+    write_musdb(tmp_path / "musdb", "train", "Band - Song", num_samples=52_920)
+    change(tmp_path / "musdb" / "train" / "Band - Song" / "bass.wav")
+    given = ["--layout", "musdb", "--separator", "given", "--min-seconds", 1]
+    run(monkeypatch, "--music", tmp_path / "musdb", *given, "--out", tmp_path / "songs")
+    report = report_of(tmp_path / "songs")
+    assert report["files"]["found"] == report["files"]["of_tracks"] == 5
+    assert {one["reason"] for one in report["rejects"]} == ({reason} if reason else set())
+    told = [one["detail"] for one in report["rejects"]]
+    assert found in "".join(told or [path.read_text() for path in (tmp_path / "songs").glob("*/*/song.json")])
+
+
+def test_linked_albums_become_songs(monkeypatch, tmp_path):
+    for name in ("music", "outside"):
+        (tmp_path / name).mkdir()
+    soundfile.write(tmp_path / "outside" / "a.wav", noise(1.2, 24_000, 0.3, 1), 24_000)
+    (tmp_path / "music" / "album").symlink_to(tmp_path / "outside")
+    (tmp_path / "outside" / "up").symlink_to(tmp_path / "music")
+    run(monkeypatch, *arguments(tmp_path / "music", tmp_path / "out"))
+    (song,) = (tmp_path / "out").glob("*/*/song.json")
+    assert json.loads(song.read_text())["source"] == ["album/a.wav"]
+    assert report_of(tmp_path / "out")["files"]["aside_by_reason"] == {"link to a listed folder": 1}
+
+
 def test_media_files_become_songs(monkeypatch, tmp_path):
     (tmp_path / "music").mkdir()
     write_media(tmp_path / "music" / "a.m4a", [noise(1.5, 44_100, 0.25, 1).T], 44_100)

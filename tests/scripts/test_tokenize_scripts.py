@@ -244,6 +244,8 @@ def test_songs_that_do_not_fit_are_left_out_with_the_reason(monkeypatch, songs, 
     (mixed / "test" / "a link").symlink_to(tmp_path / "elsewhere")
     (mixed / "validation" / "only").mkdir(parents=True)
     (mixed / "validation" / "only" / "vocals.wav").write_text("no audio")
+    (mixed / "Train" / "a").mkdir(parents=True)
+    (mixed / "Train" / "a" / "Vocals.wav").touch()
     (mixed / "report.json").write_text(json.dumps({"rejected_by_reason": {"damaged": 3, "silent": 1, "duplicate": 0}}))
     out = tmp_path / "tokens"
     arguments = ["--songs", mixed, "--tokenizers", tokenizers, "--max-seconds", 0.58, "--num-shards", 1]
@@ -271,6 +273,7 @@ def test_songs_that_do_not_fit_are_left_out_with_the_reason(monkeypatch, songs, 
     assert made_by["statistics"]["test"]["rejected_by_reason"] == counts and made_by["max_s"] == 0.58
     assert made_by["rejected_by_reason"] == {**counts, "damaged": 1 + 3, "not a song": 3 + 1, "silent": 1}
     printed = capsys.readouterr().out
+    assert "Train holds no ID/vocals.wav or .flac, so it is not a split" in printed
     assert "8 left out" in printed and "validation: no song" in printed
     with pytest.raises(InputError, match=r"no song that can be used, only because: it holds vocals.wav; expected"):
         run(monkeypatch, "extract_tokens", *arguments, "--splits", "validation", "--out", tmp_path / "none")

@@ -74,7 +74,7 @@ def list_audio(root: Path, keep_out_of: Path | None = None) -> Listing:
                 set_aside(folder, Why.LISTED_FOLDER, f"the same folder as another one: {os.path.realpath(folder)}")
                 continue
             listed.add(identity)
-            entries = list(os.scandir(folder))
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except PermissionError as error:
             set_aside(folder, Why.CLOSED_FOLDER, f"it cannot be listed ({error.strerror})")
             continue
@@ -108,11 +108,9 @@ def _identity(folder: Path) -> tuple[int, int]:
 def _kind(entry: os.DirEntry) -> tuple[int | None, str]:
     """(type of the file that the entry is or leads to, ""), or (None, why there is none)."""
     try:
-        if entry.is_symlink():
-            return stat.S_IFMT(os.stat(entry.path).st_mode), ""
-        if entry.is_dir(follow_symlinks=False) or entry.is_file(follow_symlinks=False):  # without asking the disk again
-            return stat.S_IFDIR if entry.is_dir(follow_symlinks=False) else stat.S_IFREG, ""
-        return stat.S_IFMT(entry.stat().st_mode), ""
+        if not entry.is_symlink() and (entry.is_dir() or entry.is_file()):  # known without asking the disk again
+            return stat.S_IFDIR if entry.is_dir() else stat.S_IFREG, ""
+        return stat.S_IFMT(os.stat(entry.path).st_mode), ""
     except OSError as error:
         target = f"it leads to {os.readlink(entry.path)}" if os.path.islink(entry.path) else "it is gone"
         return None, f"{target} ({error.strerror})"

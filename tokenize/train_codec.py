@@ -8,7 +8,7 @@ writes   TOKENIZERS/codec: config.json, with the facts of the training and the q
          codec.safetensors and metrics.jsonl
 
 While it trains, TOKENIZERS/codec_training holds checkpoints, and the same command resumes from the last one. Equal
-arguments on one machine give equal weights.
+arguments on one machine give equal weights. A codec that is there is not replaced.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ import json
 import math
 import shutil
 from contextlib import closing
+from dataclasses import asdict
 
+from hafm_jax.audio.files import song_folders
 from hafm_jax.common.errors import InputError, run_command
 from hafm_jax.common.files import make_folder, write_bytes
 from hafm_jax.common.options import check_at_least, local_path
@@ -26,7 +28,7 @@ from hafm_jax.common.outputs import check_own
 from hafm_jax.common.resume import RUN_FILE
 from hafm_jax.tokenizers import codecs, spectral_codec
 from hafm_jax.tokenizers.codec_training import METRICS_FILE, Recipe, evaluate, load_split, train
-from hafm_jax.tokenizers.folder import check_out
+from hafm_jax.tokenizers.folder import MADE_WITH, check_out, is_made, names_sha256
 from hafm_jax.training.checkpoint import Checkpoints
 
 
@@ -59,6 +61,11 @@ def main() -> None:
     directory, workdir = args.out / "codec", args.out / "codec_training"
     check_out(args.out, "codec", args.songs, {})
     check_own(workdir, RUN_FILE)  # it is removed at the end
+    songs = [folder for split in ("train", "validation") for folder in song_folders(args.songs, split, "instrumental")]
+    made_with = {**asdict(recipe), "songs_sha256": names_sha256(songs)}
+    if not workdir.exists() and is_made(directory, made_with):  # else the training, or its evaluation, is unfinished
+        print(f"{directory} is there, made by the same arguments: delete it to make it again")
+        return
     config = spectral_codec.SpectralConfig()
     clips = load_split(args.songs, "train", config.sample_rate_hz)
     held_out = load_split(args.songs, "validation", config.sample_rate_hz)
@@ -68,7 +75,7 @@ def main() -> None:
     codecs.save_spectral(directory, config, params, training=facts)
     write_bytes(directory / METRICS_FILE, (workdir / METRICS_FILE).read_bytes())
     evaluation = evaluate(codecs.load_codec(directory), held_out)  # of the float16 weights, which are those in use
-    codecs.save_spectral(directory, config, params, training=facts, evaluation=evaluation)
+    codecs.save_spectral(directory, config, params, training=facts, evaluation=evaluation, **{MADE_WITH: made_with})
     shutil.rmtree(workdir)  # only now, so that an interrupted evaluation needs no second training
     print(json.dumps(evaluation, indent=2))
 

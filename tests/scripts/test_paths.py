@@ -199,7 +199,9 @@ def test_a_workdir_is_not_what_it_starts_from(tmp_path, tiny_model, monkeypatch)
 def test_infinities_and_nan_are_refused(command, names, bad, songs, tokenizers, tmp_path, monkeypatch):
     for name in names:
         arguments = requests(songs, tokenizers, tmp_path / "out")[command]
-        with pytest.raises(InputError, match=rf"--{name}.* expected (a )?number|expected 0 <|not a number|above 0|expected a frame"):
+        with pytest.raises(
+            InputError, match=rf"--{name}.* expected (a )?number|expected 0 <|not a number|above 0|expected a frame"
+        ):
             run(monkeypatch, command, *arguments, f"--{name}={bad}")
     assert not list(tmp_path.iterdir())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -10,15 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import TOKENIZE, contents
-from helpers.scripts import errors, load_script, run
+from helpers import TOKENIZE, contents, edit_json
+from helpers.scripts import load_script, run
 from helpers.tunes import RATE_HZ, read_stems, songs, tune, write_stems  # noqa: F401 (a fixture)
 
-from hafm_jax.audio import files
 from hafm_jax.common.errors import InputError
-from hafm_jax.corpus import shard
-from hafm_jax.dataset import layout, records
-from hafm_jax.tokenizers import codecs, semantic
+from hafm_jax.tokenizers import semantic
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +67,62 @@ def test_fit_follows_its_seed(monkeypatch, tokenizers, songs, tmp_path):
     assert other.centroids_sha256 != semantic.load_semantic(tokenizers / "semantic").centroids_sha256
 
 
+def test_a_tokenizer_that_is_there_is_not_replaced(monkeypatch, tokenizers, songs, tmp_path, capsys):
+    folder = shutil.copytree(tokenizers, tmp_path / "tokenizers")
+    before = contents(folder / "semantic"), contents(folder / "codec")
+    arguments = ["--songs", songs, "--features", "chroma", "--out", folder, "--clusters"]
+    run(monkeypatch, "fit_kmeans", *arguments, 30)
+    assert "is there, made by the same arguments" in capsys.readouterr().out
+    with pytest.raises(
+        InputError, match=r"made with clusters 30, this run has 20; expected .* another --out, or delete"
+    ):
+        run(monkeypatch, "fit_kmeans", *arguments, 20)
+    fewer = shutil.copytree(songs, tmp_path / "fewer")
+    shutil.rmtree(fewer / "train" / "a")
+    with pytest.raises(InputError, match="made with songs_sha256"):
+        run(monkeypatch, "fit_kmeans", *arguments, 30, "--songs", fewer)
+    with pytest.raises(InputError, match="codec holds a tokenizer, and no word of the arguments that made it"):
+        run(monkeypatch, "train_codec", "--songs", songs, "--out", folder)
+    assert (contents(folder / "semantic"), contents(folder / "codec")) == before
+    edit_json(folder / "semantic" / "config.json", made_with=None)  # as of an earlier version
+    with pytest.raises(InputError, match="semantic holds a tokenizer, and no word"):
+        run(monkeypatch, "fit_kmeans", *arguments, 30)
+
+
+def test_a_codec_that_is_there_is_not_trained_again(monkeypatch, songs, tmp_path, capsys):
+    """The rest of the script, training itself aside."""
+    script = load_script("train_codec")
+
+    def train(clips, config, recipe, workdir, checkpoints):
+        (workdir / "metrics.jsonl").write_text("{}\n")
+        return None, {}
+
+    monkeypatch.setattr(script, "train", train)
+    monkeypatch.setattr(script, "Checkpoints", lambda *_, **__: io.BytesIO())  # which can be closed
+    monkeypatch.setattr(script, "evaluate", lambda codec, clips: {})
+    monkeypatch.setattr(script.codecs, "load_codec", lambda directory: None)
+    saved = []
+
+    def save(directory, config, params, **facts):
+        saved.append(facts)
+        directory.mkdir(exist_ok=True)
+        (directory / "config.json").write_text(json.dumps(facts))
+
+    monkeypatch.setattr(script.codecs, "save_spectral", save)
+    arguments = ["train_codec.py", "--songs", str(songs), "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--steps", "20"])
+    script.main()
+    assert len(saved) == 2 and saved[1]["made_with"]["steps"] == 20
+    script.main()
+    assert len(saved) == 2 and "is there, made by the same arguments" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", [*arguments, "--steps", "21"])
+    with pytest.raises(InputError, match="made with steps 20, this run has 21"):
+        script.main()
+    (tmp_path / "codec_training").mkdir()  # of a run that was stopped: it resumes, and its own check is of its folder
+    script.main()
+    assert len(saved) == 4
+
+
 def test_layer_nine_is_the_default(monkeypatch):
     monkeypatch.setattr(sys, "argv", "x --features hubert --source a/b --songs c --out d".split())
     assert load_script("fit_kmeans").parse_arguments().layer == 9
@@ -87,7 +141,7 @@ def test_existing_centroids_are_taken_as_they_are(monkeypatch, songs, tmp_path, 
     assert ("validation" in fit) == ("validation vocals" in capsys.readouterr().out) == with_songs
 
     np.save(tmp_path / "other.npy", np.zeros((12, 7), np.float32))
-    arguments[3] = tmp_path / "other.npy"
+    arguments[3], arguments[5] = tmp_path / "other.npy", tmp_path / "other"
     with pytest.raises(InputError, match="chroma gives 20 features a frame, the centroids have 7"):
         run(monkeypatch, "fit_kmeans", *arguments)
 
@@ -117,99 +171,7 @@ def test_fit_refuses_bad_arguments(monkeypatch, songs, tmp_path, change, found):
     assert not list(tmp_path.iterdir())
 
 
-# ----------------------------------------------------------------------------------------------------- extract_tokens
-
-
-@pytest.fixture(scope="module")
-def tokens(tmp_path_factory, songs, tokenizers):
-    folder = tmp_path_factory.mktemp("tokens") / "set"
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        run(monkeypatch, "extract_tokens", "--songs", songs, "--tokenizers", tokenizers, "--out", folder, "--seed", 5)
-    return folder
-
-
-def test_extracted_tokens_are_those_of_the_parts(tokens, songs, tokenizers):
-    train = records.TokenRecords(tokens, "train")
-    assert [train[k]["id"] for k in range(len(train))] == ["a", "b"]
-    tokenizer, codec = semantic.load_semantic(tokenizers / "semantic"), codecs.load_codec(tokenizers / "codec")
-    for record in (train[0], train[1]):
-        folder, seed = songs / "train" / record["id"], shard.song_seed(5, "train", record["id"])
-        (vocal, rate_hz), (instrumental, _) = read_stems(folder)
-        audio = files.pad_to_cells(files.resample(instrumental.mean(axis=0), rate_hz, 24_000), 24_000)
-        expected = {
-            "vocal_semantic": semantic.vocal_tokens(tokenizer, vocal, rate_hz, semantic.VOCAL_NOISE_SIGMA, seed),
-            "instrumental_semantic": semantic.instrumental_tokens(tokenizer, instrumental, rate_hz),
-            "acoustic": codec.encode(audio[None])[0],
-        }
-        for name, tokens_of_stem in expected.items():
-            np.testing.assert_array_equal(record[name], tokens_of_stem)
-    assert train[1]["acoustic"].shape == (3 * 38, 8)
-
-
-def test_tokens_json_names_what_made_them(tokens, tokenizers):
-    document = layout.read_tokens_json(tokens)
-    made_by = document["made_by"]
-    assert made_by["semantic"]["features"] == "chroma" and made_by["codec"]["codec"] == "spectral"
-    centroids_sha256 = semantic.load_semantic(tokenizers / "semantic").centroids_sha256
-    assert made_by["semantic"]["centroids_sha256"] == centroids_sha256
-    assert len(made_by["codec"]["weights_sha256"]) == 64
-    assert (made_by["vocal_noise_sigma"], made_by["seed"], made_by["skipped"]) == (semantic.VOCAL_NOISE_SIGMA, 5, {})
-    assert document["splits"]["train"]["cells"] == 50 + 38 and document["splits"]["validation"]["songs"] == 1
-
-
-def test_tokens_do_not_depend_on_workers_and_follow_the_seed(monkeypatch, tokens, songs, tokenizers, tmp_path):
-    arguments = ["--songs", songs, "--tokenizers", tokenizers, "--splits", "train"]
-    run(monkeypatch, "extract_tokens", *arguments, "--out", tmp_path / "same", "--seed", 5, "--workers", 1)
-    expected = records.TokenRecords(tokens, "train").fingerprint
-    assert records.TokenRecords(tmp_path / "same", "train").fingerprint == expected
-    loud = ["--vocal-noise", 0.3]  # the usual noise hardly reaches the tokens of steady tones
-    for seed in (5, 6):
-        run(monkeypatch, "extract_tokens", *arguments, "--out", tmp_path / str(seed), "--seed", seed, *loud)
-    first, other = (records.TokenRecords(tmp_path / str(seed), "train").fingerprint for seed in (5, 6))
-    assert first != other
-
-
-def test_songs_that_do_not_fit_are_left_out_with_the_reason(monkeypatch, songs, tokenizers, tmp_path, capsys):
-    mixed = tmp_path / "songs"
-    seconds = {"good": (0.4, 0.41), "uneven": (0.4, 0.5), "broken": (0.4, 0.4), "long": (0.6, 0.6), "longer": (9, 9)}
-    for name, (vocal_s, instrumental_s) in seconds.items():
-        write_stems(mixed / "test" / name, tune(vocal_s, 1), tune(instrumental_s, 2))
-    (mixed / "test" / "broken" / "instrumental.wav").write_text("no audio")
-    write_stems(mixed / "test" / "short", np.full(1, 0.5), np.full(1, 0.5), 44_100)  # a third of a sample at 16 kHz
-    (mixed / "validation" / "only").mkdir(parents=True)
-    (mixed / "validation" / "only" / "vocals.wav").write_text("no audio")
-    (mixed / "report.json").write_text(json.dumps({"rejected_by_reason": {"damaged": 3, "silent": 1, "duplicate": 0}}))
-    out = tmp_path / "tokens"
-    arguments = ["--songs", mixed, "--tokenizers", tokenizers, "--max-seconds", 0.58, "--num-shards", 1]
-    run(monkeypatch, "extract_tokens", *arguments, "--out", out)
-    source = records.TokenRecords(out, "test")
-    assert [source[k]["id"] for k in range(len(source))] == ["good", "long"]  # what is less than a cell is forgiven
-    assert source[0]["acoustic"].shape == (30, 8)  # 0.4 s and 0.41 s: the 10 cells that both have
-    document = layout.read_tokens_json(out)
-    made_by = document["made_by"]
-    assert set(document["splits"]) == {"test"}  # the other one has no song
-    reasons = {"uneven": "stems of two lengths", "broken": "damaged", "longer": "too long", "short": "too short"}
-    assert {name: detail.split(",")[0] for name, detail in made_by["skipped"].items()} == {
-        **{f"test/{name}": reason for name, reason in reasons.items()},
-        "validation/only": "damaged",
-    }
-    assert "0.400 s" in made_by["skipped"]["test/uneven"] and "cannot be read" in made_by["skipped"]["test/broken"]
-    counts = dict.fromkeys(reasons.values(), 1)
-    assert made_by["statistics"]["test"]["rejected_by_reason"] == counts and made_by["max_s"] == 0.58
-    assert made_by["rejected_by_reason"] == {**counts, "damaged": 1 + 1 + 3, "silent": 1}
-    printed = capsys.readouterr().out
-    assert "4 left out" in printed and "validation: no song" in printed
-    with pytest.raises(InputError, match=r"no song that can be used, only because: .* cannot be read"):
-        run(monkeypatch, "extract_tokens", *arguments, "--splits", "validation", "--out", tmp_path / "none")
-
-    with pytest.raises(InputError, match="already holds test"):
-        run(monkeypatch, "extract_tokens", "--songs", songs, "--tokenizers", tokenizers, "--out", out)
-
-
-def test_bad_input_ends_with_exit_code_two(monkeypatch, songs, tmp_path, capsys):
-    arguments = ["--songs", songs, "--tokenizers", tmp_path, "--out", tmp_path / "tokens"]
-    assert len(errors(monkeypatch, capsys, "extract_tokens", *arguments)) == 1
-    assert not (tmp_path / "tokens").exists()
+# -------------------------------------------------------------------------------------------- centroids, codec, --help
 
 
 def test_the_line_for_pickles_makes_npy(monkeypatch, tmp_path, capsys):

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from hafm_jax.common.text import printable
+
 
 class InputError(Exception):
     """An input of the user cannot be used. The message has what was found, what was expected, and what to do."""
@@ -27,7 +29,8 @@ def first_line(error: Exception) -> str:
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Run a command's `main`; bad input becomes one line on stderr and exit code 2, Ctrl-C or SIGTERM 130 or 143.
+    """Run a command's `main`; bad input becomes one printable line on stderr and exit code 2, Ctrl-C or SIGTERM 130 or
+    143.
 
     A command that counts its progress raises KeyboardInterrupt again with that as its message.
     """
@@ -41,7 +44,7 @@ def run_command(main: Callable[[], None]) -> None:
         signal.signal(signal.SIGTERM, stop)
         main()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as interrupt:
         print(f"interrupted{f': {interrupt}' if interrupt.args else ''}", file=sys.stderr)

@@ -24,6 +24,7 @@ import numpy as np
 
 from hafm_jax.audio.files import read_audio, resampled_length, to_mono
 from hafm_jax.common.errors import InputError
+from hafm_jax.common.options import check_number, from_fields
 from hafm_jax.model import decode, memory
 from hafm_jax.model.config import StageConfig
 from hafm_jax.model.pretrained import DEMO, load_model
@@ -47,11 +48,20 @@ class How(TypedDict, total=False):
 @dataclass(frozen=True)
 class SamplingOptions:
     """What to draw: `num_samples` (B) accompaniments of each vocal; by `sampling`, the same for all stages, by stage
-    name, or None for the model's own; with `skip_fine` only the coarse codebooks, which is faster and rougher."""
+    name, or None for the model's own; with `skip_fine` only the coarse codebooks, which is faster and rougher.
+
+    Raises InputError where a number is out of its range (model/ranges.py).
+    """
 
     num_samples: int = 1
     sampling: Sampling | Mapping[str, Sampling] | None = None
     skip_fine: bool = False
+
+    def __post_init__(self):
+        check_number("num_samples", self.num_samples, int, 1, math.inf)
+        one = isinstance(self.sampling, Sampling)
+        for name, sampling in ({"": self.sampling} if one else self.sampling or {}).items():
+            from_fields(Sampling.checked, sampling._asdict(), f"the {f'{name} ' * bool(name)}sampling")
 
     @property
     def stage_names(self) -> list[str]:

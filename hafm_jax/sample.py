@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from hafm_jax.common.options import number
+from hafm_jax.model import ranges
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ, STAGES, num_cells
 
 STARTED_S = time.monotonic()  # before JAX is imported, which takes part of the time to load
@@ -45,19 +46,13 @@ def _by_stage(parse):
     return parse_one
 
 
-SAMPLING = {  # field of Sampling -> its argparse type, its help
-    "guidance_scale": (number(float, 0, 100), "how closely to follow the voice; 1 is off, and faster"),
-    "no_history_scale": (
-        number(float, 0, 100),
-        "how much to follow the voice alone, without the band's own past: brings a band back that has lost the voice; "
-        "0 is off",
-    ),
-    "temperature": (number(float, 0, 100), "0 always takes the likeliest token; higher is more varied, and riskier"),
-    "top_k": (number(int, 0, 10**6), "draw among the k likeliest tokens; 0 is off"),
-    "top_p": (
-        number(float, 1e-6, 1),
-        "draw among the likeliest tokens that hold this share of the probability; 1 is off",
-    ),
+SAMPLING = {  # field of Sampling -> its help
+    "guidance_scale": "how closely to follow the voice; 1 is off, and faster",
+    "no_history_scale": "how much to follow the voice alone, without the band's own past: brings a band back that has "
+    "lost the voice; 0 is off",
+    "temperature": "0 always takes the likeliest token; higher is more varied, and riskier",
+    "top_k": "draw among the k likeliest tokens; 0 is off",
+    "top_p": "draw among the likeliest tokens that hold this share of the probability; 1 is off",
 }
 
 
@@ -91,8 +86,8 @@ def parser() -> argparse.ArgumentParser:
         "For all stages, or for some: --temperature 0.8, or --temperature semantic=0.7 coarse=0.9.\n"
         "The defaults are the model's own (config.json in its directory).",
     )
-    for name, (parse, text) in SAMPLING.items():
-        option = f"--{name.replace('_', '-')}"
+    for name, text in SAMPLING.items():
+        option, parse = f"--{name.replace('_', '-')}", number(*ranges.SAMPLING[name])
         how.add_argument(option, type=_by_stage(parse), nargs="+", default=[], metavar="[STAGE=]X", help=text)
     return p
 

@@ -39,7 +39,8 @@ from hafm_jax.scaling.plan import PLAN_FILE, Plan, folder, plan_rows
 from hafm_jax.scaling.plots import PAGE, write_report
 from hafm_jax.scaling.runs import Run, read_runs
 from hafm_jax.training import hosts
-from hafm_jax.training.loop import Preempted, token_sets
+from hafm_jax.training.loop import Preempted
+from hafm_jax.training.settings import token_sets
 
 TABLE_FILE = "plan.txt"
 POLL_S = 1.0  # how often the progress bar is updated

@@ -28,7 +28,8 @@ from hafm_jax.common.cache import use_compilation_cache
 from hafm_jax.common.errors import InputError, run_command
 from hafm_jax.dataset.verify import verify_tokens
 from hafm_jax.training import hosts
-from hafm_jax.training.loop import Preempted, token_sets, train
+from hafm_jax.training.loop import Preempted, train
+from hafm_jax.training.settings import token_sets
 
 DEFAULT_CONFIG = "configs/base.py"
 

@@ -1,13 +1,18 @@
-"""Numbers among the options of commands, and their bounds."""
+"""Values that users set: options of commands, fields of configurations and of JSON files; their types and bounds."""
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
-from typing import Any
+import numbers
+import reprlib
+import sys
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
 
 from hafm_jax.common.errors import InputError
+
+Made = TypeVar("Made")
 
 
 def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], Any]:
@@ -32,3 +37,29 @@ def check_at_least(arguments: Any, **least: float) -> None:
         value = getattr(arguments, name)
         if value is not None and not value >= lowest:
             raise InputError(f"--{name.replace('_', '-')} is {value}; expected {lowest} or more")
+
+
+def check_number(name: str, value: Any, kind: type, low: float, high: float) -> None:
+    """Raises InputError unless `value` is a finite number in low..high and of `kind`, int or float. A whole number is
+    a float too; NaN, True and "1" are neither."""
+    form, highest = (numbers.Integral, high) if kind is int else (numbers.Real, min(high, sys.float_info.max))
+    if not isinstance(value, form) or isinstance(value, bool) or not low <= value <= highest:
+        upper = "" if high == math.inf else f" to {high}"
+        raise InputError(
+            f"{name} is {reprlib.repr(value)}; expected a {'whole ' * (kind is int)}number from {low}{upper}"
+        )
+
+
+def check_word(name: str, value: Any, known: Collection[str]) -> None:
+    """Raises InputError unless `value` is one of the words `known`."""
+    if not isinstance(value, str) or value not in known:
+        raise InputError(f"{name} is {reprlib.repr(value)}; expected one of {', '.join(known)}")
+
+
+def from_fields(make: Callable[..., Made], fields: Any, where: str) -> Made:
+    """make(**fields), for what a JSON file or a configuration holds. Raises InputError that begins with `where`, where
+    `fields` are not an object, where there are others than `make` takes, or where it refuses a value."""
+    try:
+        return make(**fields)
+    except (InputError, TypeError) as error:
+        raise InputError(f"{where}: {error}") from error

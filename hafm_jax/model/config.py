@@ -8,6 +8,9 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass
 
+from hafm_jax.common.errors import InputError
+from hafm_jax.common.options import check_number, check_word
+from hafm_jax.model import ranges
 from hafm_jax.model.position import num_tables, table_buckets
 from hafm_jax.streams import STAGES, Stage
 
@@ -26,15 +29,18 @@ SIZES = {
     "large": Size(1024, 24, 16),  # ours, for scaling
     "xl": Size(2048, 24, 32),  # ours, for scaling
 }
+POSITIONS = ("clock", "index")
+COMPUTE_DTYPES = ("float32", "bfloat16")
 
 
 def find_size(name: str) -> Size:
-    """A row of SIZES, or any other size as WIDTHxLAYERSxHEADS, for example 96x3x6. Raises ValueError for all else."""
-    if name in SIZES:
-        return SIZES[name]
-    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){2}", name):
-        raise ValueError(f"size is {name!r}; expected one of {', '.join(SIZES)}, or WIDTHxLAYERSxHEADS as in 96x3x6")
-    return Size(*map(int, name.split("x")))
+    """A row of SIZES, or any other size as WIDTHxLAYERSxHEADS, for example 96x3x6. Raises InputError for all else."""
+    if isinstance(name, str):
+        if name in SIZES:
+            return SIZES[name]
+        if re.fullmatch(r"[1-9]\d{0,9}(x[1-9]\d{0,9}){2}", name, re.ASCII):
+            return Size(*map(int, name.split("x")))
+    raise InputError(f"size is {name!r:.80}; expected one of {', '.join(SIZES)}, or WIDTHxLAYERSxHEADS as in 96x3x6")
 
 
 @dataclass(frozen=True)
@@ -55,16 +61,14 @@ class StageConfig:
     compute_dtype: str = "bfloat16"
 
     def __post_init__(self):
-        if self.stage_name not in STAGES:
-            raise ValueError(f"stage_name is {self.stage_name!r}; expected one of {', '.join(STAGES)}")
-        if self.position not in ("clock", "index"):
-            raise ValueError(f"position is {self.position!r}; expected 'clock' or 'index'")
-        if self.compute_dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"compute_dtype is {self.compute_dtype!r}; expected 'float32' or 'bfloat16'")
+        """Raises InputError on a value that a model cannot have."""
+        check_word("stage_name", self.stage_name, STAGES)
+        check_word("position", self.position, POSITIONS)
+        check_word("compute_dtype", self.compute_dtype, COMPUTE_DTYPES)
+        for name, limits in ranges.STAGE.items():
+            check_number(name, getattr(self, name), *limits)
         if self.d_model % self.num_heads:
-            raise ValueError(f"d_model {self.d_model} is not a multiple of num_heads {self.num_heads}")
-        if self.window_cells < 1:
-            raise ValueError(f"window_cells is {self.window_cells}; expected at least 1")
+            raise InputError(f"d_model {self.d_model} is not a multiple of num_heads {self.num_heads}")
 
     @classmethod
     def of_size(cls, stage: str, size: str, **fields) -> StageConfig:

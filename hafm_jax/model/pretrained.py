@@ -22,6 +22,7 @@ from hafm_jax.common import safetensors_io
 from hafm_jax.common.download import from_hub
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import read_json, reading, sealed, write_bytes, write_json
+from hafm_jax.common.options import from_fields
 from hafm_jax.model import transformer
 from hafm_jax.model.config import StageConfig
 from hafm_jax.model.sampling import Sampling
@@ -119,7 +120,11 @@ def load_model(source: str, names: Collection[str] = tuple(STAGES)) -> Pretraine
         if version != FORMAT_VERSION:
             raise InputError(f"{path} has format version {version}; this hafm_jax reads {FORMAT_VERSION}: export again")
         stages = {
-            name: (StageConfig(**entry["config"]), entry["training"], Sampling(**entry["sampling"]))
+            name: (
+                from_fields(StageConfig, entry["config"], f"{path}: the {name} stage"),
+                entry["training"],
+                from_fields(Sampling.checked, entry["sampling"], f"{path}: the {name} stage's sampling"),
+            )
             for name, entry in config["stages"].items()
         }
         digests = {name: entry.get("sha256") for name, entry in config["stages"].items()}

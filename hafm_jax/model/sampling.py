@@ -7,10 +7,13 @@ Axes: B batch, R rows (B times `Rows.num`), V vocabulary.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from hafm_jax.common.options import check_number
+from hafm_jax.model import ranges
 
 DIGIT_BITS = 4  # ours: per round of the search for the least likely token to keep; 8 rounds of 16 sums
 
@@ -42,6 +45,15 @@ class Sampling(NamedTuple):
     top_k: int = 250
     top_p: float = 1.0
     no_history_scale: float = 0.0
+
+    @classmethod
+    def checked(cls, **fields: Any) -> Sampling:
+        """With these fields, the others at their defaults. Raises InputError where one is not a number in its range
+        (model/ranges.py), which the constructor, as JAX calls it with traced values, does not check."""
+        sampling = cls(**fields)
+        for name, limits in ranges.SAMPLING.items():
+            check_number(name, getattr(sampling, name), *limits)
+        return sampling
 
     @property
     def rows(self) -> Rows:

@@ -20,7 +20,7 @@ from hafm_jax.scaling.estimates import si
 from hafm_jax.scaling.rules import WARMUP_SHARE, batch_windows, learning_rate
 from hafm_jax.scaling.runs import Run
 from hafm_jax.streams import STAGES
-from hafm_jax.training.loop import check_config
+from hafm_jax.training.settings import check_config
 from hafm_jax.training.step import stage_config, step_flops
 
 PLAN_FILE = "plan.json"

@@ -25,7 +25,8 @@ from hafm_jax.scaling.plan import Plan, folder
 from hafm_jax.scaling.runs import Run, write_runs
 from hafm_jax.streams import STAGES
 from hafm_jax.training import hosts
-from hafm_jax.training.loop import NotFinite, token_sets, train
+from hafm_jax.training.loop import NotFinite, train
+from hafm_jax.training.settings import token_sets
 from hafm_jax.training.workdir import changed_fields
 
 RESULT_FILE = "result.json"

@@ -6,7 +6,6 @@ them, sounds/ and profile/. A run that finds a checkpoint there resumes from it,
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,23 +26,10 @@ from hafm_jax.training import hosts
 from hafm_jax.training.checkpoint import Checkpoints
 from hafm_jax.training.log import RunLog
 from hafm_jax.training.preview import Preview
+from hafm_jax.training.settings import TokenSets, check_config
 from hafm_jax.training.start_from import first_state
 from hafm_jax.training.step import ShardedStep, State
 from hafm_jax.training.workdir import describe, start_workdir
-
-TokenSets = list[tuple[Path, float]]  # folders and their weights
-
-# Field -> its least value, and the value that it must stay below.
-RANGES: dict[str, tuple[float, float]] = {
-    **dict.fromkeys(("steps", "batch_size", "accumulate_steps"), (1, math.inf)),
-    **dict.fromkeys(("log_every", "eval_every", "eval_batches", "checkpoint_every", "keep_checkpoints"), (1, math.inf)),
-    **dict.fromkeys(("sample_every", "profile_first_step", "profile_steps"), (0, math.inf)),
-    **dict.fromkeys(("warmup_steps", "weight_decay", "z_loss"), (0, math.inf)),
-    **dict.fromkeys(("learning_rate", "clip_norm"), (1e-12, math.inf)),  # 0 would train nothing
-    **dict.fromkeys(("condition_dropout", "history_corruption", "beta1", "beta2"), (0, 1)),
-    "seed": (0, 2**31),
-}
-EMBEDDINGS = ("random", "tokenizers")  # what embeddings and heads may start from
 
 
 class Preempted(Exception):
@@ -52,40 +38,6 @@ class Preempted(Exception):
 
 class NotFinite(InputError):
     """The loss or its gradient is NaN or infinite."""
-
-
-def token_sets(arguments: list[str]) -> TokenSets:
-    """The values of --data, each DIR or DIR=WEIGHT. Raises InputError where a weight is not a number."""
-    sets = []
-    for argument in arguments:
-        directory, equals, weight = argument.rpartition("=")
-        try:
-            sets.append((Path(directory), float(weight)) if equals else (Path(argument), 1.0))
-        except ValueError as error:
-            raise InputError(
-                f"--data {argument}: {weight!r} is not a weight; expected TOKENS or TOKENS=NUMBER"
-            ) from error
-    return sets
-
-
-def check_config(config: ConfigDict) -> None:
-    """Raises InputError where a field cannot be used: before anything is read or compiled."""
-    for name, (least, below) in RANGES.items():
-        if not least <= config[name] < below:
-            most = f" and below {below}" if below < math.inf else ""
-            raise InputError(f"--config.{name} is {config[name]}; expected at least {least}{most}")
-    if config.history_corruption and config.batch_size == 1:
-        raise InputError(
-            f"--config.history_corruption is {config.history_corruption} and --config.batch_size 1; expected at "
-            "least 2, since a corrupted history comes from another window of the batch: set one of them"
-        )
-    if config.embeddings not in EMBEDDINGS:
-        raise InputError(f"--config.embeddings is {config.embeddings!r}; expected one of {', '.join(EMBEDDINGS)}")
-    if config.embeddings == "tokenizers" and not config.tokenizers:
-        raise InputError(
-            "--config.embeddings=tokenizers needs the folder of the tokenizers that made the tokens: set "
-            "--config.tokenizers, or --config.embeddings=random"
-        )
 
 
 @dataclass

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from hafm_jax.common.errors import InputError
+from hafm_jax.common.options import from_fields
 from hafm_jax.dataset.loader import Batch
 from hafm_jax.model import sharding, transformer
 from hafm_jax.model.attention import num_computed_pairs
@@ -28,16 +29,8 @@ State = dict[str, Any]  # params, opt_state, step
 
 def stage_config(config: ConfigDict) -> StageConfig:
     """The model part of a training configuration. Raises InputError on a value that the model cannot have."""
-    try:
-        return StageConfig.of_size(
-            config.stage,
-            config.size,
-            window_cells=config.window_cells,
-            position=config.position,
-            compute_dtype=config.compute_dtype,
-        )
-    except ValueError as error:
-        raise InputError(f"--config: {error}") from error
+    fields = {name: config[name] for name in ("stage", "size", "window_cells", "position", "compute_dtype")}
+    return from_fields(StageConfig.of_size, fields, "--config")
 
 
 def split_batch(config: StageConfig, batch: Batch) -> tuple[list[jax.Array], jax.Array]:
@@ -149,8 +142,6 @@ class ShardedStep:
 
     def __init__(self, training: ConfigDict, mesh: Mesh):
         self.config, self.mesh = stage_config(training), mesh
-        if training.remat not in transformer.REMAT:
-            raise InputError(f"--config.remat is {training.remat!r}; expected one of {', '.join(transformer.REMAT)}")
         together = sharding.batch_shards(mesh) * training.accumulate_steps
         if training.batch_size % together:
             raise InputError(

@@ -108,7 +108,7 @@ def test_sizes_have_names_or_numbers():
     assert dataclasses.astuple(find_size("96x3x6")) == (96, 3, 6)
     assert find_size("base").d_model == 1024
     for name in ("96x3", "0x1x1", "96x3x6x", "tiny"):
-        with pytest.raises(ValueError, match="expected one of demo"):
+        with pytest.raises(InputError, match="expected one of demo"):
             find_size(name)
 
 

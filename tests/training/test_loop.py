@@ -25,6 +25,7 @@ from hafm_jax.training import loop, workdir
 from hafm_jax.training.checkpoint import Checkpoints
 from hafm_jax.training.corruption import corrupt_history
 from hafm_jax.training.optim import optimizer
+from hafm_jax.training.settings import check_config
 from hafm_jax.training.step import ShardedStep, eval_step, init_state, split_batch, stage_config, step_flops, train_step
 
 
@@ -136,7 +137,7 @@ def test_bad_configurations_are_refused(tiny, token_set, tmp_path):
         ("stage", "drums", "semantic, coarse, fine"),
         ("size", "huge", "demo"),
         ("position", "sideways", "clock"),
-        ("window_cells", 0, "at least 1"),
+        ("window_cells", 0, "a whole number from 1 to"),
         ("window_cells", 99, "8 cells"),
         ("batch_size", 64, "fills no batch"),
     ):
@@ -174,7 +175,7 @@ def test_configurations_have_the_fields_of_base(config):
     base = get_config()
     assert {name: type(value) for name, value in config.items()} == {name: type(value) for name, value in base.items()}
     config.tokenizers = "TOKENIZERS"  # demo.py's asks for them
-    loop.check_config(config)
+    check_config(config)
     stage_config(config)
 
 

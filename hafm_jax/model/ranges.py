@@ -1,0 +1,21 @@
+"""The ranges of a model's numbers, wherever they come from: the command line, a training configuration, a model
+directory, Python. All ours. Without JAX, so that --help is quick."""
+
+from __future__ import annotations
+
+# Field of Sampling -> its kind, its least and its largest value.
+SAMPLING: dict[str, tuple[type, float, float]] = {
+    "guidance_scale": (float, 0, 100),
+    "no_history_scale": (float, 0, 100),
+    "temperature": (float, 0, 100),
+    "top_k": (int, 0, 10**6),
+    "top_p": (float, 1e-6, 1),
+}
+
+# Field of StageConfig -> the same. So large that memory is the limit, so small that no count of bytes overflows.
+STAGE: dict[str, tuple[type, float, float]] = {
+    "d_model": (int, 1, 2**20),
+    "num_layers": (int, 1, 2**16),
+    "num_heads": (int, 1, 2**20),
+    "window_cells": (int, 1, 2**20),  # of 40 ms: 12 hours
+}

@@ -60,7 +60,7 @@ def claim(path: Path, *, wait: bool = False) -> Iterator[bool]:
 
 def whole_lines(path: Path) -> list[str]:
     """The whole lines of a log, without a last one that is still being written. [] where there is no file."""
-    text = path.read_text() if path.exists() else ""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 

@@ -63,7 +63,7 @@ def read_arrays(
         raise InputError(f"{path} is not a regular file; expected the weights there: {remedy}")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is not a dict
+            slices = {name: file.get_slice(name) for name in file.keys()}
             found = {name: tuple(part.get_shape()) for name, part in slices.items()}
             dtypes = {name: part.get_dtype() for name, part in slices.items()}
             _check_header(path, found, dtypes, expected, owner, remedy)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from hafm_jax.common.errors import run_command
 from hafm_jax.common.options import number
+from hafm_jax.common.text import printable
 
 
 def parser() -> argparse.ArgumentParser:
@@ -78,7 +79,7 @@ def make(arguments: argparse.Namespace) -> None:
         progress=lambda pairs: tqdm(pairs, desc="pairs", leave=False),
     )
     for clip, systems in lacking.items():
-        print(f"left out: clip {clip}, missing in {', '.join(systems)}", file=sys.stderr)
+        print(printable(f"left out: clip {clip}, missing in {', '.join(systems)}"), file=sys.stderr)
     pairs = key["pairs"]
     checks = sum(pair["check"] for pair in pairs)
     print(f"kit {key['kit']}: {len(pairs)} pairs of {len({p['clip'] for p in pairs})} clips, {checks} of them checks")
@@ -93,7 +94,7 @@ def analyse(arguments: argparse.Namespace) -> None:
     key = read_key(arguments.kit)
     answers = [answer for path in arguments.answers for answer in read_answers(path, key)]
     results = count_preferences(key, answers)
-    print(for_people.text(results))
+    print(printable(for_people.text(results)))
     out = arguments.out or arguments.kit / "results"
     make_folder(out, "--out")
     write_json(out / "results.json", results)

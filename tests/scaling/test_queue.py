@@ -1,4 +1,4 @@
-"""The files of a sweep's runs, damaged: named with the file and what to do, or left out, before anything is replaced."""
+"""The files of a sweep's runs, damaged: named with the file and the remedy, or left out; nothing is replaced before."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def swept(tmp_path):
 
 
 def test_undamaged_it_can_be_planned_again_and_collected(swept):
-    workdir, plan, folders = swept
+    workdir, plan, _ = swept
     queue.check_same_runs(workdir, plan)
     runs = queue.collect(workdir, plan)
     assert [run.status for run in runs] == ["unfinished", "finished", "unfinished"]

@@ -42,18 +42,23 @@ def runs_of(facts: dict[str, Any]) -> list[dict[str, Any]]:
     return (runs_of(facts["started_from"]) if "started_from" in facts else []) + [facts]
 
 
+def _figure(facts: dict[str, Any], name: str, form: str) -> str:
+    """A figure of a run; of one whose metrics.jsonl is gone or damaged it may be missing."""
+    return f"{facts[name]:{form}}" if name in facts else "not logged"
+
+
 def model_card(stages: dict[str, StageWeights], tokenizers: Path, trained_on: str, limits: str) -> str:
     """README.md of the model directory: its data, the time that it took to train, and its validation loss."""
     rows = []
     for name, stage in stages.items():
         c, f = stage.config, stage.facts
         steps = " + ".join(f"{run['step']} x {run['config']['batch_size']}" for run in runs_of(f))
-        minutes = " + ".join(f"{run['minutes']:g} on {run['devices'][0]}" for run in runs_of(f))
+        minutes = " + ".join(f"{_figure(run, 'minutes', 'g')} on {run['devices'][0]}" for run in runs_of(f))
         codebooks = " ".join(f"{x:.2f}" for x in f.get("validation_loss_per_codebook", []))
         rows.append(
             f"| {name} | {num_parameters(c) / 1e6:.2f} M | {c.d_model} x {c.num_layers} x {c.num_heads} "
             f"| {c.position} | {c.window_cells / CELLS_PER_S:g} s | {steps} | {minutes} "
-            f"| {f.get('validation_loss', float('nan')):.3f} ({codebooks}) |"
+            f"| {_figure(f, 'validation_loss', '.3f')} ({codebooks}) |"
         )
     semantic = json.loads((tokenizers / "semantic" / "config.json").read_text())
     codec = json.loads((tokenizers / "codec" / "config.json").read_text())

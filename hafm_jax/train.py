@@ -84,7 +84,7 @@ def read_config(path: str, overrides: list[str]) -> ConfigDict:
 
 def _exit_without_saving(*_: object) -> None:
     """SIGTERM before training catches it (hosts.Preemption), or after: there is nothing to save."""
-    print("preempted: no step was under way; run the same command again", file=sys.stderr)
+    print(hosts.NOT_BEGUN, file=sys.stderr)
     sys.exit(hosts.RESTART_EXIT_CODE)
 
 

@@ -133,13 +133,36 @@ def test_a_missing_or_unfinished_run_is_refused(runs, run_export, tmp_path):
     assert not (tmp_path / "model").exists()
 
 
-def test_a_torn_last_checkpoint_is_skipped(runs):
+def test_a_damaged_last_checkpoint_is_skipped(runs):
     (workdir, *_), states = runs
     for file in (workdir / "checkpoints" / "20").rglob("d/*"):
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     weights = load_run(workdir)
     jax.tree.map(np.testing.assert_array_equal, weights.params, states["semantic", 10]["params"])
     assert (weights.facts["step"], weights.facts["loss"]) == (10, 6.0)
+
+
+@pytest.mark.parametrize(
+    ("log", "facts"),
+    [
+        (None, {}),
+        ("", {}),
+        ('{"step": 10, "loss": 6.0, "seconds": 60.0}\n\n{"step": 20, "lo', {"loss": 6.0, "minutes": 1.0}),
+        ("\0\xff\n[1]\n{}\n" + '{"step": 10, "loss": 6.0}\n', {"loss": 6.0, "minutes": 0.0}),
+    ],
+)
+def test_whole_weights_are_exported_whatever_became_of_the_log(log, facts, runs, run_export):
+    workdirs, states = runs
+    path = workdirs[0] / "metrics.jsonl"
+    path.unlink()
+    if log is not None:
+        path.write_text(log, encoding="latin-1")
+    out = run_export(workdirs)
+    weights = load_model(str(out)).stages["semantic"]
+    jax.tree.map(np.testing.assert_array_equal, weights.params, jax.device_get(states["semantic", 20]["params"]))
+    assert {name: weights.facts[name] for name in ("loss", "minutes") if name in weights.facts} == facts
+    row = next(line for line in (out / "README.md").read_text().splitlines() if line.startswith("| semantic |"))
+    assert row.endswith("| not logged () |") and ("minutes" in facts or "| not logged on cpu |" in row)
 
 
 @pytest.mark.parametrize("field", ["centroids_sha256", "codec_sha256"])

@@ -67,5 +67,7 @@ def from_fields(make: Callable[..., Made], fields: Any, where: str) -> Made:
     `fields` are not an object, where there are others than `make` takes, or where it refuses a value."""
     try:
         return make(**fields)
-    except (InputError, TypeError) as error:
+    except InputError as error:
         raise InputError(f"{where}: {error}") from error
+    except TypeError as error:
+        raise InputError(f"{where}: {error}; expected the fields that hafm_jax writes there") from error

@@ -20,6 +20,10 @@ from hafm_jax.common.files import read_json, write_bytes, write_json
 RUN_FILE = "run.json"
 
 
+class NoLocks(InputError):
+    """A file system has no locks."""
+
+
 def check_same_run(folder: Path, run: dict[str, Any]) -> None:
     """Write the arguments of the work in `folder` to run.json. Raises InputError where it was begun with others."""
     path = folder / RUN_FILE
@@ -40,7 +44,7 @@ def claim(path: Path, *, wait: bool = False) -> Iterator[bool]:
     """Whether this process alone has the task of the lock file `path`, until the block or the process ends.
 
     The file is made where there is none, and stays. With `wait` it waits for the others, and is always True. Raises
-    InputError where the file cannot be made.
+    InputError where the file cannot be made, NoLocks where it cannot be locked.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,9 +57,15 @@ def claim(path: Path, *, wait: bool = False) -> Iterator[bool]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))  # released when this process ends
         except BlockingIOError:
-            yield False
+            mine = False
+        except OSError as error:
+            raise NoLocks(
+                f"the file system of {path} cannot lock files ({error.strerror}); expected one that can, as local "
+                "disks, NFS and Lustre"
+            ) from error
         else:
-            yield True
+            mine = True
+        yield mine
 
 
 def whole_lines(path: Path) -> list[str]:

@@ -67,11 +67,9 @@ class Recipe:
 class Checkpoints(Protocol):
     """Where the state of a run is kept: hafm_jax.training.checkpoint.Checkpoints, from a room above this one."""
 
-    def latest(self) -> int | None: ...
-
     def save(self, step: int, state: Any) -> None: ...
 
-    def restore(self, step: int, like: Any) -> Any: ...
+    def restore_latest(self, like: Any) -> tuple[int, Any] | None: ...
 
 
 def load_split(songs: Path, split: str, rate_hz: int) -> list[np.ndarray]:
@@ -216,9 +214,7 @@ def train(
     books = unfitted_codebooks(params.pop("codebooks"))
     state = {"params": params, "optimiser": optimiser.init(params), "books": books}
     key = jax.random.key(recipe.seed + 1)
-    first_step = checkpoints.latest() or 0
-    if first_step:
-        state = checkpoints.restore(first_step, state)
+    first_step, state = checkpoints.restore_latest(state) or (0, state)
     metrics = workdir / METRICS_FILE
     lines = [line for line in map(json.loads, whole_lines(metrics)) if line["step"] <= first_step]
     write_bytes(metrics, "".join(json.dumps(line) + "\n" for line in lines).encode())

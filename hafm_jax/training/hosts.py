@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import jax
 import numpy as np
@@ -13,6 +16,9 @@ from jax.experimental import multihost_utils
 from hafm_jax.common.errors import InputError
 
 RESTART_EXIT_CODE = 75  # sysexits' EX_TEMPFAIL: nothing is lost, start the same command again
+NOT_BEGUN = "preempted: no step was under way; run the same command again"
+# Signal -> exit code and message, before the first step.
+ENDS = {signal.SIGTERM: (RESTART_EXIT_CODE, NOT_BEGUN), signal.SIGINT: (130, "interrupted")}
 
 
 def join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
@@ -27,12 +33,39 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
     if coordinator is None and os.environ.get("SLURM_NTASKS") == "1":
         return  # JAX would give a task of a SLURM step only one GPU, even where it is alone on the node
     try:
-        jax.distributed.initialize(coordinator, num_processes, process_id)
+        with _ending_at_once():
+            jax.distributed.initialize(coordinator, num_processes, process_id)
     except ValueError as error:
         if "coordinator_address should be defined" not in str(error):  # JAX's message where there is no launcher
             raise InputError(f"the processes of this run cannot be joined: {error}") from error
     except RuntimeError as error:
         raise InputError(f"the processes of this run did not find each other: {str(error).splitlines()[0]}") from error
+
+
+@contextmanager
+def _ending_at_once() -> Iterator[None]:
+    """End the process on SIGTERM or Ctrl-C while it waits for the others, for minutes in C++, where Python runs no
+    handler. Python's own part of a handler still writes the signal's number to a file descriptor: a thread reads it."""
+    to_read, to_write = os.pipe()
+    os.set_blocking(to_write, False)
+
+    def watch() -> None:
+        while number := os.read(to_read, 1):
+            if number[0] in ENDS:
+                code, message = ENDS[number[0]]
+                os.write(sys.stderr.fileno(), f"{message}\n".encode())
+                os._exit(code)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    before = signal.set_wakeup_fd(to_write, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(to_write)
+        watcher.join()
+        os.close(to_read)
 
 
 def is_first() -> bool:

@@ -7,6 +7,7 @@ them, sounds/ and profile/. A run that finds a checkpoint there resumes from it,
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from hafm_jax.training.preview import Preview
 from hafm_jax.training.settings import TokenSets, check_config
 from hafm_jax.training.start_from import first_state
 from hafm_jax.training.step import ShardedStep, State
+from hafm_jax.training.storage import writing
 from hafm_jax.training.workdir import describe, start_workdir
 
 
@@ -91,12 +93,17 @@ def prepare(config: ConfigDict, token_sets: TokenSets, workdir: Path) -> tuple[R
 
     make_folder(workdir, "--workdir")
     checkpoints = Checkpoints(workdir, config.keep_checkpoints)
-    if checkpoints.latest() is None:
-        first_step, state = 0, first_state(config, sharded, description)
-        start_workdir(workdir, description, resumed=False)
-    else:
-        start_workdir(workdir, description, resumed=True)
-        first_step, state = checkpoints.restore_latest(sharded.state_shapes)
+    try:
+        resumed = checkpoints.latest() is not None
+        if resumed:
+            start_workdir(workdir, description, resumed)
+            first_step, state = checkpoints.restore_latest(sharded.state_shapes)
+        else:
+            first_step, state = 0, first_state(config, sharded, description)
+            start_workdir(workdir, description, resumed)
+    except InputError:
+        checkpoints.close()
+        raise
     num_records = description["data"]["records"]
     run = Run(config, workdir, num_records, batches, validation, sharded, preview, checkpoints, first_step)
     return run, state
@@ -143,16 +150,43 @@ class _Trace:
 def train(config: ConfigDict, token_sets: TokenSets, workdir: Path, quiet: bool = False) -> State:
     """Train to `config.steps` and return the last state. `quiet`: print nothing and show no progress bar.
 
-    Raises InputError where config or data cannot be used, NotFinite where the loss or its gradient is NaN or infinite,
-    Preempted after SIGTERM, KeyboardInterrupt after Ctrl-C; the message of the last two says what was saved.
+    Raises InputError where config or data cannot be used, where another training has the work directory, or where it
+    cannot be written, NotFinite where the loss or its gradient is NaN or infinite, Preempted after SIGTERM,
+    KeyboardInterrupt after Ctrl-C; where the run had begun, the message says what is saved.
     """
     run, state = prepare(config, token_sets, workdir)
     verbose = hosts.is_first() and not quiet
-    step_fn, trace = compile_step(run, verbose), _Trace(run)
+    step_fn = compile_step(run, verbose)
+    try:
+        with ExitStack() as to_close:
+            preemption = hosts.Preemption()
+            to_close.callback(preemption.close)
+            to_close.callback(run.checkpoints.close)  # waits until the last save is complete
+            return _train(run, state, step_fn, preemption, verbose, to_close)
+    except NotFinite:
+        raise
+    except InputError as error:
+        step = run.checkpoints.latest()
+        saved = f"no step is saved in {workdir}" if step is None else f"step {step} is saved in {workdir}"
+        raise InputError(f"{error}; {saved}: mend that, and run the same command again, which resumes") from error
+
+
+def _train(
+    run: Run,
+    state: State,
+    step_fn: jax.stages.Compiled,
+    preemption: hosts.Preemption,
+    verbose: bool,
+    to_close: ExitStack,
+) -> State:
+    """The steps of the run. `to_close` receives what is to be closed after them, last to first."""
+    config, workdir, trace = run.config, run.workdir, _Trace(run)
     log = RunLog(workdir, run.first_step, run.tokens_per_step, run.flops_per_step, writes=hosts.is_first())
-    preemption = hosts.Preemption()
+    to_close.callback(log.close)
     reading = loader.prefetch(run.batches, run.first_step)
+    to_close.callback(reading.close)
     progress = tqdm(total=config.steps, initial=run.first_step, desc=config.stage, unit="step", disable=not verbose)
+    to_close.callback(progress.close)
     pending = None  # (step, metrics) that are read when the next step is already under way, so that no device waits
 
     def flush_metrics(last: bool = False) -> None:
@@ -163,44 +197,37 @@ def train(config: ConfigDict, token_sets: TokenSets, workdir: Path, quiet: bool 
                 log.log(step, values)
                 progress.set_postfix(loss=f"{float(values['loss']):.3f}")
 
-    try:
-        for step in range(run.first_step, config.steps):
-            trace.before(step)
-            with log.waiting():
-                batch = run.sharded.place(next(reading))
-            with jax.profiler.StepTraceAnnotation("train", step_num=step):
-                state, values = step_fn(state, batch)
-            flush_metrics()
-            done = step + 1
-            pending = (done, values)
-            progress.update()
-            last, preempted = done == config.steps, preemption.reached(done)
-            trace.after(step, state, preempted)
-            evaluates = not preempted and (last or done % config.eval_every == 0)
-            previews = not preempted and run.preview and (last or done % config.sample_every == 0)
-            saves = preempted or last or done % config.checkpoint_every == 0
-            if not (evaluates or previews or saves):
-                continue
-            flush_metrics(last)
-            pending = None
-            with log.paused():
-                if evaluates:
-                    loss = run.sharded.evaluate(state["params"], run.validation)
-                    log.write(done, {"validation_loss": loss.mean(), "validation_loss_per_codebook": loss})
-                if previews:
-                    for name, sound in run.preview.sounds(state["params"]).items():
-                        log.audio(done, name, sound, run.preview.rate_hz)
-                if saves:
-                    run.checkpoints.save(done, state)
-            if preempted and not last:
-                ended = KeyboardInterrupt if preemption.interrupted else Preempted
-                raise ended(f"step {done} of {config.steps} is saved in {workdir}; run the same command again")
-    finally:
-        reading.close()
-        progress.close()
-        log.close()
-        run.checkpoints.close()  # waits until the last save is complete
-        preemption.close()
+    for step in range(run.first_step, config.steps):
+        trace.before(step)
+        with log.waiting():
+            batch = run.sharded.place(next(reading))
+        with jax.profiler.StepTraceAnnotation("train", step_num=step):
+            state, values = step_fn(state, batch)
+        flush_metrics()
+        done = step + 1
+        pending = (done, values)
+        progress.update()
+        last, preempted = done == config.steps, preemption.reached(done)
+        trace.after(step, state, preempted)
+        evaluates = not preempted and (last or done % config.eval_every == 0)
+        previews = not preempted and run.preview and (last or done % config.sample_every == 0)
+        saves = preempted or last or done % config.checkpoint_every == 0
+        if not (evaluates or previews or saves):
+            continue
+        flush_metrics(last)
+        pending = None
+        with log.paused():
+            if evaluates:
+                loss = run.sharded.evaluate(state["params"], run.validation)
+                log.write(done, {"validation_loss": loss.mean(), "validation_loss_per_codebook": loss})
+            if previews:
+                for name, sound in run.preview.sounds(state["params"]).items():
+                    log.audio(done, name, sound, run.preview.rate_hz)
+            if saves:
+                run.checkpoints.save(done, state)
+        if preempted and not last:
+            ended = KeyboardInterrupt if preemption.interrupted else Preempted
+            raise ended(f"step {done} of {config.steps} is saved in {workdir}; run the same command again")
     return state
 
 
@@ -211,7 +238,8 @@ def _check_finite(values: dict[str, jax.Array], step: int, run: Run) -> None:
     if not names:
         return
     path = run.workdir / f"not-finite-{step}-{jax.process_index()}.npz"
-    np.savez(path, **run.batches[step - 1])
+    with writing(path):
+        np.savez(path, **run.batches[step - 1])
     raise NotFinite(
         f"{names[0]} is not finite at step {step}; its batch is kept in {path}, the last good checkpoint in "
         f"{run.workdir}: look at the batch, or train with a lower --config.learning_rate into a new --workdir"

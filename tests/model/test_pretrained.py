@@ -70,8 +70,8 @@ NOT_OURS = "expected a model directory"
         (lambda d: edit_config(d, lambda c: c["stages"].pop("coarse")), "no coarse stage"),
         (lambda d: edit_config(d, lambda c: c["stages"]["fine"].pop("sampling")), NOT_OURS),
         (lambda d: edit_config(d, lambda c: c["stages"]["coarse"]["config"].update(d_model=64)), "not of one model"),
-        (lambda d: edit_config(d, lambda c: c["stages"]["coarse"]["sampling"].update(colour=1)), NOT_OURS),
-        (lambda d: edit_config(d, lambda c: c["stages"]["coarse"]["config"].update(colour=1)), NOT_OURS),
+        (lambda d: edit_config(d, lambda c: c["stages"]["coarse"]["sampling"].update(colour=1)), "argument 'colour'"),
+        (lambda d: edit_config(d, lambda c: c["stages"]["coarse"]["config"].update(colour=1)), "argument 'colour'"),
     ],
 )
 def test_missing_and_mismatched_parts_are_named(tiny_model, tmp_path, damage, message):

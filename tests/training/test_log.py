@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import io
+import json
 import time
 
 import numpy as np
+import pytest
 import soundfile
 from helpers import read_lines
+from hypothesis import given
+from hypothesis import strategies as st
+from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 
 from hafm_jax.dataset.tfrecord import FOOTER, HEADER, walk_records
-from hafm_jax.training.log import RunLog
+from hafm_jax.training.log import RunLog, read_metrics
+from hafm_jax.training.storage import Unwritable
 
 RATE_HZ = 24_000
 
@@ -83,3 +89,48 @@ def test_only_the_first_process_writes(tmp_path):
     log.audio(1, "sound", np.zeros(10, np.float32), RATE_HZ)
     log.close()
     assert list(tmp_path.iterdir()) == []
+
+
+RECORDS = [{"step": step, "loss": 1.5 + step, "loss_per_codebook": [1.0, float("nan")]} for step in range(1, 6)]
+NOT_RECORDS = ["", "  ", "{", "[1]", "7", "null", "{}", '{"step": "x"}', '{"step": true}', '{"step": 1, "loss": null}']
+NOT_RECORDS += ['{"step": 1, "loss": "low"}', '{"step": 1, "loss": {}}', "[" * 50_000, '{"step": 1.5}']
+
+
+@given(
+    lines=st.lists(
+        st.sampled_from([json.dumps(record) for record in RECORDS] + NOT_RECORDS).map(str.encode)
+        | st.binary(max_size=8).filter(lambda line: b"\n" not in line and b"\r" not in line)
+    ),
+    torn=st.binary(max_size=40),
+    first_step=st.integers(0, 6),
+)
+def test_records_are_read_whatever_surrounds_them_and_a_resumed_run_continues_them(
+    lines, torn, first_step, tmp_path_factory
+):
+    workdir = tmp_path_factory.mktemp("run")
+    path = workdir / "metrics.jsonl"
+    path.write_bytes(b"".join(line + b"\n" for line in lines) + torn.replace(b"\n", b""))
+    whole = {json.dumps(record).encode(): record for record in RECORDS}
+    expected = [whole[line] for line in lines if line in whole and whole[line]["step"] <= first_step]
+    assert str(read_metrics(workdir, first_step)) == str(expected)  # as text, where NaN is itself
+    log = RunLog(workdir, first_step, 1, 1.0, writes=True)
+    log.write(first_step + 1, {"loss": 0.5})
+    log.close()
+    assert str(read_lines(path)) == str([*expected, {"step": first_step + 1, "loss": 0.5}])
+
+
+def test_a_missing_log_has_no_records(tmp_path):
+    assert read_metrics(tmp_path) == []
+
+
+def test_a_full_disk_is_called_one_and_does_not_hang(tmp_path, monkeypatch):
+    log = RunLog(tmp_path, 0, 1, 1.0, writes=True)
+    (tmp_path / "metrics.jsonl").unlink()
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    for _ in range(20):  # more than a queue of events would hold
+        with pytest.raises(Unwritable, match=r"cannot write .*the disk is full"):
+            log.write(1, {"loss": 1.0})
+    monkeypatch.setattr(EventsWriter, "write_event", lambda *_: open("/dev/full", "w").write("x" * 10**5))
+    with pytest.raises(Unwritable, match="the disk is full"):
+        log.audio(1, "sound", np.zeros(10, np.float32), RATE_HZ)
+    log.close()

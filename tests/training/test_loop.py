@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import os
+import pkgutil
+import shutil
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -16,6 +22,7 @@ from ml_collections import ConfigDict
 from configs import demo, overfit
 from configs.base import get_config
 from hafm_jax.common.errors import InputError
+from hafm_jax.common.resume import NoLocks, claim
 from hafm_jax.dataset import loader, records
 from hafm_jax.model import decode, transformer
 from hafm_jax.model.config import SIZES, Size, num_parameters
@@ -27,6 +34,7 @@ from hafm_jax.training.corruption import corrupt_history
 from hafm_jax.training.optim import optimizer
 from hafm_jax.training.settings import check_config
 from hafm_jax.training.step import ShardedStep, eval_step, init_state, split_batch, stage_config, step_flops, train_step
+from hafm_jax.training.storage import claim_workdir
 
 
 @pytest.mark.parametrize("stage", ["semantic", "coarse"])
@@ -73,6 +81,105 @@ def test_a_run_logs_its_steps_and_resumes_bit_for_bit(tiny, token_set, tmp_path,
         loop.train(tiny, [(token_set, 1.0)], tmp_path / "cut")
     resumed = loop.train(tiny, [(token_set, 1.0)], tmp_path / "cut")
     jax.tree.map(np.testing.assert_array_equal, whole, resumed)
+
+
+def disk_full(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def refused_by_storage(*_: object, **__: object) -> None:
+    raise ValueError('RESOURCE_EXHAUSTED: Error writing "x" in OCDBT database: Failed to write 7 bytes to file 7')
+
+
+@pytest.mark.parametrize(
+    ("where", "fails", "after", "saved"),
+    [
+        ("hafm_jax.training.checkpoint.ocp.CheckpointManager.save", refused_by_storage, 1, "step 3 is saved"),
+        ("hafm_jax.training.checkpoint.ocp.CheckpointManager.wait_until_finished", refused_by_storage, 2, "3 is saved"),
+        ("hafm_jax.training.log.EventsWriter.flush", disk_full, 2, "step 3 is saved"),
+        ("hafm_jax.training.log.EventsWriter.flush", disk_full, 0, "no step is saved"),
+    ],
+)
+def test_on_a_full_disk_it_says_what_is_saved_and_resumes_bit_for_bit(
+    where, fails, after, saved, tiny, token_set, tmp_path, monkeypatch
+):
+    calls, works = [], pkgutil.resolve_name(where)
+
+    def sometimes(*arguments, **more):
+        calls.append(where)
+        return (works if len(calls) <= after else fails)(*arguments, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(where, sometimes)
+        with pytest.raises(InputError, match=rf"cannot write .*the disk is full.*{saved} in .*run the same command"):
+            loop.train(tiny, [(token_set, 1.0)], tmp_path / "full")
+    resumed = loop.train(tiny, [(token_set, 1.0)], tmp_path / "full")
+    whole = loop.train(tiny, [(token_set, 1.0)], tmp_path / "whole")
+    jax.tree.map(np.testing.assert_array_equal, whole, resumed)
+    steps = [[x["step"] for x in read_lines(tmp_path / run / "metrics.jsonl")] for run in ("full", "whole")]
+    assert steps[0] == steps[1]  # no step is logged twice
+
+
+def test_a_second_training_is_refused_and_disturbs_nothing(tiny, token_set, tmp_path):
+    loop.train(tiny, [(token_set, 1.0)], tmp_path / "run")
+    first = Checkpoints(tmp_path / "run", 2)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.name != "lock"}
+    with pytest.raises(InputError, match=r"run is in use by another training; .*give another --workdir$"):
+        loop.train(tiny, [(token_set, 1.0)], tmp_path / "run")
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.name != "lock"} == before
+    first.close()
+    loop.train(tiny, [(token_set, 1.0)], tmp_path / "run")
+
+
+def test_a_file_system_without_locks_is_said(tiny, tmp_path, monkeypatch, capsys):
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    with claim_workdir(tmp_path):
+        error = capsys.readouterr().err
+    assert error.startswith("warning: ") and "cannot lock files" in error and str(tmp_path) in error
+    with pytest.raises(NoLocks, match="expected one that can"), claim(tmp_path / "claim"):
+        pass
+
+
+def test_a_damaged_description_is_named_and_can_be_replaced(tiny, token_set, tmp_path):
+    train = partial(loop.train, tiny, [(token_set, 1.0)])
+    whole = train(tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    content = path.read_bytes()
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "6")
+    for damaged in (b"", b'{"x', b"[1]", content[: len(content) // 2], content.replace(b'"config"', b'"conf\xffg"')):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"config\.json cannot be read .*restore it from a copy"):
+            train(tmp_path / "run")
+    path.unlink()
+    with pytest.raises(InputError, match=r"config\.json is missing"):
+        train(tmp_path / "run")
+    train(tmp_path / "other")  # as the message says
+    shutil.copy(tmp_path / "other" / "config.json", path)
+    jax.tree.map(np.testing.assert_array_equal, whole, train(tmp_path / "run"))
+
+
+def test_a_flipped_bit_of_a_description_is_named_or_harmless(tiny, token_set, tmp_path):
+    tiny.size = "16x1x1"
+    description = workdir.describe(tiny, [(records.TokenRecords(token_set, "train"), 1.0)])
+    workdir.start_workdir(tmp_path, description | {"started_from": description | {"step": 3}}, resumed=False)
+    path = tmp_path / "config.json"
+    content = path.read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(60):
+        damaged = bytearray(content)
+        damaged[rng.integers(len(damaged))] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        for use in (partial(workdir.start_workdir, tmp_path, description, True), partial(workdir.load_run, tmp_path)):
+            with pytest.raises(InputError, match=r"config\.json|another|no complete checkpoint") as found:
+                use()
+                raise InputError("another: taken as it is")
+            refused += "config.json" in str(found.value)
+            path.write_bytes(damaged)
+    assert refused > 30
 
 
 def test_another_configuration_or_data_does_not_resume(tiny, token_set, tmp_path):

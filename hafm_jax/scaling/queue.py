@@ -10,7 +10,6 @@ its run is free at once, and whoever claims it next resumes it from its last che
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -22,11 +21,12 @@ from typing import Any
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import read_json, reading, sealed, write_json
 from hafm_jax.common.options import from_fields
-from hafm_jax.common.resume import claim, whole_lines
+from hafm_jax.common.resume import claim
 from hafm_jax.scaling.plan import Plan, folder
 from hafm_jax.scaling.runs import Run, write_runs
 from hafm_jax.streams import STAGES
 from hafm_jax.training import hosts
+from hafm_jax.training.log import METRICS_FILE, read_metrics
 from hafm_jax.training.loop import NotFinite, train
 from hafm_jax.training.settings import token_sets
 from hafm_jax.training.workdir import changed_fields
@@ -34,7 +34,6 @@ from hafm_jax.training.workdir import changed_fields
 RESULT_FILE = "result.json"
 RUNS_FILE = "runs.jsonl"
 CONFIG_FILE = "config.json"  # of a run
-METRICS_FILE = "metrics.jsonl"  # of a run
 ENDED = "how the run ended: remove it, and the run resumes from its last checkpoint"
 BEGUN = "what the run was begun with: restore it, or remove the run's folder, and the run begins again"
 TAKEN = "taken"
@@ -83,27 +82,13 @@ def _read_ended(directory: Path, run: Run) -> Run | None:
     return from_fields(partial(replace, run), of_run, f"{path}, expected to be {ENDED}")
 
 
-def _metrics(directory: Path) -> list[dict[str, Any]]:
-    """The records of metrics.jsonl, in order, without lines that are damaged."""
-    return [record for line in whole_lines(directory / METRICS_FILE) if (record := _record(line)) is not None]
-
-
-def _record(line: str) -> dict[str, Any] | None:
-    try:
-        record = json.loads(line)
-        numbers = [record["step"], record.get("validation_loss", 0.0), record.get("seconds", 0.0)]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
-    return record if all(type(x) in (int, float) for x in numbers) and type(record["step"]) is int else None
-
-
 def _result(status: str, run: Run, steps: int, directory: Path) -> dict[str, Any]:
     """For a run that has ended: status, loss, loss_per_codebook, curve, and seconds of training.
 
     A run that ends above ln V, the loss of a uniform guess, has diverged too. Raises InputError where its last losses
     are not logged.
     """
-    lines = _metrics(directory)
+    lines = read_metrics(directory)
     last: dict[str, Any] = {}
     if status == "finished":
         with reading(
@@ -135,7 +120,7 @@ def collect(workdir: Path, plan: Plan) -> list[Run]:
         directory = run_directory(workdir, run)
         ended = _read_ended(directory, run)
         if ended is None:
-            ended = replace(run, curve=_curve(run, plan.training(run).steps, _metrics(directory)))
+            ended = replace(run, curve=_curve(run, plan.training(run).steps, read_metrics(directory)))
         runs.append(ended)
     write_runs(workdir / RUNS_FILE, runs)
     return runs
@@ -159,7 +144,7 @@ def share_done(workdir: Path, plan: Plan, run: Run) -> float:
     directory = run_directory(workdir, run)
     if _read_ended(directory, run) is not None:
         return 1.0
-    lines = _metrics(directory)
+    lines = read_metrics(directory)
     return lines[-1]["step"] / plan.training(run).steps if lines else 0.0
 
 

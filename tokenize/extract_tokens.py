@@ -39,7 +39,6 @@ from hafm_jax.common.options import check_at_least
 from hafm_jax.corpus import extraction
 from hafm_jax.corpus.progress import Part
 from hafm_jax.corpus.screening import Limits
-from hafm_jax.dataset.writer import check_target
 from hafm_jax.streams import CELLS_PER_S
 from hafm_jax.tokenizers.hub import DTYPES
 from hafm_jax.tokenizers.semantic import VOCAL_NOISE_SIGMA
@@ -50,7 +49,7 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--songs", type=Path, required=True, help="songs folder: SPLIT/ID/vocals and instrumental, .wav or .flac")
     add("--tokenizers", type=Path, required=True, help="folder with semantic/ and codec/")
-    add("--out", type=Path, required=True, help="folder for the token data set; splits of an earlier run are replaced")
+    add("--out", type=Path, required=True, help="folder for the token data set; a finished one is not replaced")
     add("--splits", nargs="+", help="splits to extract (default: all that SONGS has)")
     add(
         "--num-shards",
@@ -74,7 +73,11 @@ def parse_arguments() -> argparse.Namespace:
     add("--ray-gpus", type=float, help=f"of a shard on Ray, 0.5 for two at once (default: {work.RAY_GPUS})")
     arguments = parser.parse_args()
     check_at_least(arguments, num_shards=1, workers=1, vocal_noise=0, max_seconds=0, ray_gpus=0)
-    arguments.splits = arguments.splits or song_splits(arguments.songs)
+    if arguments.splits is None:
+        arguments.splits = song_splits(arguments.songs)
+        for path in sorted(arguments.songs.iterdir()):
+            if path.is_dir() and not path.name.startswith(".") and path.name not in arguments.splits:
+                print(f"{path} holds no ID/vocals.wav or .flac, so it is not a split")
     for split in arguments.splits:
         if not re.fullmatch(r"\w+", split):  # it becomes part of file names that tensorflow-datasets reads
             raise InputError(
@@ -101,7 +104,6 @@ def extract(arguments: argparse.Namespace, tasks: list[extraction.ShardTask]) ->
 
 def main() -> None:
     arguments = parse_arguments()
-    check_target(arguments.out, arguments.splits)
     tasks = extraction.plan_tasks(
         arguments.songs,
         arguments.tokenizers,

@@ -8,7 +8,8 @@ reads    SONGS/train/ID/vocals and instrumental, .wav or .flac; SONGS/validation
 writes   TOKENIZERS/semantic/config.json, with a report on the clusters, and centroids.safetensors
 
 `chroma` needs no weights. `hubert` is the paper's, and needs the extra: pip install "hafm_jax[torch]".
-The vocals get the same noise as in extraction. Equal arguments on one machine give equal centroids.
+The vocals get the same noise as in extraction. Equal arguments on one machine give equal centroids. A tokenizer that is
+there is not replaced.
 
 With --centroids nothing is fitted: they are read from an npy or safetensors file, and with --songs the report measures
 how well they fit. A scikit-learn KMeans that joblib or pickle wrote becomes npy in the environment that made it:
@@ -22,7 +23,6 @@ Memory does not grow with --hours: the frames are in TOKENIZERS while they are n
 from __future__ import annotations
 
 import argparse
-import hashlib
 import platform
 import tempfile
 from pathlib import Path
@@ -33,11 +33,12 @@ import numpy as np
 import hafm_jax
 from hafm_jax.audio.files import song_folders
 from hafm_jax.common.errors import InputError, run_command
-from hafm_jax.common.files import make_folder
+from hafm_jax.common.files import make_folder, reading, sha256_of
 from hafm_jax.common.options import check_at_least
 from hafm_jax.corpus.screening import HOPELESS_SONGS, Limits
 from hafm_jax.streams import STREAMS
 from hafm_jax.tokenizers.clusters import FRAMES_PER_HOUR, STEMS, Sampling, describe, fit, sample_frames
+from hafm_jax.tokenizers.folder import MADE_WITH, is_made, names_sha256
 from hafm_jax.tokenizers.hub import DTYPES
 from hafm_jax.tokenizers.semantic import VOCAL_NOISE_SIGMA, FeatureExtractor, read_centroids, save_semantic
 
@@ -85,22 +86,46 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def make_tokenizer(arguments: argparse.Namespace, scratch: Path) -> tuple[dict[str, Any], np.ndarray]:
+def songs_of(arguments: argparse.Namespace) -> dict[str, list[Path]]:
+    """Split -> folders of its songs."""
+    if arguments.songs is None:
+        return {}
+    splits = ("train", "validation") if (arguments.songs / "validation").is_dir() else ("train",)
+    return {split: song_folders(arguments.songs, split) for split in splits}
+
+
+def made_with(arguments: argparse.Namespace, folders: dict[str, list[Path]]) -> dict[str, Any]:
+    """All that decides about the tokenizer, beside the songs' sound."""
+    names = ["features", "clusters", "hours", "vocal_noise", "seed", "dtype"]
+    if arguments.features == "hubert":
+        names += ["source", "layer"]
+    if arguments.centroids is not None:
+        names = [name for name in names if name != "clusters"]
+    return {
+        **{name: getattr(arguments, name) for name in names},
+        "centroids_file_sha256": arguments.centroids and read_sha256(arguments.centroids),
+        "songs_sha256": names_sha256(folder for of_split in folders.values() for folder in of_split),
+    }
+
+
+def read_sha256(path: Path) -> str:
+    with reading(path, "centroids, as npy or safetensors: check --centroids"):
+        return sha256_of([path])
+
+
+def make_tokenizer(
+    arguments: argparse.Namespace, folders: dict[str, list[Path]], scratch: Path
+) -> tuple[dict[str, Any], np.ndarray]:
     """(config, centroids [K, D]) of the tokenizer; the sampled frames are in the folder `scratch` meanwhile."""
     import sklearn
 
-    folders = {}
-    if arguments.songs is not None:
-        splits = ("train", "validation") if (arguments.songs / "validation").is_dir() else ("train",)
-        folders = {split: song_folders(arguments.songs, split) for split in splits}
     model = {"source": arguments.source, "layer": arguments.layer} if arguments.features == "hubert" else {}
     extractor = FeatureExtractor(arguments.features, dtype=arguments.dtype, **model)
     computed = {"dtype": extractor.dtype, "weights_sha256": extractor.weights_sha256}
     if arguments.centroids is not None:
         centroids = read_centroids(arguments.centroids)
         extractor.check_centroids(centroids)
-        file_sha256 = hashlib.sha256(arguments.centroids.read_bytes()).hexdigest()
-        made_by: dict[str, Any] = {"file": arguments.centroids.name, "file_sha256": file_sha256}
+        made_by: dict[str, Any] = {"file": arguments.centroids.name, "file_sha256": read_sha256(arguments.centroids)}
     sampling = Sampling(arguments.hours, arguments.vocal_noise, arguments.seed, Limits().max_s, HOPELESS_SONGS)
     samples = {split: sample_frames(extractor, songs, sampling, scratch) for split, songs in folders.items()}
     if arguments.centroids is None:
@@ -129,11 +154,16 @@ def make_tokenizer(arguments: argparse.Namespace, scratch: Path) -> tuple[dict[s
 
 def main() -> None:
     arguments = parse_arguments()
+    folders, directory = songs_of(arguments), arguments.out / "semantic"
+    run = made_with(arguments, folders)
+    if is_made(directory, run):
+        print(f"{directory} is there, made by the same arguments: delete it to make it again")
+        return
     make_folder(arguments.out, "--out")
     with tempfile.TemporaryDirectory(prefix=".fit_kmeans-", dir=arguments.out) as scratch:
-        config, centroids = make_tokenizer(arguments, Path(scratch))
-    save_semantic(arguments.out / "semantic", config, centroids)
-    print(f"{arguments.out / 'semantic'}: {len(centroids)} clusters of {centroids.shape[1]} dimensions")
+        config, centroids = make_tokenizer(arguments, folders, Path(scratch))
+    save_semantic(directory, {**config, MADE_WITH: run}, centroids)
+    print(f"{directory}: {len(centroids)} clusters of {centroids.shape[1]} dimensions")
 
 
 if __name__ == "__main__":

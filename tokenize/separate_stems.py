@@ -6,17 +6,20 @@
     python tokenize/extract_tokens.py --songs SONGS ...                              is the step after it
 
 reads    MUSIC, one of three layouts:
-         folder   any tree of audio files (wav, flac, mp3, ogg, ...; with PyAV m4a, mp4, wma, ... too)
+         folder   any tree of audio files (wav, flac, mp3, ogg, ...; with PyAV m4a, mp4, wma, ... too); links in it
+                  are followed
          fma      the Free Music Archive's 000/000002.mp3 and its metadata: official splits, licences
          musdb    MUSDB18-HQ, or MUSDB18's .stem.mp4: stems are given
 writes   SONGS/SPLIT/ID/vocals.flac, instrumental.flac   24 kHz, mono, 16 bit: all that both tokenizers use
          SONGS/SPLIT/ID/song.json    licence, source, seconds, gain, vocals' dBFS, separator and its sha256
-         SONGS/report.json           counts, hours, licences, and why tracks were left out; renewed every half minute
+         SONGS/report.json           counts, hours, licences, why tracks were left out, and why files belong to no track
+                                     (hidden, dead links, not audio, ...); renewed every half minute
          SONGS/rejects.jsonl         the tracks left out, in the order of the work: none is processed twice
          SONGS/run.json              what the run was asked for; another run must not write into its songs
 
 The instrumental is the mixture minus the vocals. Where a stem would pass full scale, one gain brings both down. A track
-is left out if it is damaged, silent, too short, too long, without singing, or a copy of another one.
+is left out if it is empty, damaged, without permission, silent, too short, too long, without singing, or a copy of
+another one; if its stems differ in rate, channels or length; or if its row of the metadata cannot be used.
 
 Both stems of a clip of 30 s need 1.5 to 1.7 MB of disk, so 100,000 clips some 170 GB. A process needs 1.1 MB of memory
 for each second of its track, so 1.4 GB for the longest, beside the separator's.
@@ -49,6 +52,9 @@ from hafm_jax.corpus.progress import Part, Progress
 from hafm_jax.corpus.reading import import_av
 from hafm_jax.corpus.screening import Limits, Unusable
 from hafm_jax.corpus.stems import GIVEN, Recipe
+from hafm_jax.corpus.tracks import Corpus
+
+SHOWN = 10  # rows of the metadata that are printed
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -97,12 +103,28 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
+def print_listing(music: Path, corpus: Corpus) -> None:
+    """What the collection holds, before the hours of work."""
+    aside = ", ".join(f"{number} {reason}" for reason, number in collections.counts_of(corpus.aside).items())
+    print(
+        f"{music}: {corpus.found} files, {corpus.found - len(corpus.aside)} of them of tracks; the others: "
+        f"{aside or 'none'}"
+    )
+    for row in corpus.bad_rows[:SHOWN]:
+        print(f"not used of the metadata: {row}")
+    if len(corpus.bad_rows) > SHOWN:
+        print(f"and {len(corpus.bad_rows) - SHOWN} more rows, all in report.json")
+
+
 def main() -> None:
     arguments = parse_arguments()
     shares = {}
     if arguments.layout == "folder":
         shares = {"validation_share": arguments.validation_share, "test_share": arguments.test_share}
-    corpus = collections.find_tracks(arguments.music, arguments.layout, arguments.metadata, **shares)
+    corpus = collections.find_tracks(
+        arguments.music, arguments.layout, arguments.metadata, **shares, keep_out_of=arguments.out
+    )
+    print_listing(arguments.music, corpus)
     if any(source.is_media for track in corpus.tracks for source in track.sources):
         import_av()  # if it is missing, the files are not at fault
     limits = Limits(arguments.min_seconds, arguments.max_seconds, arguments.vocal_gate_dbfs)

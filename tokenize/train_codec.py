@@ -8,7 +8,7 @@ writes   TOKENIZERS/codec: config.json, with the facts of the training and the q
          codec.safetensors and metrics.jsonl
 
 While it trains, TOKENIZERS/codec_training holds checkpoints, and the same command resumes from the last one. Equal
-arguments on one machine give equal weights.
+arguments on one machine give equal weights. A codec that is there is not replaced.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ import argparse
 import json
 import shutil
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
+from hafm_jax.audio.files import song_folders
 from hafm_jax.common.errors import InputError, run_command
 from hafm_jax.common.files import make_folder
 from hafm_jax.tokenizers import codecs, spectral_codec
 from hafm_jax.tokenizers.codec_training import METRICS_FILE, Recipe, evaluate, load_split, train
+from hafm_jax.tokenizers.folder import MADE_WITH, is_made, names_sha256
 from hafm_jax.training.checkpoint import Checkpoints
 
 
@@ -51,17 +54,22 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     recipe = Recipe(args.steps, args.batch_size, args.seconds, args.learning_rate, args.seed)
+    directory, workdir = args.out / "codec", args.out / "codec_training"
+    songs = [folder for split in ("train", "validation") for folder in song_folders(args.songs, split, "instrumental")]
+    made_with = {**asdict(recipe), "songs_sha256": names_sha256(songs)}
+    if not workdir.exists() and is_made(directory, made_with):  # else the training, or its evaluation, is unfinished
+        print(f"{directory} is there, made by the same arguments: delete it to make it again")
+        return
     config = spectral_codec.SpectralConfig()
     clips = load_split(args.songs, "train", config.sample_rate_hz)
     held_out = load_split(args.songs, "validation", config.sample_rate_hz)
-    directory, workdir = args.out / "codec", args.out / "codec_training"
     make_folder(workdir, "--out")
     with closing(Checkpoints(workdir, keep=1)) as checkpoints:  # interrupted, it waits until the last one is written
         params, facts = train(clips, config, recipe, workdir, checkpoints)
     codecs.save_spectral(directory, config, params, training=facts)
     shutil.copy(workdir / METRICS_FILE, directory)
     evaluation = evaluate(codecs.load_codec(directory), held_out)  # of the float16 weights, which are those in use
-    codecs.save_spectral(directory, config, params, training=facts, evaluation=evaluation)
+    codecs.save_spectral(directory, config, params, training=facts, evaluation=evaluation, **{MADE_WITH: made_with})
     shutil.rmtree(workdir)  # only now, so that an interrupted evaluation needs no second training
     print(json.dumps(evaluation, indent=2))
 

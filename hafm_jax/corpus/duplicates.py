@@ -21,7 +21,7 @@ READERS = 8  # files compared at the same time: on a network disk most of the ti
 def find_duplicates(files: Mapping[str, Path]) -> dict[str, str]:
     """Name -> file. Returns, for each file that equals an earlier one, its name -> the name of the first such file.
 
-    A file that cannot be read equals no other.
+    A file that cannot be read, or is empty, equals no other.
     """
     alike = list(files)  # files that equal another one in all that has been compared
     keys: dict[str, tuple] = {name: () for name in alike}
@@ -54,6 +54,6 @@ def _whole(path: Path) -> bytes:
 
 def _measured(measure: Callable[[Path], int | bytes], name: str, path: Path) -> int | bytes | str:
     try:
-        return measure(path)
+        return measure(path) or name  # empty files have nothing in common but their size
     except OSError:
         return name

@@ -19,7 +19,7 @@ import json
 import platform
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,8 +34,8 @@ from hafm_jax.common.resume import RUN_FILE, check_same_run, claim
 from hafm_jax.corpus.progress import rejected_by_reason
 from hafm_jax.corpus.screening import Unusable
 from hafm_jax.corpus.shard import SHARDS, ShardTask, make_records
-from hafm_jax.dataset.card import CARD, summarize, write_card
-from hafm_jax.dataset.layout import FIELDS, TOKENS_FILE, read_tokens_json
+from hafm_jax.dataset.card import summarize, write_card
+from hafm_jax.dataset.layout import CARD, FIELDS, TOKENS_FILE, read_tokens_json, splits_in
 from hafm_jax.dataset.tfrecord import framed_size
 from hafm_jax.dataset.writer import Shard, ShardWriter, SplitSummary, publish_split, write_metadata
 from hafm_jax.tokenizers.folder import check_planned, load_tokenizers
@@ -43,6 +43,7 @@ from hafm_jax.tokenizers.folder import check_planned, load_tokenizers
 SONGS_PER_SHARD = 256  # ours: of 30 s they are 10 MB of tokens and minutes of work
 LEAST_SHARDS = 8  # ours: of a split with so many songs
 PUBLISHING = "publishing"
+PLAN_WORDS = {"units_sha256": "songs, splits or shards with the sha256"}
 
 Done = dict[str, Any]  # what a done-file holds: cells, num_bytes, rejects, licences, use
 
@@ -63,14 +64,16 @@ def plan_tasks(
     num_shards: int | None = None,
 ) -> list[ShardTask]:
     """The shards of the splits: `num_shards` of each, or one for SONGS_PER_SHARD songs and at least LEAST_SHARDS; no
-    more than the split has songs. `augmented` is for the training split alone.
+    more than the split has songs. `augmented` is for the training split alone. What is in a split's folder counts as a
+    song, and is left out with the reason if it is none.
 
     Raises InputError where the tokenizers cannot be loaded, or a split has no songs.
     """
     facts = load_tokenizers(tokenizers.absolute(), dtype).facts
     tasks = []
     for split in splits:
-        names = [folder.name for folder in song_folders(songs, split)]
+        parent = song_folders(songs, split)[0].parent
+        names = sorted(path.name for path in parent.iterdir() if not path.name.startswith("."))
         count = min(len(names), num_shards or max(LEAST_SHARDS, -(-len(names) // SONGS_PER_SHARD)))
         tasks += [
             ShardTask(
@@ -107,11 +110,37 @@ def describe_plan(tasks: Sequence[ShardTask]) -> dict[str, Any]:
 
 
 def is_complete(out: Path, plan: dict[str, Any]) -> bool:
-    """Whether the data set is there, made by this plan."""
+    """Whether the data set is there, made by this plan. Raises InputError where `out` holds one that another plan made,
+    or shards of which nothing says what made them: a token set is not replaced."""
+    is_unfinished = (out / SHARDS / RUN_FILE).exists()
     if not (out / TOKENS_FILE).exists():
+        if splits_in(out) and not is_unfinished:
+            raise InputError(
+                f"{out} holds shards of {', '.join(sorted(splits_in(out)))} without {TOKENS_FILE}; expected an empty "
+                "folder or an extraction to resume: choose another --out, or delete this folder"
+            )
         return False
-    made_by = read_tokens_json(out).get("made_by", {})
-    return {name: made_by.get(name) for name in plan} == plan
+    made_by = _flat(read_tokens_json(out).get("made_by", {}))
+    differing = [
+        f"{PLAN_WORDS.get(name, name)} {made_by.get(name)!r}, this run has {value!r}"
+        for name, value in _flat(plan).items()
+        if made_by.get(name) != value
+    ]
+    if differing:
+        more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
+        raise InputError(
+            f"{out} holds a finished token set of {differing[0]}{more}; expected none, or one of the same arguments: "
+            "choose another --out, or delete this folder"
+        )
+    return True
+
+
+def _flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested facts by their paths, as in semantic.centroids_sha256."""
+    flat: dict[str, Any] = {}
+    for name, value in facts.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
 
 
 def start(out: Path, plan: dict[str, Any]) -> None:
@@ -223,8 +252,8 @@ def _complete(songs: Path, tasks: Sequence[ShardTask]) -> Completed:
         "statistics": statistics,
     }
     out = tasks[0].out
-    write_metadata(out, summaries, {**made_by, **facts})
     write_card(out / CARD, f"Tokens of {songs.name}", statistics, filled, made_by, facts["rejected_by_reason"])
+    write_metadata(out, summaries, {**made_by, **facts})
     rejected = {split: of_split["rejected"] for split, of_split in statistics.items()}
     return Completed(summaries, rejected, sorted(done.keys() - filled.keys()))
 

@@ -5,13 +5,15 @@ The songs folder itself is the record:
     SPLIT/ID/song.json    a song that is done; folders whose names begin with a dot are not
     rejects.jsonl         a line for each track that makes no song, in the order of the work
     run.json              what the run was asked for (hafm_jax.common.resume)
-    report.json           counts, hours, licences and all tracks left out: made from the files above
+    report.json           counts, hours, licences, all tracks left out and all files of no track: made from the files
+                          above and the listing of the collection
 
 Of part 2/8, the files are rejects-2-of-8.jsonl and report-2-of-8.json.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
@@ -20,16 +22,18 @@ import shutil
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from hafm_jax.audio.music import SONG_FILE
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import reading, write_json
 from hafm_jax.common.resume import end_after_whole_line, whole_lines
-from hafm_jax.corpus.collections import Corpus, Track
+from hafm_jax.corpus.collections import counts_of
 from hafm_jax.corpus.screening import Reason, Unusable
+from hafm_jax.corpus.tracks import Corpus, Track
 
 REPORT_EVERY_S = 30.0
+AT_WORK = ".at_work"
 
 Song = dict[str, Any]  # what song.json holds, among it id, split, seconds, licence
 
@@ -57,21 +61,24 @@ class Part(NamedTuple):
 class Progress:
     """The state of a part of the corpus in the songs folder `out`; `todo` are the tracks that are left.
 
-    What a killed run left of the part's unfinished songs is removed. Raises InputError where `out` holds songs that the
-    corpus does not have, or where a file in it cannot be read.
+    What a killed run left of the part's unfinished songs is removed, unless another process is at work in `out`.
+    Raises InputError where `out` holds songs that the corpus does not have, or where a file in it cannot be read.
     """
 
     def __init__(self, out: Path, corpus: Corpus, part: Part = Part()) -> None:  # noqa: B008, a tuple does not change
-        self._out, self._part = out, part
+        self._out, self._part, self._corpus = out, part, corpus
         tracks = part.share(corpus.tracks)
         own = {track.id for track in tracks}
         _check_no_strangers(out, corpus)
-        for partial in out.glob("*/.*.partial"):
-            if partial.name[1:].split(".")[0] in own:  # those of other parts may be at work
+        self._at_work, is_alone = _at_work(out)
+        for partial in out.glob("*/.*.partial") if is_alone else ():
+            label = partial.name[1:].split(".")[0]  # an id, or how it begins
+            if any(name.startswith(label) for name in own):  # those of other parts may be at work on other machines
                 shutil.rmtree(partial, ignore_errors=True)
         self._songs = self._read_songs(tracks)
         self._log = out / part.file("rejects", ".jsonl")
-        end_after_whole_line(self._log)
+        if is_alone:
+            end_after_whole_line(self._log)
         self._unusable = {unusable.id: unusable for unusable in part.share(corpus.unusable)}
         self.num_tracks = len(tracks) + len(self._unusable)
         for path in sorted(out.glob("rejects*.jsonl")):  # also of earlier runs with another number of parts
@@ -123,6 +130,13 @@ class Progress:
             "licences": dict(sorted(licences.items())),
             "rejected_by_reason": {reason.value: number[reason] for reason in Reason},
             "rejects": [one.facts() for one in unusable],
+            "files": {
+                "found": self._corpus.found,
+                "of_tracks": self._corpus.found - len(self._corpus.aside),
+                "aside_by_reason": counts_of(self._corpus.aside),
+                "aside": [one._asdict() for one in self._corpus.aside],
+            },
+            "metadata_rows_left_out": list(self._corpus.bad_rows),
         }
         write_json(self._out / self._part.file("report", ".json"), document)
         self._reported_s = time.monotonic()
@@ -132,11 +146,28 @@ class Progress:
 def rejected_by_reason(songs: Path) -> dict[str, int]:
     """Reason -> number of tracks that made no song, from the report of a songs folder; {} where there is no report, as
     where songs were synthesised."""
-    try:
-        numbers = json.loads((songs / Part().file("report", ".json")).read_text())["rejected_by_reason"]
-        return {reason: number for reason, number in numbers.items() if number}
-    except (OSError, ValueError, KeyError):
+    path = songs / Part().file("report", ".json")
+    if not path.exists():
         return {}
+    with reading(path, "the report of tokenize/separate_stems.py: run it again, or remove the file"):
+        numbers = json.loads(path.read_text())["rejected_by_reason"]
+        return {reason: number for reason, number in numbers.items() if number}
+
+
+def _at_work(out: Path) -> tuple[IO[str] | None, bool]:
+    """(a lock that this process shares with all others at work in `out`, as long as the file is open; whether there is
+    no other)."""
+    try:
+        file = (out / AT_WORK).open("a")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_alone = True
+        except BlockingIOError:
+            is_alone = False
+        fcntl.flock(file, fcntl.LOCK_SH)
+    except OSError:  # a file system without locks
+        return None, True
+    return file, is_alone
 
 
 def _check_no_strangers(out: Path, corpus: Corpus) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,18 @@ class Reason(StrEnum):
     """Why a track makes no song, or a song no record."""
 
     DAMAGED = "damaged"
+    EMPTY = "empty"
+    MISSING = "file missing"
+    NO_PERMISSION = "no permission"
     SILENT = "silent"
     TOO_SHORT = "too short"
     TOO_LONG = "too long"
     NO_SINGING = "no singing"
     DUPLICATE = "duplicate"
     NOT_IN_METADATA = "not in the metadata"
-    TWO_LENGTHS = "stems of two lengths"
+    BAD_ROW = "bad row of the metadata"
+    STEMS_DIFFER = "stems differ"
+    NOT_A_SONG = "not a song"
     NOT_FINITE = "features not finite"
 
 
@@ -47,6 +53,22 @@ class Unusable(Exception):
     def facts(self) -> dict[str, Any]:
         """As reports hold it: id, split, reason, detail."""
         return {"id": self.id, "split": self.split, "reason": self.reason, "detail": self.detail}
+
+
+def check_file(path: Path) -> None:
+    """Raises Unusable where the file is missing, cannot be opened for want of permission, or is empty: readers of audio
+    would call each of them damaged."""
+    try:
+        with path.open("rb") as file:
+            is_empty = not file.read(1)
+    except FileNotFoundError as error:
+        raise Unusable(Reason.MISSING, f"{path.name} does not exist") from error
+    except PermissionError as error:
+        raise Unusable(Reason.NO_PERMISSION, f"{path.name} cannot be opened ({error.strerror})") from error
+    except OSError:
+        return  # its reader says what the disk says
+    if is_empty:
+        raise Unusable(Reason.EMPTY, f"{path.name} has 0 bytes")
 
 
 def rms_dbfs(audio: np.ndarray) -> float:

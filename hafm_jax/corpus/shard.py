@@ -6,6 +6,7 @@ Axes: C channels, S samples, N cells, K codebooks.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,7 +20,7 @@ from hafm_jax.audio.files import header_s, pad_to_cells, read_audio, resample, s
 from hafm_jax.audio.music import read_song
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.work import on_device
-from hafm_jax.corpus.screening import HOPELESS_SONGS, Reason, Unusable
+from hafm_jax.corpus.screening import HOPELESS_SONGS, Reason, Unusable, check_file
 from hafm_jax.dataset.layout import FIELDS
 from hafm_jax.streams import CELLS_PER_S, SEMANTIC_SAMPLE_RATE_HZ
 from hafm_jax.tokenizers.codecs import Codec
@@ -79,9 +80,21 @@ def song_seed(seed: int, split: str, name: str) -> int:
 
 
 def song_s(folder: Path, max_s: float) -> float:
-    """Seconds of a song by its files' headers. Raises Unusable where they have no length, or one above `max_s`."""
+    """Seconds of a song by its files' headers. Raises Unusable where it has not one file of each stem, where one is
+    empty or has no length, and where the length is above `max_s`."""
     try:
-        seconds = max(header_s(stem_file(folder, stem)) for stem in STEMS)
+        paths = [stem_file(folder, stem) for stem in STEMS]
+    except InputError as error:
+        names = sorted(os.listdir(folder)) if folder.is_dir() else []
+        found = f"{', '.join(names[:4])}{' and more' if len(names) > 4 else ''}" or "nothing"
+        raise Unusable(
+            Reason.NOT_A_SONG,
+            f"it holds {found}; expected a folder with {' and '.join(f'{stem}.wav or .flac' for stem in STEMS)}",
+        ) from error
+    for path in paths:
+        check_file(path)
+    try:
+        seconds = max(header_s(path) for path in paths)
     except InputError as error:
         raise Unusable(Reason.DAMAGED, str(error)) from error
     if seconds > max_s + 1 / CELLS_PER_S:  # resampling adds as much to a track of that length
@@ -99,7 +112,7 @@ def load_song(folder: Path, codec_rate_hz: int, noise_sigma: float, seed: int, a
     vocal_s, instrumental_s = vocal.size / vocal_hz, instrumental.size / instrumental_hz
     if abs(vocal_s - instrumental_s) > 1 / CELLS_PER_S:
         raise Unusable(
-            Reason.TWO_LENGTHS,
+            Reason.STEMS_DIFFER,
             f"the vocals have {vocal_s:.3f} s, the instrumental {instrumental_s:.3f} s; expected one length, to "
             f"{1000 // CELLS_PER_S} ms: cut them alike",
         )

@@ -21,11 +21,11 @@ from hafm_jax.audio.songs import write_song
 from hafm_jax.common.download import check_sha256
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.work import on_device
-from hafm_jax.corpus import collections
-from hafm_jax.corpus.collections import Track
+from hafm_jax.corpus.fma import tracks_csv
 from hafm_jax.corpus.progress import Song
-from hafm_jax.corpus.reading import read_source
-from hafm_jax.corpus.screening import Limits, Reason, Unusable, rms_dbfs
+from hafm_jax.corpus.reading import Source, read_source
+from hafm_jax.corpus.screening import Limits, Reason, Unusable, check_file, rms_dbfs
+from hafm_jax.corpus.tracks import Track, read_stems
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def describe_run(recipe: Recipe, layout: str, metadata: Path | None, shares: Map
         "format_version": FORMAT_VERSION,
         "layout": layout,
         **shares,
-        "metadata_sha256": metadata and check_sha256([collections.tracks_csv(metadata)]),
+        "metadata_sha256": metadata and check_sha256([tracks_csv(metadata)]),
         "separator": recipe.separator,
         "separator_sha256": separator.sha256 if separator else None,
         **asdict(recipe.limits),
@@ -85,13 +85,20 @@ def one_line(error: Exception, recipe: Recipe) -> str:
     return " ".join(text.encode(errors="backslashreplace").decode().split())
 
 
+def sources_used(track: Track, stems_given: bool) -> list[Source]:
+    """The files that the song is made of."""
+    return [source for source in track.sources if source is not track.mixture] if stems_given else [track.mixture]
+
+
 def read_mixture_and_vocals(track: Track, recipe: Recipe, separator: Separator | None) -> tuple[np.ndarray, np.ndarray]:
     """float32 [S] each, at SONG_SAMPLE_RATE_HZ. Raises Unusable."""
     limits = recipe.limits
     max_s = limits.max_s + 1  # enough to see that it is too long
+    for source in sources_used(track, separator is None):
+        check_file(source.path)
     try:
         if separator is None:
-            stems = collections.read_stems(track, max_s)
+            stems = read_stems(track, max_s)
             mixture, rate_hz = stems.vocals + stems.instrumental, stems.sample_rate_hz
         else:
             mixture, rate_hz = read_source(track.mixture, max_s)
@@ -124,13 +131,14 @@ def make_song(recipe: Recipe, track: Track) -> Song | Unusable:
         return unusable.of(track.id, track.split)
     peak = max(np.abs(vocals).max(), np.abs(instrumental).max())
     gain = float(np.float32(min(1.0, FULL_SCALE / peak)))
-    used = [track.mixture] if separator else [track.vocals, *track.instrumental]
     song = {
         "id": track.id,
         "split": track.split,
         "licence": track.licence,
         **track.facts,
-        "source": sorted({source.path.relative_to(recipe.music).as_posix() for source in used}),
+        "source": sorted(
+            {used.path.relative_to(recipe.music).as_posix() for used in sources_used(track, separator is None)}
+        ),
         "seconds": round(len(vocals) / SONG_SAMPLE_RATE_HZ, 3),
         "vocal_dbfs": round(rms_dbfs(vocals), 2),  # in the mixture, that is, before the gain
         "gain": gain,

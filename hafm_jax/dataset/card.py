@@ -18,8 +18,6 @@ from hafm_jax.common.pages import Html, new_figure, svg, write_page
 from hafm_jax.dataset.layout import FIELDS
 from hafm_jax.streams import CELLS_PER_S
 
-CARD = "card.html"
-
 
 def entropy_bits(counts: np.ndarray) -> float:
     """Entropy of the distribution of counts [V]: 0 where only one id occurs, log2 V where all are equally frequent."""

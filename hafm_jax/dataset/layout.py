@@ -6,7 +6,9 @@ A data set is a folder of tf.train.Example in TFRecord shards, read with random 
     dataset_info.json, features.json            tensorflow-datasets' description: `tfds.builder_from_directory` loads it
     hafm_tokens-SPLIT.index.json                length, checksum and cells of each record of each shard: a set on a
                                                 slow disk or in a bucket opens without touching its shards
-    tokens.json                                 what made the tokens, what a record holds, and how much there is
+    card.html                                   a page for people
+    tokens.json                                 what made the tokens, what a record holds, how much there is, and the
+                                                SHA-256 of the three files above and of its own contents
 
 A record holds whole cells of 40 ms, as many in every field:
 
@@ -33,6 +35,8 @@ from hafm_jax.streams import ACOUSTIC_CODEBOOKS, STREAMS
 DATASET = "hafm_tokens"
 VERSION = "1.0.0"  # of the format; tensorflow-datasets wants three numbers
 TOKENS_FILE = "tokens.json"
+CARD = "card.html"
+DESCRIPTIONS = ("dataset_info.json", "features.json", CARD)  # files whose SHA-256 tokens.json holds
 
 
 class Field(NamedTuple):
@@ -99,11 +103,25 @@ def shards(directory: Path, split: str) -> list[Path]:
     return found
 
 
+def tokens_json(document: Mapping[str, Any]) -> bytes:
+    """The bytes of tokens.json."""
+    return (json.dumps(document, indent=2) + "\n").encode()
+
+
+def tokens_sha256(document: Mapping[str, Any]) -> str:
+    """Of the contents of tokens.json, but for its field `sha256`."""
+    return hashlib.sha256(tokens_json({k: v for k, v in document.items() if k != "sha256"})).hexdigest()
+
+
 def read_tokens_json(directory: str | os.PathLike) -> dict[str, Any]:
-    """tokens.json as it is: format_version, fields, made_by, splits. Raises InputError where there is none."""
+    """tokens.json as it is: format_version, fields, made_by, splits, files_sha256, sha256; the last two are not in
+    sets that hafm_jax wrote before it had them. Raises InputError where there is none, or its contents were changed."""
     path = Path(directory) / TOKENS_FILE
     with reading(path, "a token data set: make it with tokenize/extract_tokens.py"):
         document = json.loads(path.read_text())
         if not isinstance(document, dict) or not isinstance(document.get("splits"), dict):
             raise ValueError("it names no splits")
+        is_signed = "sha256" in document or "files_sha256" in document
+        if is_signed and document.get("sha256") != tokens_sha256(document):
+            raise ValueError("its contents are not those of its sha256: copy it again, or extract the tokens again")
     return document

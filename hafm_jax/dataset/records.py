@@ -9,6 +9,8 @@ import functools
 import hashlib
 import json
 import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from hafm_jax.common.errors import InputError
+from hafm_jax.common.files import reading
 from hafm_jax.dataset.examples import decode_example
 from hafm_jax.dataset.layout import cells_of, index_name, index_sha256, shards
 from hafm_jax.dataset.tfrecord import framed_size, unframe, walk_records
@@ -35,12 +38,11 @@ class TokenRecords:
         self.directory, self.split = Path(directory), split
         self._paths = shards(self.directory, split)
         self._files: dict[int, int] = {}  # shard -> file descriptor
-        listed = self.listed_index()
-        if listed is None:
-            walked = [list(walk_records(path)) for path in self._paths]
-            indexes = [[(length, crc, -1) for _, length, crc in rows] for rows in walked]
-        else:
-            indexes = listed
+        try:
+            indexes = read_index(self.directory, self.split, self._paths)
+        except InputError as error:
+            print(f"{error}; the shards are read instead, which takes longer", file=sys.stderr)
+            indexes = [[[length, crc, -1] for _, length, crc in walk_records(path)] for path in self._paths]
         self._shard = np.repeat(np.arange(len(indexes)), [len(index) for index in indexes])  # [records]
         rows = [np.array(index, np.int64).reshape(-1, 3) for index in indexes]
         self._offset = np.concatenate([_offsets(row[:, 0]) for row in rows])  # [records], of the record's header
@@ -85,18 +87,6 @@ class TokenRecords:
             cells = np.array([cells_of(self[i]) for i in every], np.int64)
         return cells
 
-    def listed_index(self) -> list[list[list[int]]] | None:
-        """The list of `publish_split`: [length, CRC, cells] of each record of each shard. None where there is no list,
-        or it is damaged or of shards of another size."""
-        try:
-            document = json.loads((self.directory / index_name(self.split)).read_text())
-            index = document["length_crc_cells"]
-            fits = document["sha256"] == index_sha256(index) and len(index) == len(self._paths)
-            sizes = [sum(framed_size(length) for length, _, _ in rows) for rows in index]
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        return index if fits and sizes == [path.stat().st_size for path in self._paths] else None
-
     def _read(self, shard: int, offset: int, length: int) -> bytes:
         descriptor = self._files.get(shard)
         if descriptor is None:
@@ -119,6 +109,22 @@ class TokenRecords:
     def __del__(self, close=os.close) -> None:  # bound here, since modules may be gone when a process ends
         for descriptor in self.__dict__.get("_files", {}).values():
             close(descriptor)
+
+
+def read_index(directory: Path, split: str, shards: Sequence[Path]) -> list[list[list[int]]]:
+    """The list beside a split's shards: [length, CRC, cells] of each record of each shard. Raises InputError where
+    it is missing, damaged or of shards of another size."""
+    path = directory / index_name(split)
+    with reading(path, "the list of the split's records"):
+        document = json.loads(path.read_text())
+        index = document["length_crc_cells"]
+        if document["sha256"] != index_sha256(index):
+            raise ValueError("its contents are not those of its sha256")
+        if [sum(framed_size(length) for length, _, _ in rows) for rows in index] != [
+            shard.stat().st_size for shard in shards
+        ]:
+            raise ValueError("it is of shards of another size")
+    return index
 
 
 def _offsets(lengths: np.ndarray) -> np.ndarray:

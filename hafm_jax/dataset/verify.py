@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -11,9 +12,18 @@ from pathlib import Path
 from tqdm import tqdm
 
 from hafm_jax.common.errors import InputError
+from hafm_jax.common.files import sha256_of
 from hafm_jax.dataset.examples import decode_example
-from hafm_jax.dataset.layout import TOKENS_FILE, cells_of, index_name, read_tokens_json, shards, splits_in
-from hafm_jax.dataset.records import TokenRecords
+from hafm_jax.dataset.layout import (
+    TOKENS_FILE,
+    cells_of,
+    index_name,
+    read_tokens_json,
+    shards,
+    splits_in,
+    tokens_json,
+)
+from hafm_jax.dataset.records import read_index
 from hafm_jax.dataset.tfrecord import HEADER, check_payload, framed_size, walk_records
 from hafm_jax.dataset.writer import SplitSummary
 
@@ -22,7 +32,8 @@ SHOWN = 10  # damaged places that the error names; it counts the rest
 
 
 def verify_tokens(directory: str | os.PathLike, splits: Sequence[str] = ()) -> list[SplitSummary]:
-    """Read all records of the splits (all splits if none is named); check framing, checksums, contents and counts.
+    """Read all records of the splits (all splits if none is named); check framing, checksums, contents and counts, and
+    the files that describe them.
 
     Returns a summary of each split. Raises one InputError that lists the damaged places: file, byte offset and what is
     wrong. A damaged record does not hide the records behind it; a broken frame does, to the end of its shard.
@@ -31,7 +42,9 @@ def verify_tokens(directory: str | os.PathLike, splits: Sequence[str] = ()) -> l
     wrong: list[str] = []
     written = {}
     try:
-        written = read_tokens_json(directory)["splits"]
+        document = read_tokens_json(directory)
+        written = document["splits"]
+        wrong += _verify_descriptions(directory, document)
     except InputError as error:
         wrong.append(str(error))
     summaries = []
@@ -46,6 +59,25 @@ def verify_tokens(directory: str | os.PathLike, splits: Sequence[str] = ()) -> l
             "tokens again" + "".join(f"\n  {place}" for place in wrong[:SHOWN]) + more
         )
     return summaries
+
+
+def _verify_descriptions(directory: Path, document: dict) -> list[str]:
+    """What is wrong with tokens.json, whose contents are `document`, and with the files whose SHA-256 it holds."""
+    path = directory / TOKENS_FILE
+    if "sha256" not in document:
+        print(
+            f"{path} is of an earlier hafm_jax and has no checksums: it and the other descriptions are not checked",
+            file=sys.stderr,
+        )
+        return []
+    wrong = [] if path.read_bytes() == tokens_json(document) else [f"{path} is not as it was written"]
+    for name, sha256 in document["files_sha256"].items():
+        try:
+            if sha256_of([directory / name]) != sha256:
+                wrong.append(f"{directory / name} is not as it was written: its SHA-256 is not that of {TOKENS_FILE}")
+        except OSError as error:
+            wrong.append(f"{directory / name} cannot be read ({error.strerror})")
+    return wrong
 
 
 def _verify_split(directory: Path, split: str) -> tuple[SplitSummary, list[str]]:
@@ -114,12 +146,15 @@ def _differences(directory: Path, summary: SplitSummary, written: dict) -> list[
     if written and found != expected:
         return [f"{directory}: {summary.split} has {found}; {TOKENS_FILE} states {expected}: a shard is not whole"]
     path = directory / index_name(summary.split)
-    if summary.num_examples and path.exists():
-        listed = TokenRecords(directory, summary.split).listed_index() or []
-        frames = [
-            [[length, crc] for _, length, crc in walk_records(shard)] for shard in shards(directory, summary.split)
-        ]
-        cells = sum(cells for rows in listed for _, _, cells in rows)
-        if [[row[:2] for row in rows] for rows in listed] != frames or cells != summary.num_cells:
-            return [f"{path} is not of these shards: delete it, it only saves time"]
+    if not summary.num_examples or not path.exists():
+        return []  # without the list, the shards are read
+    paths = shards(directory, summary.split)
+    try:
+        listed = read_index(directory, summary.split, paths)
+    except InputError as error:
+        return [f"{error}: delete it, it only saves time"]
+    frames = [[[length, crc] for _, length, crc in walk_records(shard)] for shard in paths]
+    cells = sum(cells for rows in listed for _, _, cells in rows)
+    if [[row[:2] for row in rows] for rows in listed] != frames or cells != summary.num_cells:
+        return [f"{path} is not of these shards: delete it, it only saves time"]
     return []

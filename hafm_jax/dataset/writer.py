@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hafm_jax.common.errors import InputError, needed_for
-from hafm_jax.common.files import write_bytes, write_json
+from hafm_jax.common.files import sha256_of, write_bytes
 from hafm_jax.dataset.examples import encode_example
 from hafm_jax.dataset.layout import (
     DATASET,
+    DESCRIPTIONS,
     FIELDS,
     TOKENS_FILE,
     VERSION,
@@ -27,7 +28,8 @@ from hafm_jax.dataset.layout import (
     index_name,
     index_sha256,
     shard_name,
-    splits_in,
+    tokens_json,
+    tokens_sha256,
 )
 from hafm_jax.dataset.tfrecord import frame, walk_records
 from hafm_jax.streams import CELLS_PER_S
@@ -129,18 +131,9 @@ def publish_split(directory: Path, split: str, shards: Sequence[Shard]) -> Split
     )
 
 
-def check_target(directory: str | os.PathLike, splits: Sequence[str]) -> None:
-    """Raises InputError where `directory` holds splits that are not to be written: one tokens.json describes all."""
-    others = splits_in(Path(directory)) - set(splits)
-    if others:
-        raise InputError(
-            f"{directory} already holds {', '.join(sorted(others))}, which this run would not write; expected all "
-            "splits of a data set from one run: name them too, or choose another folder"
-        )
-
-
 def write_metadata(directory: str | os.PathLike, splits: Sequence[SplitSummary], made_by: dict[str, Any]) -> None:
-    """Write dataset_info.json and features.json (by tensorflow-datasets), and tokens.json (fields, `made_by`, counts).
+    """Write dataset_info.json and features.json (by tensorflow-datasets), and last tokens.json: fields, `made_by`,
+    counts, and the SHA-256 of these two files, of the data card, where there is one, and of its own contents.
 
     Raises InputError where tensorflow-datasets is missing, or a file cannot be written.
     """
@@ -181,5 +174,6 @@ def write_metadata(directory: str | os.PathLike, splits: Sequence[SplitSummary],
             }
             for s in splits
         },
+        "files_sha256": {name: sha256_of([directory / name]) for name in DESCRIPTIONS if (directory / name).exists()},
     }
-    write_json(directory / TOKENS_FILE, document)
+    write_bytes(directory / TOKENS_FILE, tokens_json({**document, "sha256": tokens_sha256(document)}))

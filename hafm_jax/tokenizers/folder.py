@@ -6,7 +6,9 @@ Axes: K codebooks, V ids of a codebook, D dimensions of a vector.
 from __future__ import annotations
 
 import functools
+import hashlib
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +16,8 @@ import numpy as np
 
 from hafm_jax.common.cache import use_compilation_cache
 from hafm_jax.common.errors import InputError
-from hafm_jax.tokenizers.codecs import Codec, codec_sha256, load_codec, read_config
+from hafm_jax.common.files import read_json
+from hafm_jax.tokenizers.codecs import CONFIG_FILE, Codec, codec_sha256, load_codec, read_config
 from hafm_jax.tokenizers.semantic import SemanticTokenizer, load_semantic
 
 # The same for any number of workers: the order in which torch's threads add decides the last bits of a sum, and these
@@ -64,3 +67,31 @@ def check_planned(found: dict[str, dict[str, Any]], planned: dict[str, dict[str,
                     f"a worker's {kind} tokenizer has the {name} {found[kind].get(name)!r}; expected {expected!r}, as "
                     "planned: give all machines the same files, and devices of one kind or --dtype"
                 )
+
+
+MADE_WITH = "made_with"  # of a tokenizer's config: the arguments of the command that made it
+
+
+def is_made(folder: Path, arguments: Mapping[str, Any]) -> bool:
+    """Whether `folder` holds a tokenizer that a command made with the same arguments. Raises InputError where it holds
+    another one: token sets and models may be made with it, and mean nothing without it."""
+    path = folder / CONFIG_FILE
+    if not path.exists():
+        return False
+    made_with = read_json(path, "a tokenizer's config: choose another --out").get(MADE_WITH)
+    what = "a tokenizer, and no word of the arguments that made it"
+    if isinstance(made_with, dict):
+        names = [name for name in sorted(arguments.keys() | made_with) if arguments.get(name) != made_with.get(name)]
+        if not names:
+            return True
+        what = f"a tokenizer made with {names[0]} {made_with.get(names[0])!r}, this run has {arguments.get(names[0])!r}"
+    raise InputError(
+        f"{folder} holds {what}; expected none, or one of the same arguments: choose another --out, or delete this "
+        "folder"
+    )
+
+
+def names_sha256(folders: Iterable[Path]) -> str:
+    """Of the splits and ids of songs, which are in a config that others may read: their paths are not."""
+    names = [f"{folder.parent.name}/{folder.name}" for folder in folders]
+    return hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()

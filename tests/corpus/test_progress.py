@@ -8,15 +8,17 @@ from hypothesis import strategies as st
 
 from hafm_jax.common.errors import InputError
 from hafm_jax.corpus import progress
-from hafm_jax.corpus.collections import Corpus, Track
-from hafm_jax.corpus.progress import Part, Progress
+from hafm_jax.corpus.listing import Aside, Why
+from hafm_jax.corpus.progress import Part, Progress, rejected_by_reason
 from hafm_jax.corpus.reading import Source
 from hafm_jax.corpus.screening import Reason, Unusable
+from hafm_jax.corpus.tracks import Corpus, Track
 
 
 def corpus_of(number: int) -> Corpus:
     tracks = [Track(f"t{k}", "train", Source(f"t{k}.wav")) for k in range(number)]
-    return Corpus(tracks, [Unusable(Reason.DUPLICATE, "the same file as t0", "u0")])
+    unusable = [Unusable(Reason.DUPLICATE, "the same file as t0", "u0")]
+    return Corpus(tracks, unusable, number + 2, [Aside(".t", Why.HIDDEN, "a dot")], ["line 3: cut"])
 
 
 def add_song(out, track_id: str, licence: str | None = None, seconds: float = 1800) -> dict:
@@ -61,6 +63,13 @@ def test_added_songs_and_rejects_are_found_the_next_time(tmp_path):
             {"id": "t2", "split": "train", "reason": "too short", "detail": "1 s"},
             {"id": "u0", "split": None, "reason": "duplicate", "detail": "the same file as t0"},
         ],
+        "files": {
+            "found": 6,
+            "of_tracks": 5,
+            "aside_by_reason": {"hidden": 1},
+            "aside": [{"file": ".t", "reason": "hidden", "detail": "a dot"}],
+        },
+        "metadata_rows_left_out": ["line 3: cut"],
     }
 
 
@@ -95,8 +104,27 @@ def test_unfinished_songs_of_other_parts_stay(tmp_path):
     assert [path.name for path in (tmp_path / "train").iterdir()] == [".t1.0123abcd.partial"]
 
 
+def test_unfinished_songs_of_another_process_stay_until_it_ends(tmp_path):
+    other = Progress(tmp_path, corpus_of(4))
+    (tmp_path / "train" / ".t0.0123abcd.partial").mkdir(parents=True)
+    (tmp_path / "rejects.jsonl").write_text('{"id": "t0')  # as far as it has been written
+    second = Progress(tmp_path, corpus_of(4))
+    assert (tmp_path / "rejects.jsonl").read_text() and list(tmp_path.glob("*/.*"))
+    del other, second
+    Progress(tmp_path, corpus_of(4))
+    assert not (tmp_path / "rejects.jsonl").read_text() and not list(tmp_path.glob("*/.*"))
+
+
 def test_a_song_in_another_split_is_refused(tmp_path):
     song = add_song(tmp_path, "t0")
     (tmp_path / "train").rename(tmp_path / "test")
     with pytest.raises(InputError, match=f"test/{song['id']} and 0 more"):
         Progress(tmp_path, corpus_of(2))
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"rejected_by_reason": 3}'])
+def test_a_damaged_report_is_not_taken_for_none(tmp_path, text):
+    assert rejected_by_reason(tmp_path) == {}
+    (tmp_path / "report.json").write_text(text)
+    with pytest.raises(InputError, match=r"report\.json cannot be read"):
+        rejected_by_reason(tmp_path)

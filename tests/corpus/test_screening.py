@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import math
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hafm_jax.corpus.screening import Limits, Unusable, rms_dbfs
+from hafm_jax.corpus.screening import Limits, Unusable, check_file, rms_dbfs
 
 
 def test_levels_of_known_waves():
@@ -50,6 +51,24 @@ def test_each_limit_has_its_reason(check, reason):
         limits.check_length(seconds)
     limits.check_sound("mixture", np.full(9, 1.01e-3))
     limits.check_singing(np.full(9, 0.101))
+
+
+def test_files_that_readers_would_call_damaged_have_reasons_of_their_own(tmp_path, monkeypatch):
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "byte.wav").write_bytes(b"0")
+    check_file(tmp_path / "byte.wav")
+    for name, reason in (("empty.wav", "empty"), ("absent.wav", "file missing")):
+        with pytest.raises(Unusable, match=name) as caught:
+            check_file(tmp_path / name)
+        assert caught.value.reason == reason
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)  # the tests may run as root, to whom all is permitted
+    with pytest.raises(Unusable, match=r"byte\.wav cannot be opened \(Permission denied\)") as caught:
+        check_file(tmp_path / "byte.wav")
+    assert caught.value.reason == "no permission"
 
 
 def test_a_reject_of_a_worker_is_whole_in_the_parent():

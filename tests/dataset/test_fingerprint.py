@@ -6,7 +6,7 @@ import hashlib
 import json
 
 import pytest
-from helpers import edit_json, write_token_set
+from helpers import write_token_set
 
 from hafm_jax.common.errors import InputError
 from hafm_jax.dataset import fingerprint, layout, records, tfrecord
@@ -57,19 +57,20 @@ def test_tokenizers_that_did_not_make_the_tokens_are_refused(tokenizers):
 
 def test_another_format_is_refused(make_set):
     folder = make_set("a")
-    path = folder / layout.TOKENS_FILE
-    fields = layout.read_tokens_json(folder)["fields"]
-    edit_json(path, fields=fields | {"acoustic": fields["acoustic"] | {"vocabulary": 2048}})
-    with pytest.raises(InputError, match=r"fields .*2048.*; this hafm_jax reads .*1024"):
-        fingerprint.check_compatible([folder])
-    edit_json(path, fields=fields, format_version="2.0.0")
-    with pytest.raises(InputError, match=r"format_version 2\.0\.0; this hafm_jax reads 1\.0\.0"):
-        fingerprint.check_compatible([folder])
-    document = layout.read_tokens_json(folder) | {"format_version": "1.0.0"}
-    del document["fields"]
-    path.write_text(json.dumps(document))
-    with pytest.raises(InputError, match="has the fields None"):
-        fingerprint.check_compatible([folder])
+    document = layout.read_tokens_json(folder)
+    other_fields = document["fields"] | {"acoustic": document["fields"]["acoustic"] | {"vocabulary": 2048}}
+    for change, found in (
+        ({"fields": other_fields}, r"fields .*2048.*; this hafm_jax reads .*1024"),
+        ({"format_version": "2.0.0"}, r"format_version 2\.0\.0; this hafm_jax reads 1\.0\.0"),
+        ({"fields": None}, "has the fields None"),
+    ):
+        changed = document | change
+        (folder / layout.TOKENS_FILE).write_text(json.dumps(changed | {"sha256": layout.tokens_sha256(changed)}))
+        with pytest.raises(InputError, match=found):
+            fingerprint.check_compatible([folder])
+        (folder / layout.TOKENS_FILE).write_text(json.dumps(changed))
+        with pytest.raises(InputError, match="not those of its sha256"):
+            fingerprint.check_compatible([folder])
 
 
 def test_descriptions_of_different_data_differ(make_set):

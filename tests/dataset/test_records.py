@@ -178,17 +178,19 @@ def lengths_read(folder, monkeypatch) -> tuple[list[int], int]:
     return records.TokenRecords(folder, "train").num_cells.tolist(), len(reads)
 
 
-def test_a_set_is_opened_without_touching_its_shards(folder, monkeypatch):
+def test_a_set_is_opened_without_touching_its_shards(folder, monkeypatch, capsys):
     fingerprint, index = records.TokenRecords(folder, "train").fingerprint, folder / "hafm_tokens-train.index.json"
     index.rename(folder / "aside")
     assert records.TokenRecords(folder, "train").fingerprint == fingerprint
     (folder / "aside").rename(index)
     monkeypatch.setattr(records, "walk_records", lambda path: pytest.fail("a shard was read"))
+    capsys.readouterr()
     assert lengths_read(folder, monkeypatch) == ([1, 3, 5, 2, 4], 0)  # songs are dealt out to two shards in turn
+    assert not capsys.readouterr().err
 
 
 @pytest.mark.parametrize("damage", ["absent", "another length", "no JSON", "of other shards"])
-def test_lengths_of_an_untrusted_index_are_found_by_reading(folder, monkeypatch, damage):
+def test_lengths_of_an_untrusted_index_are_found_by_reading_and_it_is_said(folder, monkeypatch, capsys, damage):
     path = folder / "hafm_tokens-train.index.json"
     listed = path.read_text()
     expected = [1, 3, 5, 2, 4]
@@ -202,7 +204,12 @@ def test_lengths_of_an_untrusted_index_are_found_by_reading(folder, monkeypatch,
         writer.write_split(folder, "train", [make_record(f"{k}", 7, k) for k in range(5)], num_shards=2)
         path.write_text(listed)
         expected = [7] * 5
+    capsys.readouterr()
     assert lengths_read(folder, monkeypatch) == (expected, 5)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "index.json" in line]
+    assert line.startswith(f"{path} cannot be read (") and line.endswith(
+        "the shards are read instead, which takes longer"
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------ damage

@@ -73,6 +73,39 @@ def test_every_damaged_payload_is_named_and_no_other(written, tmp_path_factory, 
     assert named(error) == {(all_places[k][0].name, all_places[k][1]) for k in damaged}
 
 
+@settings(max_examples=80)
+@given(data=st.data())
+def test_a_flipped_bit_of_any_file_is_named(written, tmp_path_factory, data):
+    folder = shutil.copytree(written[0], tmp_path_factory.mktemp("flipped") / "tokens")
+    path = data.draw(st.sampled_from(sorted(folder.iterdir())))  # shards, lists, tokens.json and both descriptions
+    whole = path.read_bytes()
+    bit = data.draw(st.integers(0, 8 * len(whole) - 1))
+    path.write_bytes(whole[: bit // 8] + bytes([whole[bit // 8] ^ 1 << bit % 8]) + whole[bit // 8 + 1 :])
+    with pytest.raises(InputError, match=rf"has 1 damaged(.|\n)*{re.escape(path.name)}"):
+        verify_tokens(folder)
+
+
+@pytest.mark.parametrize("name", ["dataset_info.json", "features.json", "card.html"])
+def test_descriptions_that_are_gone_are_named(written, tmp_path, name):
+    folder = shutil.copytree(written[0], tmp_path / "tokens")
+    (folder / "card.html").write_text("<p>")
+    writer.write_metadata(folder, written[1], {})
+    verify_tokens(folder)
+    (folder / name).unlink()
+    with pytest.raises(InputError, match=rf"has 1 damaged(.|\n)*{name} cannot be read \(No such file"):
+        verify_tokens(folder)
+
+
+def test_a_set_without_checksums_of_its_descriptions_is_said_to_have_none(folder, written, capsys):
+    path = folder / layout.TOKENS_FILE
+    document = json.loads(path.read_text())
+    del document["sha256"], document["files_sha256"]  # as hafm_jax wrote it before
+    path.write_text(json.dumps(document))
+    (folder / "features.json").write_text("{}")
+    assert verify_tokens(folder) == written[1]
+    assert "tokens.json is of an earlier hafm_jax and has no checksums" in capsys.readouterr().err
+
+
 def test_many_damaged_places_are_counted(folder):
     for path, offset, length in places(folder)[:NUM_SONGS]:
         flip(path, offset + tfrecord.HEADER.size + length)
@@ -125,9 +158,12 @@ def test_an_unfinished_set_and_a_list_of_other_lengths_are_named(folder):
     document = json.loads(listed)
     document["length_crc_cells"][0][0][1] ^= 1
     document["sha256"] = layout.index_sha256(document["length_crc_cells"])
-    for other in (listed.replace(",1]", ",2]"), json.dumps(document)):
+    for other, found in (
+        (listed.replace(",1]", ",2]"), "cannot be read .*its sha256.*delete it"),
+        (json.dumps(document), "is not of these shards: delete it"),
+    ):
         path.write_text(other)
-        with pytest.raises(InputError, match=r"train\.index\.json is not of these shards"):
+        with pytest.raises(InputError, match=rf"train\.index\.json {found}"):
             verify_tokens(folder)
     verify_tokens(folder, ["validation"])
     path.unlink()

@@ -1,12 +1,22 @@
-"""Music collections for tests: the Free Music Archive's table of tracks, songs of MUSDB18-HQ."""
+"""Music collections for tests: files without audio, the Free Music Archive's table, songs of MUSDB18-HQ."""
 
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 
 import numpy as np
 import soundfile
+
+
+def touch(root: Path, name: str, content: str | None = None) -> Path:
+    """A file with that content, or with its own name."""
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(os.fsencode(name if content is None else content))
+    return path
+
 
 # The columns of the archive's table, group by group.
 FMA_GROUPS = {

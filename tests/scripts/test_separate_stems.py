@@ -3,108 +3,36 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
-import time
-from contextlib import redirect_stdout
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from helpers import ROOT, scripts, separator_stand_in
+from helpers import scripts
 from helpers.corpora import fma_row, write_fma, write_musdb
 from helpers.media import write_media
-from helpers.separators import BINS, N_FFT, write_onnx
+from helpers.separation import (  # noqa: F401
+    MODEL,
+    arguments,
+    contents,
+    label,
+    logged,
+    music,
+    noise,
+    num_songs,
+    report_of,
+    run,
+    songs,
+    stand_in,
+)
 from helpers.tunes import read_stems
 
 from hafm_jax.audio import files
 from hafm_jax.audio.files import read_audio, resample, song_folders, song_splits, stem_file
 from hafm_jax.common.errors import InputError
-from hafm_jax.corpus import stems
 
-SCRIPT = ROOT / "tokenize" / "separate_stems.py"
 STEP = 2**-15  # of 16 bits
-
-MODEL = ("--separator", "mdx", "--weights", "stand-in")
-
-
-def run(monkeypatch, *arguments) -> None:
-    scripts.run(monkeypatch, "separate_stems", *arguments)
-
-
-def noise(seconds: float, rate_hz: int, level: float, seed: int, channels: int = 2) -> np.ndarray:
-    """[S, C], with an RMS of `level`."""
-    return np.random.default_rng(seed).normal(0, level, (round(seconds * rate_hz), channels))
-
-
-@pytest.fixture(autouse=True)
-def stand_in(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "hafm_jax.corpus.separators", separator_stand_in)
-    monkeypatch.setenv("STAND_IN_LOG", str(tmp_path / "separator.log"))
-
-
-@pytest.fixture(scope="module")
-def music(tmp_path_factory) -> Path:
-    """Three good files of several kinds and one file for every reason to leave it out, but the metadata's."""
-    root = tmp_path_factory.mktemp("music")
-    (root / "more").mkdir()
-    soundfile.write(root / "good.flac", noise(1.5, 44_100, 0.25, 1), 44_100)
-    soundfile.write(root / "more" / "mono.wav", noise(1.2, 22_050, 0.3, 2, channels=1), 22_050)
-    soundfile.write(root / "more" / "loud.wav", noise(1.0, 48_000, 3.0, 3, channels=4), 48_000, subtype="FLOAT")
-    soundfile.write(root / "good.mp3", noise(1.4, 44_100, 0.25, 4), 44_100, format="MP3")
-    shutil.copy(root / "good.flac", root / "more" / "copy.flac")
-    soundfile.write(root / "silent.wav", noise(1.5, 24_000, 1e-4, 5), 24_000)
-    soundfile.write(root / "short.wav", noise(0.5, 24_000, 0.2, 6), 24_000)
-    soundfile.write(root / "long.wav", noise(3.5, 24_000, 0.2, 7), 24_000)
-    soundfile.write(root / "faint.wav", noise(1.5, 24_000, 0.02, 8), 24_000)
-    (root / "damaged.mp3").write_bytes(b"no audio" * 100)
-    (root / "empty.ogg").write_bytes(b"")
-    return root
-
-
-def arguments(music: Path, out: Path, *more) -> list:
-    limits = ("--min-seconds", 1, "--max-seconds", 3)
-    return ["--music", music, "--layout", "folder", "--out", out, *MODEL, *limits, *more]
-
-
-@pytest.fixture(scope="module")
-def songs(tmp_path_factory, music) -> Path:
-    """The songs; beside them a file of what was printed."""
-    out = tmp_path_factory.mktemp("songs") / "out"
-    with pytest.MonkeyPatch.context() as monkeypatch, (out.parent / "printed").open("w") as file, redirect_stdout(file):
-        monkeypatch.setitem(sys.modules, "hafm_jax.corpus.separators", separator_stand_in)
-        run(monkeypatch, *arguments(music, out))
-    return out
-
-
-def num_songs(out: Path) -> int:
-    return len(list(out.glob("[!.]*/[!.]*/song.json")))
-
-
-def logged(tmp_path: Path, word: str) -> list[str]:
-    """The second word of each line of the stand-in's log that begins with `word`."""
-    log = tmp_path / "separator.log"
-    lines = log.read_text().splitlines() if log.exists() else []
-    return [line.split()[1] for line in lines if line.startswith(word)]
-
-
-def contents(out: Path) -> dict[str, bytes]:
-    """All files but the logs of rejects, whose order and number follow the parts."""
-    paths = [path for path in out.rglob("*") if path.is_file() and not path.name.startswith(("rejects", "report-"))]
-    return {path.relative_to(out).as_posix(): path.read_bytes() for path in paths}
-
-
-def report_of(out: Path) -> dict:
-    return json.loads((out / "report.json").read_text())
-
-
-def label(name: str) -> str:
-    return name.rsplit("_", 1)[0]  # without the hash
-
 
 # ------------------------------------------------------------------------------------------------------------ the songs
 
@@ -133,7 +61,7 @@ def test_one_gain_keeps_loud_stems_from_clipping(songs):
     assert gains["loud"] < 0.8 and gains["mono"] == 1.0
 
 
-def test_each_reject_has_its_reason(songs):
+def test_each_reject_has_its_reason(songs, music):
     report = report_of(songs)
     rejects = {label(reject["id"]): reject for reject in report["rejects"]}
     assert {name: reject["reason"] for name, reject in rejects.items()} == {
@@ -143,7 +71,7 @@ def test_each_reject_has_its_reason(songs):
         "long": "too long",
         "faint": "no singing",
         "damaged": "damaged",
-        "empty": "damaged",
+        "empty": "empty",
     }
     assert all(reject["split"] in ("train", "validation", "test") for reject in rejects.values())
     assert "0.50 s" in rejects["short"]["detail"] and "more than 3 s" in rejects["long"]["detail"]
@@ -151,16 +79,23 @@ def test_each_reject_has_its_reason(songs):
     level_dbfs = float(rejects["faint"]["detail"].split()[2])
     assert level_dbfs == pytest.approx(20 * np.log10(0.6 * 0.02 / np.sqrt(2)), abs=0.5)
     assert rejects["damaged"]["detail"].startswith("damaged.mp3 cannot be read")  # no folder of this machine
-    assert (report["tracks"], report["songs"], report["rejected"], report["to_do"]) == (11, 4, 7, 0)
-    assert report["rejected_by_reason"]["damaged"] == 2 and report["rejected_by_reason"]["not in the metadata"] == 0
+    assert (report["tracks"], report["songs"], report["rejected"], report["to_do"]) == (12, 4, 8, 0)
+    assert report["rejected_by_reason"]["damaged"] == 1 and report["rejected_by_reason"]["not in the metadata"] == 0
     assert sum(split["songs"] for split in report["splits"].values()) == 4
     assert report["licences"] == {"not stated": 4}
+    files = report["files"]
+    assert files["found"] == len([path for path in music.rglob("*") if not path.is_dir()]) == 15
+    assert files["of_tracks"] == report["tracks"] == files["found"] - len(files["aside"])
+    assert {one["file"]: one["reason"] for one in files["aside"]} == {
+        **{".hidden.mp3": "hidden", "cover.jpg": "not audio", "dead.mp3": "dead link"}
+    }
 
 
 def test_each_reject_is_printed_in_a_line(songs):
     lines = (songs.parent / "printed").read_text().splitlines()
-    assert sum(line.startswith("left out ") for line in lines) == 6  # those that had to be read
-    assert "1 duplicate" in lines[-1] and "2 damaged" in lines[-1]
+    assert sum(line.startswith("left out ") for line in lines) == 7  # those that had to be read
+    assert "1 duplicate" in lines[-1] and "1 damaged, 2 empty" in lines[-1]
+    assert lines[0].endswith(": 15 files, 12 of them of tracks; the others: 1 hidden, 1 not audio, 1 dead link")
 
 
 def test_finished_songs_are_not_separated_again(monkeypatch, songs, music, tmp_path):
@@ -220,7 +155,42 @@ def test_given_stems_are_taken_as_they_are(monkeypatch, tmp_path):
     expected = song["gain"] * resample(files.to_mono(read_audio(vocals_file)[0]), 44_100, 24_000)
     np.testing.assert_allclose(read_audio(stem_file(folder, "vocals"))[0][0], expected, atol=2.1 * STEP)
     (reject,) = report_of(out)["rejects"]
-    assert reject["reason"] == "damaged" and "drums.wav does not exist" in reject["detail"]
+    assert reject["reason"] == "file missing" and "drums.wav does not exist" in reject["detail"]
+
+
+@pytest.mark.parametrize(
+    "change, reason, found",
+    [
+        (lambda bass: soundfile.write(bass, np.zeros((44_100, 2)), 44_100), "stems differ", "2 channels of 44100 sam"),
+        (lambda bass: soundfile.write(bass, np.zeros((52_920, 1)), 44_100), "stems differ", "bass.wav has 1 channels"),
+        (lambda bass: soundfile.write(bass, np.zeros((52_920, 2)), 48_000), "stems differ", "at 48000 Hz, vocals.wav"),
+        (lambda bass: bass.write_bytes(b""), "empty", "bass.wav has 0 bytes"),
+        (lambda bass: bass.write_bytes(b"no audio"), "damaged", "bass.wav"),
+        (lambda bass: bass.rename(bass.with_name("Bass.WAV")), None, "Bass.WAV"),
+    ],
+)
+def test_stems_that_cannot_be_used_have_the_true_reason(monkeypatch, tmp_path, change, reason, found):
+    write_musdb(tmp_path / "musdb", "train", "Band - Song", num_samples=52_920)
+    change(tmp_path / "musdb" / "train" / "Band - Song" / "bass.wav")
+    given = ["--layout", "musdb", "--separator", "given", "--min-seconds", 1]
+    run(monkeypatch, "--music", tmp_path / "musdb", *given, "--out", tmp_path / "songs")
+    report = report_of(tmp_path / "songs")
+    assert report["files"]["found"] == report["files"]["of_tracks"] == 5
+    assert {one["reason"] for one in report["rejects"]} == ({reason} if reason else set())
+    told = [one["detail"] for one in report["rejects"]]
+    assert found in "".join(told or [path.read_text() for path in (tmp_path / "songs").glob("*/*/song.json")])
+
+
+def test_linked_albums_become_songs(monkeypatch, tmp_path):
+    for name in ("music", "outside"):
+        (tmp_path / name).mkdir()
+    soundfile.write(tmp_path / "outside" / "a.wav", noise(1.2, 24_000, 0.3, 1), 24_000)
+    (tmp_path / "music" / "album").symlink_to(tmp_path / "outside")
+    (tmp_path / "outside" / "up").symlink_to(tmp_path / "music")
+    run(monkeypatch, *arguments(tmp_path / "music", tmp_path / "out"))
+    (song,) = (tmp_path / "out").glob("*/*/song.json")
+    assert json.loads(song.read_text())["source"] == ["album/a.wav"]
+    assert report_of(tmp_path / "out")["files"]["aside_by_reason"] == {"link to a listed folder": 1}
 
 
 def test_media_files_become_songs(monkeypatch, tmp_path):
@@ -237,140 +207,6 @@ def test_without_pyav_no_file_is_rejected(monkeypatch, tmp_path):
     with pytest.raises(InputError, match=r"needs PyAV .*hafm_jax\[separate\]"):
         run(monkeypatch, *arguments(tmp_path / "music", tmp_path / "out"))
     assert not (tmp_path / "out").exists()
-
-
-# --------------------------------------------------------------------------------------------- kills, parts, processes
-
-
-def start(tmp_path: Path, command: list, hold_after: int | None = None) -> subprocess.Popen:
-    """The script in its own process, whose workers have the stand-in too. It may wait after some separations."""
-    site = tmp_path / "site"
-    site.mkdir()
-    (site / "sitecustomize.py").write_text(
-        "import sys\n"
-        f"sys.path.append({str(ROOT / 'tests')!r})\n"
-        "from helpers import separator_stand_in\n"
-        "sys.modules['hafm_jax.corpus.separators'] = separator_stand_in\n"
-        "sys.modules['torch'] = None\n"  # seconds to import, only to count GPUs
-    )
-    path = os.pathsep.join([str(site), str(ROOT), os.environ.get("PYTHONPATH", "")])
-    hold = {} if hold_after is None else {"STAND_IN_HOLD": str(hold_after)}
-    command, environment = [sys.executable, SCRIPT, *map(str, command)], {**os.environ, **hold, "PYTHONPATH": path}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def many(root: Path, number: int = 12) -> Path:
-    root.mkdir()
-    for k in range(number):
-        soundfile.write(root / f"{k}.wav", noise(1.1, 24_000, 0.01 if k % 4 == 3 else 0.3, k), 24_000)
-    (root / "broken.wav").write_bytes(b"RIFF")
-    return root
-
-
-def is_alive(pid: str) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def wait_until(condition, seconds: float = 60.0) -> None:
-    end_s = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end_s, "waited in vain"
-        time.sleep(0.02)
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_killed_run_resumes_to_the_same_bytes(monkeypatch, tmp_path, workers):
-    music = many(tmp_path / "music")
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    process = start(tmp_path, arguments(music, killed, "--workers", workers), hold_after=7)  # at least 3 make a song
-    wait_until(lambda: num_songs(killed) >= 3)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    done = num_songs(killed)
-    assert 3 <= done < 9
-    if Path("/proc/self/stat").exists():
-        pids = logged(tmp_path, "process")
-        assert len(pids) == 1 if workers == 1 else len(pids) > 1
-        wait_until(lambda: not any(map(is_alive, pids)))  # workers do not outlive their parent
-
-    (tmp_path / "separator.log").unlink()
-    run(monkeypatch, *arguments(music, killed))
-    assert len(logged(tmp_path, "separation")) <= 12 - done  # known rejects are not separated again
-    run(monkeypatch, *arguments(music, whole))
-    assert contents(killed) == contents(whole) and report_of(whole)["songs"] == 9
-    assert report_of(whole)["rejected_by_reason"]["no singing"] == 3
-    assert not list(killed.glob("*/.*"))
-
-
-def test_parts_together_are_the_whole(monkeypatch, tmp_path, music, songs):
-    together = tmp_path / "together"
-    for number in (3, 1, 2):  # one machine's folder after the other's, put together
-        out = tmp_path / str(number)
-        run(monkeypatch, *arguments(music, out, "--part", f"{number}/3"))
-        part = json.loads((out / f"report-{number}-of-3.json").read_text())
-        assert part["to_do"] == 0 and 3 <= part["tracks"] <= 5  # a third of the tracks, a third of the copies
-        shutil.copytree(out, together, dirs_exist_ok=True)
-    before = logged(tmp_path, "separation")
-    run(monkeypatch, *arguments(music, together))
-    assert logged(tmp_path, "separation") == before
-    assert contents(together) == contents(songs)
-
-
-@pytest.mark.slow
-def test_a_ray_cluster_makes_the_same_songs(monkeypatch, tmp_path, ray_cluster):
-    """With a network that its workers can load, since they do not have the stand-in."""
-    monkeypatch.delitem(sys.modules, "hafm_jax.corpus.separators")
-    monkeypatch.setattr(stems, "RAY_BATCH", 2)
-    write_onnx(tmp_path / "vocals.onnx", mask=np.full(BINS, 0.6))
-    (tmp_path / "vocals.json").write_text(json.dumps({"n_fft": N_FFT}))
-    monkeypatch.chdir(tmp_path)  # where they are not
-    command = arguments(many(Path("music"), 4), Path("here"), "--weights", "vocals.onnx", "--vocal-gate-dbfs", -60)
-    run(monkeypatch, *command)
-    monkeypatch.setenv("RAY_ADDRESS", ray_cluster)
-    run(monkeypatch, *command, "--ray", "--out", "there")
-    assert contents(tmp_path / "there") == contents(tmp_path / "here") and report_of(tmp_path / "there")["songs"] == 4
-    assert report_of(tmp_path / "there") == report_of(tmp_path / "here")
-
-
-def test_parts_may_share_a_folder_and_change_their_number(monkeypatch, tmp_path, music, songs):
-    out = tmp_path / "out"
-    for part in ("1/2", "2/3"):
-        run(monkeypatch, *arguments(music, out, "--part", part))
-    run(monkeypatch, *arguments(music, out))
-    assert contents(out) == contents(songs)
-    assert len(logged(tmp_path, "separation")) == 5  # four songs and the faint one
-
-
-def test_an_interrupted_run_prints_how_to_resume(tmp_path):
-    music = many(tmp_path / "music")
-    process = start(tmp_path, arguments(music, tmp_path / "out", "--workers", 2), hold_after=6)
-    wait_until(lambda: num_songs(tmp_path / "out"))
-    process.send_signal(signal.SIGTERM)
-    time.sleep(0.5)  # then the pool takes no more, and waits for what it has begun
-    (tmp_path / "separator.go").touch()
-    _, shown = process.communicate(timeout=60)
-    assert process.returncode == 143
-    assert "the same command resumes" in shown and "Traceback" not in shown
-    report = report_of(tmp_path / "out")
-    assert 1 <= report["songs"] == num_songs(tmp_path / "out")  # also those that workers had begun
-    assert report["to_do"] > 0
-    assert report["songs"] + report["rejected"] + report["to_do"] == report["tracks"] == 13
-
-
-def test_a_full_gpu_ends_the_run_with_advice_and_costs_no_track(monkeypatch, tmp_path, music, songs, capsys):
-    def out_of_memory(*_):
-        raise RuntimeError("CUDA out of memory.\nMore of it.")
-
-    out = tmp_path / "out"
-    with monkeypatch.context() as patch:
-        patch.setattr(separator_stand_in.StandIn, "separate", out_of_memory)
-        *_, line = scripts.errors(patch, capsys, "separate_stems", *arguments(music, out))
-    assert "CUDA out of memory)" in line and "--workers" in line
-    run(monkeypatch, *arguments(music, out))
-    assert contents(out) == contents(songs)
 
 
 # ----------------------------------------------------------------------------------------------------------- bad input
@@ -401,7 +237,7 @@ def test_other_arguments_are_refused(monkeypatch, music, songs, change, found):
 
 
 def test_songs_of_another_collection_are_refused(monkeypatch, music, songs, tmp_path):
-    fewer = shutil.copytree(music, tmp_path / "fewer")
+    fewer = shutil.copytree(music, tmp_path / "fewer", symlinks=True)
     (fewer / "more" / "mono.wav").unlink()
     with pytest.raises(InputError, match=r"mono_\w+ and 0 more songs that are not"):
         run(monkeypatch, *arguments(fewer, songs))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import re
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import TOKENIZE, contents
+from helpers import TOKENIZE, contents, edit_json
 from helpers.scripts import errors, load_script, run
 from helpers.tunes import RATE_HZ, read_stems, songs, tune, write_stems  # noqa: F401 (a fixture)
 
@@ -69,6 +72,62 @@ def test_fit_follows_its_seed(monkeypatch, tokenizers, songs, tmp_path):
     assert other.centroids_sha256 != semantic.load_semantic(tokenizers / "semantic").centroids_sha256
 
 
+def test_a_tokenizer_that_is_there_is_not_replaced(monkeypatch, tokenizers, songs, tmp_path, capsys):
+    folder = shutil.copytree(tokenizers, tmp_path / "tokenizers")
+    before = contents(folder / "semantic"), contents(folder / "codec")
+    arguments = ["--songs", songs, "--features", "chroma", "--out", folder, "--clusters"]
+    run(monkeypatch, "fit_kmeans", *arguments, 30)
+    assert "is there, made by the same arguments" in capsys.readouterr().out
+    with pytest.raises(
+        InputError, match=r"made with clusters 30, this run has 20; expected .* another --out, or delete"
+    ):
+        run(monkeypatch, "fit_kmeans", *arguments, 20)
+    fewer = shutil.copytree(songs, tmp_path / "fewer")
+    shutil.rmtree(fewer / "train" / "a")
+    with pytest.raises(InputError, match="made with songs_sha256"):
+        run(monkeypatch, "fit_kmeans", *arguments, 30, "--songs", fewer)
+    with pytest.raises(InputError, match="codec holds a tokenizer, and no word of the arguments that made it"):
+        run(monkeypatch, "train_codec", "--songs", songs, "--out", folder)
+    assert (contents(folder / "semantic"), contents(folder / "codec")) == before
+    edit_json(folder / "semantic" / "config.json", made_with=None)  # as of an earlier version
+    with pytest.raises(InputError, match="semantic holds a tokenizer, and no word"):
+        run(monkeypatch, "fit_kmeans", *arguments, 30)
+
+
+def test_a_codec_that_is_there_is_not_trained_again(monkeypatch, songs, tmp_path, capsys):
+    """The rest of the script, training itself aside."""
+    script = load_script("train_codec")
+
+    def train(clips, config, recipe, workdir, checkpoints):
+        (workdir / "metrics.jsonl").write_text("{}\n")
+        return None, {}
+
+    monkeypatch.setattr(script, "train", train)
+    monkeypatch.setattr(script, "Checkpoints", lambda *_, **__: io.BytesIO())  # which can be closed
+    monkeypatch.setattr(script, "evaluate", lambda codec, clips: {})
+    monkeypatch.setattr(script.codecs, "load_codec", lambda directory: None)
+    saved = []
+
+    def save(directory, config, params, **facts):
+        saved.append(facts)
+        directory.mkdir(exist_ok=True)
+        (directory / "config.json").write_text(json.dumps(facts))
+
+    monkeypatch.setattr(script.codecs, "save_spectral", save)
+    arguments = ["train_codec.py", "--songs", str(songs), "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--steps", "20"])
+    script.main()
+    assert len(saved) == 2 and saved[1]["made_with"]["steps"] == 20
+    script.main()
+    assert len(saved) == 2 and "is there, made by the same arguments" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", [*arguments, "--steps", "21"])
+    with pytest.raises(InputError, match="made with steps 20, this run has 21"):
+        script.main()
+    (tmp_path / "codec_training").mkdir()  # of a run that was stopped: it resumes, and its own check is of its folder
+    script.main()
+    assert len(saved) == 4
+
+
 def test_layer_nine_is_the_default(monkeypatch):
     monkeypatch.setattr(sys, "argv", "x --features hubert --source a/b --songs c --out d".split())
     assert load_script("fit_kmeans").parse_arguments().layer == 9
@@ -87,7 +146,7 @@ def test_existing_centroids_are_taken_as_they_are(monkeypatch, songs, tmp_path, 
     assert ("validation" in fit) == ("validation vocals" in capsys.readouterr().out) == with_songs
 
     np.save(tmp_path / "other.npy", np.zeros((12, 7), np.float32))
-    arguments[3] = tmp_path / "other.npy"
+    arguments[3], arguments[5] = tmp_path / "other.npy", tmp_path / "other"
     with pytest.raises(InputError, match="chroma gives 20 features a frame, the centroids have 7"):
         run(monkeypatch, "fit_kmeans", *arguments)
 
@@ -172,38 +231,90 @@ def test_tokens_do_not_depend_on_workers_and_follow_the_seed(monkeypatch, tokens
 def test_songs_that_do_not_fit_are_left_out_with_the_reason(monkeypatch, songs, tokenizers, tmp_path, capsys):
     mixed = tmp_path / "songs"
     seconds = {"good": (0.4, 0.41), "uneven": (0.4, 0.5), "broken": (0.4, 0.4), "long": (0.6, 0.6), "longer": (9, 9)}
+    seconds |= dict.fromkeys(["empty", "capitals", "twice"], (0.4, 0.4))
     for name, (vocal_s, instrumental_s) in seconds.items():
         write_stems(mixed / "test" / name, tune(vocal_s, 1), tune(instrumental_s, 2))
     (mixed / "test" / "broken" / "instrumental.wav").write_text("no audio")
     write_stems(mixed / "test" / "short", np.full(1, 0.5), np.full(1, 0.5), 44_100)  # a third of a sample at 16 kHz
+    (mixed / "test" / "empty" / "instrumental.wav").write_bytes(b"")
+    (mixed / "test" / "capitals" / "vocals.wav").rename(mixed / "test" / "capitals" / "Vocals.wav")
+    shutil.copy(mixed / "test" / "good" / "vocals.wav", mixed / "test" / "twice" / "vocals.flac")
+    (mixed / "test" / "notes.txt").write_text("not a song")
+    write_stems(tmp_path / "elsewhere", tune(0.4, 3), tune(0.4, 4))
+    (mixed / "test" / "a link").symlink_to(tmp_path / "elsewhere")
     (mixed / "validation" / "only").mkdir(parents=True)
     (mixed / "validation" / "only" / "vocals.wav").write_text("no audio")
+    (mixed / "Train" / "a").mkdir(parents=True)
+    (mixed / "Train" / "a" / "Vocals.wav").touch()
     (mixed / "report.json").write_text(json.dumps({"rejected_by_reason": {"damaged": 3, "silent": 1, "duplicate": 0}}))
     out = tmp_path / "tokens"
     arguments = ["--songs", mixed, "--tokenizers", tokenizers, "--max-seconds", 0.58, "--num-shards", 1]
     run(monkeypatch, "extract_tokens", *arguments, "--out", out)
     source = records.TokenRecords(out, "test")
-    assert [source[k]["id"] for k in range(len(source))] == ["good", "long"]  # what is less than a cell is forgiven
-    assert source[0]["acoustic"].shape == (30, 8)  # 0.4 s and 0.41 s: the 10 cells that both have
+    assert [source[k]["id"] for k in range(len(source))] == [
+        "a link",
+        "good",
+        "long",
+    ]  # what is less than a cell is forgiven
+    assert source[1]["acoustic"].shape == (30, 8)  # 0.4 s and 0.41 s: the 10 cells that both have
     document = layout.read_tokens_json(out)
     made_by = document["made_by"]
     assert set(document["splits"]) == {"test"}  # the other one has no song
-    reasons = {"uneven": "stems of two lengths", "broken": "damaged", "longer": "too long", "short": "too short"}
+    reasons = {"uneven": "stems differ", "broken": "damaged", "longer": "too long", "short": "too short"}
+    reasons |= {"empty": "empty", "capitals": "not a song", "twice": "not a song", "notes.txt": "not a song"}
     assert {name: detail.split(",")[0] for name, detail in made_by["skipped"].items()} == {
         **{f"test/{name}": reason for name, reason in reasons.items()},
-        "validation/only": "damaged",
+        "validation/only": "not a song",
     }
+    assert len(made_by["skipped"]) + document["splits"]["test"]["songs"] == len(os.listdir(mixed / "test")) + 1
+    assert "it holds Vocals.wav, instrumental.wav; expected" in made_by["skipped"]["test/capitals"]
     assert "0.400 s" in made_by["skipped"]["test/uneven"] and "cannot be read" in made_by["skipped"]["test/broken"]
-    counts = dict.fromkeys(reasons.values(), 1)
+    counts = Counter(reasons.values())
     assert made_by["statistics"]["test"]["rejected_by_reason"] == counts and made_by["max_s"] == 0.58
-    assert made_by["rejected_by_reason"] == {**counts, "damaged": 1 + 1 + 3, "silent": 1}
+    assert made_by["rejected_by_reason"] == {**counts, "damaged": 1 + 3, "not a song": 3 + 1, "silent": 1}
     printed = capsys.readouterr().out
-    assert "4 left out" in printed and "validation: no song" in printed
-    with pytest.raises(InputError, match=r"no song that can be used, only because: .* cannot be read"):
+    assert "Train holds no ID/vocals.wav or .flac, so it is not a split" in printed
+    assert "8 left out" in printed and "validation: no song" in printed
+    with pytest.raises(InputError, match=r"no song that can be used, only because: it holds vocals.wav; expected"):
         run(monkeypatch, "extract_tokens", *arguments, "--splits", "validation", "--out", tmp_path / "none")
 
-    with pytest.raises(InputError, match="already holds test"):
-        run(monkeypatch, "extract_tokens", "--songs", songs, "--tokenizers", tokenizers, "--out", out)
+    capsys.readouterr()
+    run(monkeypatch, "extract_tokens", *arguments, "--out", out)
+    assert "is complete" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "change, found",
+    [
+        (["--vocal-noise", 0], r"vocal_noise_sigma 0\.01, this run has 0"),
+        (["--augment-vocals"], "vocals_augmented False, this run has True"),
+        (["--seed", 6], "seed 5, this run has 6"),
+        (["--max-seconds", 9], "max_s 1200.0, this run has 9"),
+        (["--num-shards", 1], "songs, splits or shards with the sha256"),
+        (["--splits", "validation"], "songs, splits or shards with the sha256"),
+        (["--tokenizers", "OTHER"], "semantic.clusters 30, this run has 25 .and 1 more"),
+    ],
+)
+def test_a_finished_token_set_is_not_replaced(monkeypatch, tokens, songs, tokenizers, tmp_path, change, found):
+    if "OTHER" in change:
+        change = ["--tokenizers", tmp_path]
+        shutil.copytree(tokenizers / "codec", tmp_path / "codec")
+        options = ["--features", "chroma", "--clusters", 25]
+        run(monkeypatch, "fit_kmeans", "--songs", songs, *options, "--out", tmp_path)
+    before = contents(tokens)
+    arguments = ["--songs", songs, "--tokenizers", tokenizers, "--out", tokens, "--seed", 5]
+    with pytest.raises(InputError, match=rf"holds a finished token set of {found}.* another --out, or delete"):
+        run(monkeypatch, "extract_tokens", *arguments, *change)
+    assert contents(tokens) == before and not (tokens / ".shards").exists()
+
+
+def test_shards_of_which_nothing_says_what_made_them_are_not_replaced(monkeypatch, tokens, songs, tokenizers, tmp_path):
+    folder = shutil.copytree(tokens, tmp_path / "tokens")
+    (folder / layout.TOKENS_FILE).unlink()
+    before = contents(folder)
+    with pytest.raises(InputError, match=r"holds shards of train, validation without tokens\.json; expected"):
+        run(monkeypatch, "extract_tokens", "--songs", songs, "--tokenizers", tokenizers, "--out", folder)
+    assert contents(folder) == before
 
 
 def test_bad_input_ends_with_exit_code_two(monkeypatch, songs, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -10,7 +11,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from hafm_jax.common.errors import InputError
 
@@ -37,15 +38,21 @@ def reading(path: Path, expected: str) -> Iterator[None]:
         raise InputError(f"{path} cannot be read ({reason}); expected {expected}") from error
 
 
-def read_bounded(path: Path, most_bytes: int = MOST_JSON_BYTES) -> bytes:
-    """The bytes of a regular file. Raises OSError, and ValueError where it is a pipe or a device, or is larger."""
+def open_regular(path: Path) -> BinaryIO:
+    """A file, opened to read its bytes. Raises OSError, also where it is a pipe or a device, which may never end."""
     # Without O_NONBLOCK, opening a pipe waits for whoever writes to it.
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError("it is not a regular file")
-        if status.st_size > most_bytes:
-            raise ValueError(f"it has {status.st_size:,} bytes, more than {most_bytes:,}")
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return file
+
+
+def read_bounded(path: Path, most_bytes: int = MOST_JSON_BYTES) -> bytes:
+    """The bytes of a regular file. Raises OSError as `open_regular`, and ValueError where it is larger."""
+    with open_regular(path) as file:
+        if (size := os.fstat(file.fileno()).st_size) > most_bytes:
+            raise ValueError(f"it has {size:,} bytes, more than {most_bytes:,}")
         return file.read(most_bytes)
 
 
@@ -83,10 +90,10 @@ def _checksum(document: dict[str, Any]) -> str:
 
 
 def sha256_of(paths: Iterable[Path]) -> str:
-    """SHA-256, in hexadecimal, of the bytes of the files, one after the other."""
+    """SHA-256, in hexadecimal, of the bytes of the files, one after the other. Raises OSError as `open_regular`."""
     digest = hashlib.sha256()
     for path in paths:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             while block := file.read(2**20):
                 digest.update(block)
     return digest.hexdigest()

@@ -101,7 +101,8 @@ def _is_count(value: Any, lowest: int) -> bool:
 def read_runs(path: Path) -> list[Run]:
     """Runs by index. Raises InputError, with the line's number, where the file is missing or a line is damaged."""
     with reading(path, "the runs of a sweep: collect them with `sweep fit`"):
-        lines = read_bounded(path).decode().splitlines()
+        if not (lines := read_bounded(path).decode().splitlines()):
+            raise ValueError("it is empty")
     expected = [field.name for field in fields(Run)]
     runs = []
     for number, line in enumerate(lines, 1):

@@ -17,6 +17,9 @@ clip's vocal, clicks, silence. Embeddings for the Frechet distance: mel needs no
 compared with its own only; vggish=FILE_OR_URL is the paper's; clap=ID_OR_FOLDER and encodec=ID_OR_FOLDER use
 transformers.
 
+The reference split needs 16 songs with a clip of 10 s or more: 8 for the reference, as many for retrieval. A system
+needs clips of 8 songs for its distances and intervals.
+
 If the command is stopped, the same command resumes it. A clip that fails is reported and left out.
 """
 
@@ -25,9 +28,13 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -40,13 +47,22 @@ from hafm_jax.common.options import check_at_least, local_path
 from hafm_jax.common.outputs import check_apart, check_folder, check_own
 from hafm_jax.common.resume import RUN_FILE, check_same_run
 from hafm_jax.evaluation import pipeline, report
-from hafm_jax.evaluation.protocol import Protocol, Rule, make_protocol, read_protocol, write_protocol
+from hafm_jax.evaluation.protocol import (
+    Protocol,
+    Rule,
+    check_reference,
+    check_songs,
+    make_protocol,
+    read_protocol,
+    write_protocol,
+)
 from hafm_jax.metrics.embeddings import Embedding, load_embedding
 from hafm_jax.model.pretrained import DEMO, find_model
 
 FORMAT_VERSION = 2
 PROTOCOL_FILE = "protocol.json"
-WRITTEN = ("index.html", "report.json", "table.csv", "clips.csv", "clips", "measures")  # after RUN_FILE
+BANDS_FOLDER = "clips"  # evaluation/clips.py
+WRITTEN = ("index.html", "report.json", "table.csv", "clips.csv", BANDS_FOLDER, "measures")  # after RUN_FILE
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -131,6 +147,7 @@ def choose_protocol(arguments: argparse.Namespace) -> Protocol:
     )
     if begun.exists() and (protocol := read_protocol(begun)).rule == rule:
         return protocol
+    check_songs(arguments.songs, rule)
     with tqdm(unit="song", desc="choose clips") as bar:
         return make_protocol(arguments.songs, rule, lambda song: bar.update())
 
@@ -140,8 +157,8 @@ def load_embeddings(texts: Sequence[str]) -> list[Embedding]:
     found = {}
     for text in texts:
         kind, _, source = text.partition("=")
-        weights, _, sha256 = source.partition("#")
-        embedding = load_embedding(kind, weights or None, sha256 or None)
+        weights, sha256 = re.fullmatch(r"(.*?)(?:#([0-9a-fA-F]{64}))?", source, re.DOTALL).groups()
+        embedding = load_embedding(kind, weights or None, sha256)
         found[embedding.label] = embedding
     return list(found.values())
 
@@ -166,6 +183,20 @@ def begin(arguments: argparse.Namespace, protocol: Protocol, sha256: str) -> boo
     return resumed
 
 
+@contextmanager
+def undone_if_refused(folder: Path) -> Iterator[None]:
+    """Where bad input ends the block before a band was made, remove what the block added to the folder: the next try,
+    with other songs or systems, is not refused for what this one began."""
+    before = set(folder.iterdir())
+    try:
+        yield
+    except InputError:
+        if not (folder / BANDS_FOLDER).exists():
+            for path in set(folder.iterdir()) - before:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        raise
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(argv)
     try:
@@ -181,22 +212,25 @@ def evaluate(arguments: argparse.Namespace) -> None:
     use_compilation_cache()
     model = find_model(arguments.model or str(DEMO))
     accompanist = Accompanist.load(str(model))
-    make_folder(arguments.out, "--out")
     protocol = choose_protocol(arguments)
+    check_reference(protocol)
+    make_folder(arguments.out, "--out")
     sha256 = sha256_of(sorted(model.rglob("*.safetensors")))
-    resumed = begin(arguments, protocol, sha256)
-    print(f"protocol {protocol.fingerprint()}: {len(protocol.clips)} clips, {len(protocol.reference)} for reference")
-    results, measures = pipeline.evaluate(
-        arguments.out,
-        arguments.songs,
-        protocol,
-        accompanist,
-        embeddings,
-        arguments.separated,
-        arguments.guidance_scales,
-        arguments.systems,
-        arguments.workers,
-    )
+    with undone_if_refused(arguments.out):
+        resumed = begin(arguments, protocol, sha256)
+        sizes = f"{len(protocol.clips)} clips, {len(protocol.reference)} for reference"
+        print(f"protocol {protocol.fingerprint()}: {sizes}")
+        results, measures = pipeline.evaluate(
+            arguments.out,
+            arguments.songs,
+            protocol,
+            accompanist,
+            embeddings,
+            arguments.separated,
+            arguments.guidance_scales,
+            arguments.systems,
+            arguments.workers,
+        )
     document = {
         "options": {name: value for name, value in vars(arguments).items() if name != "workers"},
         "model": str(arguments.model or "the demo model"),

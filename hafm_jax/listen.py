@@ -20,6 +20,7 @@ import sys
 from hafm_jax.common.errors import run_command
 from hafm_jax.common.options import local_path, number
 from hafm_jax.common.outputs import check_apart, check_folder, check_own
+from hafm_jax.common.text import printable
 
 
 def parser() -> argparse.ArgumentParser:
@@ -81,7 +82,7 @@ def make(arguments: argparse.Namespace) -> None:
         progress=lambda pairs: tqdm(pairs, desc="pairs", leave=False),
     )
     for clip, systems in lacking.items():
-        print(f"left out: clip {clip}, missing in {', '.join(systems)}", file=sys.stderr)
+        print(printable(f"left out: clip {clip}, missing in {', '.join(systems)}"), file=sys.stderr)
     pairs = key["pairs"]
     checks = sum(pair["check"] for pair in pairs)
     print(f"kit {key['kit']}: {len(pairs)} pairs of {len({p['clip'] for p in pairs})} clips, {checks} of them checks")
@@ -102,7 +103,7 @@ def analyse(arguments: argparse.Namespace) -> None:
     key = read_key(arguments.kit)
     answers = [answer for path in arguments.answers for answer in read_answers(path, key)]
     results = count_preferences(key, answers)
-    print(for_people.text(results))
+    print(printable(for_people.text(results)))
     make_folder(out, "--out")
     write_json(out / "results.json", results)
     for_people.write_results_page(out / "index.html", results)

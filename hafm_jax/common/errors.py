@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
+from hafm_jax.common.text import printable
+
 # Errors of the machine: disk or quota full, read-only, damaged, gone. Errors of a user's path. A missing file is in
 # neither: it may be a mistake of ours, which needs its traceback.
 MACHINES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.ESTALE})
@@ -40,7 +42,8 @@ def first_line(error: Exception) -> str:
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Run a command's `main`; bad input becomes one line on stderr and exit code 2, Ctrl-C or SIGTERM 130 or 143.
+    """Run a command's `main`; bad input becomes one printable line on stderr and exit code 2, Ctrl-C or SIGTERM 130 or
+    143.
 
     So does an OSError that is the machine's and not the program's (MACHINES, and PATHS where it names a path). A
     command that counts its progress raises KeyboardInterrupt again with that as its message.
@@ -69,7 +72,6 @@ def run_command(main: Callable[[], None]) -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    """One line: a name may hold line ends, what moves a terminal's cursor, or bytes that are no text."""
-    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
-    print(f"error: {''.join(shown)}", file=sys.stderr)
+    one_line = printable(message).replace("\n", "\\n")  # a name may hold line ends
+    print(f"error: {one_line}", file=sys.stderr)
     sys.exit(2)

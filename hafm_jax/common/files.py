@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import secrets
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from hafm_jax.common.errors import InputError, OutputError
 
 NAME_KEPT = 40  # characters of a file's name in that of its unfinished file: 160 bytes of 255, at 4 bytes each
+
+MOST_JSON_BYTES = 2**24  # ours: an index of half a million songs; what a stranger sends must not fill the memory
+CHECKSUM = "checksum"
 
 
 @contextmanager
@@ -23,27 +28,77 @@ def reading(path: Path, expected: str) -> Iterator[None]:
     PATH cannot be read (reason); expected `expected`, which ends with what to do."""
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error
         if isinstance(error, json.JSONDecodeError):
-            reason = f"it is not JSON: {error}"
+            reason = f"it is not JSON: {error}" if error.doc.strip() else "it is empty"
+        elif isinstance(error, UnicodeDecodeError):
+            reason = f"it is not UTF-8 text: {error}"
+        elif isinstance(error, KeyError):
+            reason = f"it lacks {error}"
+        elif isinstance(error, RecursionError):
+            reason = "it is nested too deeply"
         raise InputError(f"{path} cannot be read ({reason}); expected {expected}") from error
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """A file, opened to read its bytes. Raises OSError, also where it is a pipe or a device, which may never end."""
+    # Without O_NONBLOCK, opening a pipe waits for whoever writes to it.
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return file
+
+
+def read_bounded(path: Path, most_bytes: int = MOST_JSON_BYTES) -> bytes:
+    """The bytes of a regular file. Raises OSError as `open_regular`, and ValueError where it is larger."""
+    with open_regular(path) as file:
+        if (size := os.fstat(file.fileno()).st_size) > most_bytes:
+            raise ValueError(f"it has {size:,} bytes, more than {most_bytes:,}")
+        return file.read(most_bytes)
+
+
 def read_json(path: Path, expected: str) -> dict[str, Any]:
-    """The object in a JSON file. Raises InputError as `reading`, also where the file holds something else."""
+    """The object in a JSON file of at most MOST_JSON_BYTES, without the checksum of `sealed`, if it has one.
+
+    Raises InputError as `reading`, also where the file holds something else or its checksum does not fit.
+    """
     with reading(path, expected):
-        document = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(document, dict):
-            raise TypeError(f"it holds a {type(document).__name__}, not an object")
-    return document
+        return unsealed(json.loads(read_bounded(path).decode()))
+
+
+def sealed(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with a checksum, which `read_json` checks: a flipped bit of a number is a number too."""
+    return document | {CHECKSUM: _checksum(document)}
+
+
+def unsealed(document: Any) -> dict[str, Any]:
+    """A document as it was before `sealed`. Raises ValueError where it has another checksum, TypeError where it is not
+    an object. One without a checksum, as people write it, is returned as it is."""
+    if not isinstance(document, dict):
+        raise TypeError(f"it holds a {type(document).__name__}, not an object")
+    rest = {name: value for name, value in document.items() if name != CHECKSUM}
+    if CHECKSUM in document and document[CHECKSUM] != _checksum(rest):
+        raise ValueError(
+            f'its "{CHECKSUM}" does not fit the rest: it was damaged, or edited, and then that entry is to be deleted'
+        )
+    return rest
+
+
+def _checksum(document: dict[str, Any]) -> str:
+    """SHA-256 of what is read back of the document: the same for any order of names, blanks and line ends."""
+    text = json.dumps(json.loads(json.dumps(document)), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def sha256_of(paths: Iterable[Path]) -> str:
-    """SHA-256, in hexadecimal, of the bytes of the files, one after the other."""
+    """SHA-256, in hexadecimal, of the bytes of the files, one after the other. Raises OSError as `open_regular`."""
     digest = hashlib.sha256()
     for path in paths:
-        digest.update(path.read_bytes())
+        with open_regular(path) as file:
+            while block := file.read(2**20):
+                digest.update(block)
     return digest.hexdigest()
 
 

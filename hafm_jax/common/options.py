@@ -58,6 +58,12 @@ def check_word(name: str, value: Any, known: Collection[str]) -> None:
         raise InputError(f"{name} is {reprlib.repr(value)}; expected one of {', '.join(known)}")
 
 
+def check_file_name(name: str, value: Any) -> None:
+    """Raises InputError unless `value` is the name of a file or folder without a path: it cannot lead elsewhere."""
+    if not isinstance(value, str) or value in ("", ".", "..") or "/" in value or "\0" in value:
+        raise InputError(f"{name} is {reprlib.repr(value)}; expected the name of a file or folder, without a path")
+
+
 def from_fields(make: Callable[..., Made], fields: Any, where: str) -> Made:
     """make(**fields), for what a JSON file or a configuration holds. Raises InputError that begins with `where`, where
     `fields` are not an object, where there are others than `make` takes, or where it refuses a value."""

@@ -8,7 +8,6 @@ Axes: S samples, N beats.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from tqdm import tqdm
 from hafm_jax.audio.files import read_mono, stem_file
 from hafm_jax.audio.music import Key, read_song
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import make_folder, write_json
+from hafm_jax.common.files import make_folder, read_json, sealed, write_json
 from hafm_jax.common.work import do_all
 from hafm_jax.evaluation.clips import reason
 from hafm_jax.metrics.analysis import Analysis, import_librosa
@@ -122,7 +121,7 @@ def _entry_or_reason(cache: Path, folder: Path) -> Entry | str:
                 "beats_s": truth.beats_s.tolist(),
                 "key": truth.key,
             }
-            write_json(cache / f"{folder.name}.json", cached)
+            write_json(cache / f"{folder.name}.json", sealed(cached))
     except Exception as error:
         return reason(error)
     tempo_bpm = math.nan if cached["tempo_bpm"] is None else cached["tempo_bpm"]
@@ -131,9 +130,10 @@ def _entry_or_reason(cache: Path, folder: Path) -> Entry | str:
 
 
 def _read_cached(path: Path) -> dict[str, Any]:
+    """The analysis of a song; of a missing or damaged file {}, so that the song is analysed again."""
     try:
-        return dict(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
+        return read_json(path, "the analysis of a song")
+    except InputError:
         return {}
 
 

@@ -10,6 +10,8 @@ Axes: S samples, N embeddings, D dimensions, R draws.
 from __future__ import annotations
 
 import io
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -69,11 +71,13 @@ def embed(
 
 
 def _embedded_clips(path: Path) -> list[str]:
-    """The ids of the clips in a file of embeddings; [] without a file."""
-    if not path.exists():
+    """The ids of the clips in a file of embeddings; [] without a file, or with a damaged one, as the file's own
+    checksums show."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}["clips"].tolist()
+    except (OSError, ValueError, LookupError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error):
         return []
-    with np.load(path, allow_pickle=False) as arrays:
-        return arrays["clips"].tolist()
 
 
 def read_embeddings(path: Path) -> Embeddings:

@@ -7,7 +7,6 @@ A file that exists is not computed again. Intervals draw songs, not clips: the c
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,8 @@ import numpy as np
 
 from hafm_jax.audio.music import read_song
 from hafm_jax.common.bootstrap import NUM_DRAWS, basic_interval, draw_counts
-from hafm_jax.common.files import write_json
+from hafm_jax.common.errors import InputError
+from hafm_jax.common.files import read_json, sealed, write_json
 from hafm_jax.evaluation.clips import VOCAL, Clip, band_file, left_out, read_band, read_clip
 from hafm_jax.metrics.coherence import Truth, measure
 from hafm_jax.metrics.frechet import MIN_CLIPS
@@ -30,7 +30,7 @@ def measure_clip(
 ) -> tuple[Measures, dict[str, str]]:
     """The measures of all systems that have a band for the clip; and system -> reason where measuring failed."""
     path = report / "measures" / f"{clip.id}.json"
-    known: Measures = json.loads(path.read_text()) if path.exists() else {}
+    known = _read_measures(path)
     missing = [name for name in systems if name not in known and band_file(report, name, clip.id).exists()]
     if not missing:
         return {name: known[name] for name in systems if name in known}, {}
@@ -46,8 +46,16 @@ def measure_clip(
             with left_out(failures, name):
                 known[name] = measure(vocal, read_band(report, name, clip.id), truth)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, known)
+    write_json(path, sealed(known))
     return {name: known[name] for name in systems if name in known}, failures
+
+
+def _read_measures(path: Path) -> Measures:
+    """Those of a file; of a missing or damaged one none, so that they are measured again."""
+    try:
+        return read_json(path, "the measures of a clip")
+    except InputError:
+        return {}
 
 
 def summarize_measures(measures: Mapping[Clip, Measures], system: str, seed: int) -> dict[str, dict[str, float]]:

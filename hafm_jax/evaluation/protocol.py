@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -25,9 +26,12 @@ import numpy as np
 from hafm_jax.audio.files import song_folders, stem_file, to_mono
 from hafm_jax.audio.reading import read_audio
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import reading, write_json
+from hafm_jax.common.files import read_json, reading, sealed, write_json
+from hafm_jax.common.options import check_file_name, check_number, from_fields
 from hafm_jax.corpus.screening import Limits, Unusable
 from hafm_jax.evaluation.clips import CLIP_S, Clip
+from hafm_jax.metrics.adherence import mismatch
+from hafm_jax.metrics.frechet import MIN_CLIPS
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ
 
 FORMAT_VERSION = 2
@@ -46,6 +50,17 @@ class Rule:
     num_reference_clips: int = 256
     vocal_gate_dbfs: float = Limits().vocal_gate_dbfs
     seed: int = 0
+
+    def __post_init__(self):
+        """Raises InputError on a value that no evaluation can have."""
+        for name in ("split", "reference_split"):
+            check_file_name(name, getattr(self, name))
+        if self.num_clips is not None:
+            check_number("num_clips", self.num_clips, int, 1, math.inf)
+        check_number("num_reference_clips", self.num_reference_clips, int, 1, math.inf)
+        check_number("seed", self.seed, int, 0, math.inf)
+        if self.vocal_gate_dbfs != -math.inf:  # no gate
+            check_number("vocal_gate_dbfs", self.vocal_gate_dbfs, float, -math.inf, math.inf)
 
 
 @dataclass(frozen=True)
@@ -93,6 +108,29 @@ def make_protocol(songs: Path, rule: Rule, progress: Callable[[str], None] = lam
         _choose(others[:num_reference], rule.num_reference_clips, rule, progress),
         tuple(sorted(folder.name for folder in others[num_reference:][:LIBRARY_SONGS])),
     )
+
+
+def check_songs(songs: Path, rule: Rule) -> None:
+    """Raises InputError where a split has too few songs for any protocol with distances, before they are read."""
+    song_folders(songs, rule.split)
+    found = len(song_folders(songs, rule.reference_split))
+    if found < 2 * MIN_CLIPS or rule.num_reference_clips < MIN_CLIPS:
+        raise InputError(
+            f"{songs / rule.reference_split} holds {found} songs, for a reference of {rule.num_reference_clips} clips; "
+            f"expected {2 * MIN_CLIPS} songs or more, half for the reference and half for retrieval, and a clip of "
+            f"{MIN_CLIPS} songs or more for a distance: add songs, or clips to the reference"
+        )
+
+
+def check_reference(protocol: Protocol) -> None:
+    """Raises InputError where the reference is too small for distances, or half of it is one song."""
+    songs = [clip.song for clip in protocol.reference]
+    if (found := len(set(songs))) < MIN_CLIPS:
+        raise InputError(
+            f"the reference is of {found} songs; expected {MIN_CLIPS} or more for a distance: add songs with vocals "
+            f"and a band to {protocol.rule.reference_split}, half of which serve for retrieval"
+        )
+    mismatch(songs, protocol.rule.seed)
 
 
 def _shuffled(songs: Path, split: str, seed: int) -> list[Path]:
@@ -145,16 +183,20 @@ def _document(protocol: Protocol) -> dict[str, Any]:
 
 
 def write_protocol(path: Path, protocol: Protocol) -> None:
-    write_json(path, _document(protocol))
+    write_json(path, sealed(_document(protocol)))
 
 
 def read_protocol(path: str | os.PathLike) -> Protocol:
     """Raises InputError where the file is missing or not a protocol of this version, or a song is in both reference and
-    library."""
-    with reading(Path(path), "a protocol that hafm_jax.evaluate wrote: give it, or leave --protocol out to make one"):
-        document = json.loads(Path(path).read_text())
+    library, or is not the name of a folder: what is made of a clip is written under its song's name."""
+    path, expected = Path(path), "a protocol that hafm_jax.evaluate wrote: give it, or leave --protocol out to make one"
+    document = read_json(path, expected)
+    with reading(path, expected):
         clips, reference = (tuple(map(Clip.of_id, document[name])) for name in ("clips", "reference"))
-        protocol = Protocol(Rule(**document["rule"]), clips, reference, tuple(document["library"]))
+        rule = from_fields(Rule, document["rule"], f"{path}, which is not {expected}")
+        protocol = Protocol(rule, clips, reference, tuple(document["library"]))
+        for song in (*(clip.song for clip in clips + reference), *protocol.library):
+            check_file_name(f"{path}: a song", song)
     if document != _document(protocol):
         raise InputError(f"{path} is a protocol of another version; expected version {FORMAT_VERSION}: make it again")
     if both := {clip.song for clip in reference} & set(protocol.library):

@@ -1,8 +1,8 @@
 """The systems that an evaluation compares. Each makes a band for a clip's vocal; those above and below the model in the
 table calibrate each measure.
 
-The model's acoustic tokens, int32 [F, 8], are stored as REPORT/tokens/model/ID.npy, those of other sampling options as
-REPORT/tokens/guidance_scale_5/ID.npy and the like: several systems are decoded from the same tokens.
+The model's acoustic tokens, int32 [F, 8], are stored as REPORT/tokens/model/ID.npz, those of other sampling options as
+REPORT/tokens/guidance_scale_5/ID.npz and the like: several systems are decoded from the same tokens.
 
 Axes: F frames, K codebooks, S samples.
 """
@@ -168,7 +168,8 @@ class Bands:
                 self._generate(waiting[:at_once], overrides, songs, folder)
         if not _tokens_file(folder, clip).exists():
             self._generate([clip], overrides, songs, folder)
-        return np.load(_tokens_file(folder, clip), allow_pickle=False)
+        with np.load(_tokens_file(folder, clip), allow_pickle=False) as arrays:
+            return arrays["tokens"]
 
     def _sampling(self, overrides: dict[str, float]) -> dict[str, Sampling]:
         return {name: own._replace(**overrides) for name, own in self._accompanist.sampling.items()}
@@ -184,7 +185,7 @@ class Bands:
         folder.mkdir(parents=True, exist_ok=True)
         for clip, found in zip(clips, tokens, strict=True):
             file = io.BytesIO()
-            np.save(file, found, allow_pickle=False)
+            np.savez(file, tokens=found)  # unlike npy it has a checksum
             write_bytes(_tokens_file(folder, clip), file.getvalue())
 
     def _of_another(self, clip: Clip) -> np.ndarray:
@@ -201,7 +202,7 @@ class Bands:
 
 
 def _tokens_file(folder: Path, clip: Clip) -> Path:
-    return folder / f"{clip.id}.npy"
+    return folder / f"{clip.id}.npz"
 
 
 def about(system: str) -> str:

@@ -7,9 +7,13 @@ not: the results therefore also have the same test with one vote per listener, a
 
 from __future__ import annotations
 
+import math
+import reprlib
 import statistics
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,9 +21,13 @@ from typing import Any, NamedTuple
 from scipy.stats import binomtest
 
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import read_json
-from hafm_jax.listening.kit import FORMAT_VERSION, TRUTH
+from hafm_jax.common.files import read_json, reading
+from hafm_jax.common.options import check_number
+from hafm_jax.listening.kit import FORMAT_VERSION, TRUTH, VOCAL_ALONE
 
+KEY = "the answer key of a listening kit: make one with python -m hafm_jax.listen make"
+MOST_LETTERS = 200  # of a name; the page takes 60
+ANSWERED = "%Y-%m-%dT%H:%M:%S.%fZ"  # as JavaScript's toISOString writes it
 CONFIDENCE = 0.95
 CHOICES = ("a", "b", "none")
 OUTCOMES = ("won", "lost", "tied")  # of a comparison's first system
@@ -36,47 +44,78 @@ class Answer(NamedTuple):
 
 
 def read_key(kit: Path) -> dict[str, Any]:
-    """The answer key of a kit's folder. Raises InputError where it is missing or of another format."""
+    """The answer key of a kit's folder. Raises InputError where it is missing, damaged or of another format."""
     path = kit / "key.json"
-    key = read_json(path, "the answer key of a listening kit: make one with python -m hafm_jax.listen make")
+    key = read_json(path, KEY)
     if key.get("format_version") != FORMAT_VERSION:
         raise InputError(
             f"{path} has format_version {key.get('format_version')!r}; expected {FORMAT_VERSION}: use the hafm_jax "
             "that made the kit"
         )
+    with reading(path, KEY):
+        systems, rows = key["systems"], key["pairs"]
+        for text in (key["kit"], key["question"], *systems):
+            _check_text(text)
+        for number, row in enumerate(rows, 1):
+            a, b, check = row["a"], row["b"], row["check"]
+            if row["pair"] != number or type(check) is not bool:
+                raise ValueError(f"pair {number} of it is {row!r}")
+            if (check and {a, b} != {TRUTH, VOCAL_ALONE}) or (not check and (a == b or not {a, b} <= {*systems})):
+                raise ValueError(f"pair {number} of it compares {a!r} and {b!r}")
+        if all(row["check"] for row in rows):
+            raise ValueError("it has no pairs")
     return key
 
 
 def read_answers(path: Path, key: Mapping[str, Any]) -> list[Answer]:
-    """The answers in a file from the page. Raises InputError unless all of them fit the kit of `key`."""
+    """The answers in a file from the page. Raises InputError unless all of them fit the kit of `key`, and follow one
+    another as the page asks: from pair `first` + 1 on, and after the last pair from pair 1."""
     document = read_json(path, "the answers that a listener saved from the page")
     if document.get("kit") != key["kit"]:
         raise InputError(
             f"{path} answers kit {document.get('kit')!r}; expected {key['kit']!r}: give as --kit the folder of "
             "their page"
         )
-    listener = document.get("listener")
-    rows = document.get("answers")
+    listener, rows, first = (document.get(name) for name in ("listener", "answers", "first"))
     if document.get("format_version") != FORMAT_VERSION or not isinstance(listener, str) or not isinstance(rows, list):
         raise InputError(f"{path} lacks a listener or answers; expected a file as the page saved it: save it again")
-    name = " ".join(listener.split()).casefold()
-    pairs = {row["pair"] for row in key["pairs"]}
+    num_pairs = len(key["pairs"])
+    with reading(path, "a file as the page saved it: save it again, or correct the listener's name"):
+        name = " ".join(listener.split()).casefold()
+        _check_text(name)
+        if len(rows) > num_pairs:
+            raise ValueError(f"it holds {len(rows)} answers for {num_pairs} pairs")
     answers = []
-    for row in rows:
+    for place, row in enumerate(rows):
         try:
-            answer = Answer(name, row["pair"], row["choice"], float(row["seconds"]), str(row["answered"]))
-            fits = answer.pair in pairs and answer.choice in CHOICES
-        except (KeyError, TypeError, ValueError) as error:
+            answer = Answer(name, row["pair"], row["choice"], row["seconds"], row["answered"])
+            check_number("first", first, int, 0, num_pairs - 1)
+            check_number("seconds", answer.seconds, float, 0, math.inf)
+            fits = type(answer.pair) is int and 1 <= answer.pair <= num_pairs and answer.choice in CHOICES
+            datetime.strptime(answer.answered, ANSWERED)
+        except (InputError, KeyError, TypeError, ValueError) as error:
             raise InputError(
-                f"{path} holds the answer {row!r}; expected it as the page saved it: save it again"
+                f"{path} holds the answer {reprlib.repr(row)} ({error}); expected it as the page saved it: save it "
+                "again"
             ) from error
         if not fits:
             raise InputError(
                 f"{path} holds choice {answer.choice!r} for pair {answer.pair!r}; expected {', '.join(CHOICES)} for "
-                f"one of the kit's {len(pairs)} pairs: save it again"
+                f"one of the kit's {num_pairs} pairs: save it again"
+            )
+        if answer.pair != (expected := (first + place) % num_pairs + 1):
+            raise InputError(
+                f"{path} holds pair {answer.pair} as answer {place + 1}; expected pair {expected}, since it begins "
+                f"after pair {first}: save it again"
             )
         answers.append(answer)
     return answers
+
+
+def _check_text(text: str) -> None:
+    """Raises ValueError unless it is text of a bounded length, without control characters and half characters."""
+    if not 0 < len(text) <= MOST_LETTERS or any(unicodedata.category(c) in ("Cc", "Cs") for c in text):
+        raise ValueError(f"a name in it is {reprlib.repr(text)}, not 1 to {MOST_LETTERS} letters")
 
 
 def first_answers(answers: Iterable[Answer]) -> tuple[list[Answer], dict[str, int]]:

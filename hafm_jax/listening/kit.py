@@ -26,7 +26,7 @@ import numpy as np
 from hafm_jax.audio import files, mixing
 from hafm_jax.audio.loudness import loudness_lufs
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import write_json
+from hafm_jax.common.files import sealed, write_json
 from hafm_jax.common.pages import write_page
 from hafm_jax.evaluation.clips import VOCAL, read_band
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ
@@ -230,5 +230,5 @@ def _write(
     }
     write_page(folder / "page" / "index.html", "listening/page.html.j2", question=QUESTION, kit=facts_for_page)
     key = {"format_version": FORMAT_VERSION, "kit": kit, "question": QUESTION, **facts, "pairs": rows}
-    write_json(folder / "key.json", key)
+    write_json(folder / "key.json", sealed(key))
     return key

@@ -20,8 +20,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
 
+from hafm_jax.common import safetensors_io
 from hafm_jax.common.download import check_sha256, find_weights
 from hafm_jax.common.errors import InputError
 
@@ -54,6 +54,8 @@ SHAPES = {
     **{f"{name}.bias": (out,) for name, (_, out) in {**CONVOLUTIONS, **DENSE}.items()},
 }
 
+USE = "use vggish-10086976.pth of torchvggish"
+
 Params = Mapping[str, jax.Array]
 
 
@@ -70,26 +72,24 @@ def load(weights: str, sha256: str | None = None) -> tuple[Params, str]:
             raise InputError(f"{path} holds {names}; expected one .pth or .safetensors file: give the path of a file")
         path = files[0]
     found = check_sha256([path], sha256)
-    tensors = _read(path)
-    shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    for name in sorted(SHAPES.keys() | shapes.keys()):
-        if shapes.get(name) != SHAPES.get(name):
-            raise InputError(
-                f"{path} holds {name} {shapes.get(name, 'not at all')}; expected {SHAPES.get(name, 'no such tensor')} "
-                "of VGGish: use vggish-10086976.pth of torchvggish"
-            )
-    return {name: jnp.asarray(tensor, jnp.float32) for name, tensor in tensors.items()}, found
+    return {name: jnp.asarray(tensor) for name, tensor in _read(path).items()}, found
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     if path.suffix == ".safetensors":
-        try:
-            return safetensors.numpy.load_file(path)
-        except Exception as error:  # safetensors raises its own error, and bare ones from its header parser
-            raise InputError(f"{path} cannot be read as safetensors ({error}): get it again") from error
+        return safetensors_io.read_arrays(path, SHAPES, owner="VGGish", remedy=USE)
     from hafm_jax.metrics.torch_embeddings import read_tensors
 
-    return read_tensors(path)
+    tensors = read_tensors(path)
+    found = {name: (tensor.shape, tensor.dtype.name) for name, tensor in tensors.items()}
+    for name in sorted(SHAPES.keys() | found.keys()):
+        expected = (SHAPES[name], "float32") if name in SHAPES else None
+        if found.get(name) != expected:
+            raise InputError(
+                f"{path} holds {name} {found.get(name, 'not at all')}; VGGish expects {expected or 'no such array'}: "
+                f"{USE}"
+            )
+    return tensors
 
 
 def embed(params: Params, audio: np.ndarray) -> np.ndarray:

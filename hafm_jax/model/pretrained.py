@@ -1,6 +1,7 @@
 """The model directory: config.json, the stages' weights, the tokenizer and the codec.
 
-config.json                    format version; of each stage its StageConfig, its Sampling, facts of its training
+config.json                    format version; of each stage its StageConfig, its Sampling, facts of its training, and
+                               the sha256 of its weights
 semantic.safetensors, coarse.safetensors, fine.safetensors
 semantic/  codec/              the tokenizers, as tokenize/ writes them
 README.md                      the model card
@@ -8,7 +9,6 @@ README.md                      the model card
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
@@ -20,7 +20,7 @@ import jax
 from hafm_jax.common import safetensors_io
 from hafm_jax.common.download import from_hub
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import make_folder, reading, write_bytes, write_json
+from hafm_jax.common.files import make_folder, read_json, reading, sealed, write_bytes, write_json
 from hafm_jax.common.options import from_fields
 from hafm_jax.model import transformer
 from hafm_jax.model.config import StageConfig
@@ -29,7 +29,11 @@ from hafm_jax.model.transformer import Params
 from hafm_jax.streams import STAGES
 
 FORMAT_VERSION = 1
+CONFIG_FILE = "config.json"
+WHOLE = "a model directory as `python -m hafm_jax.export` writes it: copy it again, whole"
+TOKENIZERS = ("semantic", "codec")
 DEMO = Path(__file__).parents[1] / "demo"
+HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")  # it does not begin with a dot, a slash or a tilde
 
 
 @dataclass(frozen=True)
@@ -53,15 +57,15 @@ class Pretrained:
 
 def check_tokenizers(directory: Path) -> None:
     """Raises InputError where `directory` is not a folder of tokenizers."""
-    for part in ("semantic", "codec"):
-        if not (directory / part / "config.json").is_file():
+    for part in TOKENIZERS:
+        if not (directory / part / CONFIG_FILE).is_file():
             raise InputError(f"{directory} has no {part}/config.json; expected a folder of tokenizers: see tokenize/")
 
 
 def save_model(directory: Path, stages: dict[str, StageWeights], tokenizers: Path, card: str, dtype: str) -> None:
     """Write a model directory; weights are stored in `dtype`. Raises InputError where it cannot be written."""
     check_tokenizers(tokenizers)
-    for part in ("semantic", "codec"):
+    for part in TOKENIZERS:
         make_folder(directory / part, "--out")
         if not (tokenizers / part).samefile(directory / part):
             for path in (tokenizers / part).rglob("*"):
@@ -69,36 +73,48 @@ def save_model(directory: Path, stages: dict[str, StageWeights], tokenizers: Pat
                     copy = directory / part / path.relative_to(tokenizers / part)
                     make_folder(copy.parent, "--out")
                     write_bytes(copy, path.read_bytes())
+    described = {}
     for name, stage in stages.items():
-        safetensors_io.save(directory / f"{name}.safetensors", stage.params, dtype)
-    config = {
-        "format_version": FORMAT_VERSION,
-        "stages": {
-            name: {"config": asdict(s.config), "sampling": s.sampling._asdict(), "training": s.facts}
-            for name, s in stages.items()
-        },
-    }
+        described[name] = {
+            "config": asdict(stage.config),
+            "sampling": stage.sampling._asdict(),
+            "training": stage.facts,
+            "sha256": safetensors_io.save(directory / f"{name}.safetensors", stage.params, dtype),
+        }
     write_bytes(directory / "README.md", card.encode())
-    write_json(directory / "config.json", config)
+    write_json(directory / CONFIG_FILE, sealed({"format_version": FORMAT_VERSION, "stages": described}))
 
 
 def find_model(source: str) -> Path:
-    """A local directory, or the downloaded snapshot of a Hugging Face Hub id ("owner/name")."""
+    """A local directory, or the downloaded snapshot of a Hugging Face Hub id ("owner/name").
+
+    Raises InputError where there is neither, or where a downloaded model names a file of this machine as the weights of
+    a tokenizer: a stranger's model opens nothing but itself and the Hub.
+    """
     path = Path(source)
     if path.is_dir():
         return path
     if path.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
         raise InputError(f"no model directory at {source}; expected a folder with config.json, or a Hub id OWNER/NAME")
-    return from_hub(source, ["*.json", "*.safetensors", "*.npy", "README.md"])
+    directory = from_hub(source, ["*.json", "*.safetensors", "*.npy", "README.md"])
+    for part in TOKENIZERS:
+        config = directory / part / CONFIG_FILE
+        named = read_json(config, WHOLE).get("source")
+        if named is not None and not (isinstance(named, str) and HUB_ID.fullmatch(named)):
+            raise InputError(
+                f"{config} has the source {named!r}; expected a Hub id OWNER/NAME, since the model is from the Hub: to "
+                "use a folder of this machine, copy the model to a folder and name that as --model"
+            )
+    return directory
 
 
 def load_model(source: str, names: Collection[str] = tuple(STAGES)) -> Pretrained:
     """Read a model directory (or Hub id) with the stages `names`. Raises InputError where a part is missing, damaged or
     does not fit."""
     directory = find_model(source)
-    path = directory / "config.json"
-    with reading(path, "a model directory as `python -m hafm_jax.export` writes it: copy it again, whole"):
-        config = json.loads(path.read_text())
+    path = directory / CONFIG_FILE
+    config = read_json(path, WHOLE)
+    with reading(path, WHOLE):
         version = config["format_version"]
         if version != FORMAT_VERSION:
             raise InputError(f"{path} has format version {version}; this hafm_jax reads {FORMAT_VERSION}: export again")
@@ -110,11 +126,13 @@ def load_model(source: str, names: Collection[str] = tuple(STAGES)) -> Pretraine
             )
             for name, entry in config["stages"].items()
         }
+        digests = {name: entry.get("sha256") for name, entry in config["stages"].items()}
     if missing := STAGES.keys() - stages.keys():
         raise InputError(f"{path} has no {' and no '.join(sorted(missing))} stage; expected {', '.join(STAGES)}")
     loaded = {}
     for name in names:
         stage_config, *rest = stages[name]
         shapes = jax.eval_shape(lambda c=stage_config: transformer.init(c, jax.random.key(0)))
-        loaded[name] = StageWeights(stage_config, safetensors_io.load(directory / f"{name}.safetensors", shapes), *rest)
+        params = safetensors_io.load(directory / f"{name}.safetensors", shapes, digests[name])
+        loaded[name] = StageWeights(stage_config, params, *rest)
     return Pretrained(directory, loaded)

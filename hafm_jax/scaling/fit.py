@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ import numpy as np
 
 from hafm_jax.common.bootstrap import NUM_DRAWS, draw_counts
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import read_json, write_bytes
+from hafm_jax.common.files import read_json, sealed, write_bytes
 from hafm_jax.scaling.estimates import NotEnough, estimate
 from hafm_jax.scaling.loss_law import Law, fit_law
 from hafm_jax.scaling.optima import (
@@ -64,8 +65,14 @@ def fit_sweep(runs: Sequence[Run], seed: int = 0, budgets_flops: Sequence[float]
     reasons = [_why_left_out(run) for run in runs]
     kept = [run for run, reason in zip(runs, reasons, strict=True) if not reason]
     if not kept:
+        counts = Counter(reasons)
+        named = ", ".join(f"{number} {reason}" for reason, number in counts.most_common())
+        remedy = (
+            "run the sweep" if counts["unfinished"] else "plan lower rates or more tokens a run, in a new --workdir"
+        )
         raise InputError(
-            f"none of {len(runs)} runs can be fitted; expected some that are finished: run the sweep first"
+            f"none of {len(runs)} runs can be fitted: {named}; expected some that are finished at the rule's rate: "
+            f"{remedy}"
         )
     stages = {}
     for stage in dict.fromkeys(run.stage for run in kept):
@@ -87,7 +94,7 @@ def fit_sweep(runs: Sequence[Run], seed: int = 0, budgets_flops: Sequence[float]
 
 def write_fit(workdir: Path, fit: Mapping[str, Any]) -> None:
     """As WORKDIR/fit.json. Raises InputError where it cannot be written."""
-    write_bytes(workdir / "fit.json", (json.dumps(fit, indent=1, allow_nan=False) + "\n").encode())
+    write_bytes(workdir / "fit.json", (json.dumps(sealed(fit), indent=1, allow_nan=False) + "\n").encode())
 
 
 def read_fit(workdir: Path) -> dict[str, Any]:

@@ -5,7 +5,6 @@ Axes: N parameters, D target tokens, C FLOPs of training.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import reading, write_json
+from hafm_jax.common.files import read_json, reading, sealed, write_json
 from hafm_jax.model.config import forward_flops, num_layer_parameters, num_parameters, train_flops
 from hafm_jax.scaling.estimates import si
 from hafm_jax.scaling.rules import WARMUP_SHARE, batch_windows, learning_rate
@@ -37,14 +36,21 @@ class Plan:
     def write(self, workdir: Path) -> None:
         """As WORKDIR/plan.json. Raises InputError where it cannot be written."""
         document = {"format_version": 1, "config": self.config.to_dict(), "data": self.data}
-        write_json(workdir / PLAN_FILE, document)
+        write_json(workdir / PLAN_FILE, sealed(document))
 
     @classmethod
     def read(cls, workdir: Path) -> Plan:
+        """Raises InputError where WORKDIR/plan.json is missing or damaged, or plans no runs."""
         path = workdir / PLAN_FILE
-        with reading(path, "the file that `sweep plan` writes: plan first"):
-            document = json.loads(path.read_text())
-            return cls(ConfigDict(document["config"]), document["data"])
+        expected = "the file that `sweep plan` writes: plan first"
+        document = read_json(path, expected)
+        with reading(path, expected):
+            if not isinstance(data := document["data"], list) or not all(isinstance(name, str) for name in data):
+                raise TypeError(f"data is {data!r}")
+            plan = cls(ConfigDict(document["config"]), data)
+            for run in plan.runs():
+                plan.training(run)
+        return plan
 
     def runs(self) -> list[Run]:
         """All runs, by index, as if none had begun. Raises InputError where the configuration is out of range."""

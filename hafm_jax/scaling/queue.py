@@ -10,27 +10,32 @@ its run is free at once, and whoever claims it next resumes it from its last che
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import read_json, write_json
-from hafm_jax.common.resume import claim, whole_lines
+from hafm_jax.common.files import read_json, reading, sealed, write_json
+from hafm_jax.common.options import from_fields
+from hafm_jax.common.resume import claim
 from hafm_jax.scaling.plan import Plan, folder
 from hafm_jax.scaling.runs import Run, write_runs
 from hafm_jax.streams import STAGES
 from hafm_jax.training import hosts
+from hafm_jax.training.log import METRICS_FILE, read_metrics
 from hafm_jax.training.loop import NotFinite, train
 from hafm_jax.training.settings import token_sets
 from hafm_jax.training.workdir import changed_fields
 
 RESULT_FILE = "result.json"
 RUNS_FILE = "runs.jsonl"
+CONFIG_FILE = "config.json"  # of a run
+ENDED = "how the run ended: remove it, and the run resumes from its last checkpoint"
+BEGUN = "what the run was begun with: restore it, or remove the run's folder, and the run begins again"
 TAKEN = "taken"
 
 
@@ -49,8 +54,8 @@ def make_run(workdir: Path, plan: Plan, run: Run, quiet: bool = False) -> str:
     with claim(directory / "claim") if hosts.is_first() else nullcontext(True) as mine:
         if not hosts.all_of(mine):
             return TAKEN
-        if (done := _read_result(directory)) is not None:
-            return done["status"]
+        if (ended := _read_ended(directory, run)) is not None:
+            return ended.status
         training = plan.training(run)
         try:
             train(training, token_sets(plan.data), directory, quiet)
@@ -58,28 +63,38 @@ def make_run(workdir: Path, plan: Plan, run: Run, quiet: bool = False) -> str:
             status = "diverged"
         else:
             status = "finished"
-        result = _result(status, run, training.steps, _metrics(directory))
+        result = _result(status, run, training.steps, directory)
         if hosts.is_first():
-            write_json(directory / RESULT_FILE, result)
+            write_json(directory / RESULT_FILE, sealed(result))
         return result["status"]
 
 
-def _read_result(directory: Path) -> dict[str, Any] | None:
+def _read_ended(directory: Path, run: Run) -> Run | None:
+    """The run with its result; None where it has not ended. Raises InputError where the result is damaged."""
     path = directory / RESULT_FILE
-    return read_json(path, "how the run ended: remove it, and the run resumes") if path.exists() else None
+    if not path.exists():
+        return None
+    document = read_json(path, ENDED)
+    with reading(path, ENDED):
+        of_run = {name: document[name] for name in ("status", "loss", "loss_per_codebook", "curve")}
+        if of_run["status"] == run.status:
+            raise ValueError(f"it says that the run is {run.status}")
+    return from_fields(partial(replace, run), of_run, f"{path}, expected to be {ENDED}")
 
 
-def _metrics(directory: Path) -> list[dict[str, Any]]:
-    """The records of metrics.jsonl, in order."""
-    return [json.loads(line) for line in whole_lines(directory / "metrics.jsonl")]
-
-
-def _result(status: str, run: Run, steps: int, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _result(status: str, run: Run, steps: int, directory: Path) -> dict[str, Any]:
     """For a run that has ended: status, loss, loss_per_codebook, curve, and seconds of training.
 
-    A run that ends above ln V, the loss of a uniform guess, has diverged too.
+    A run that ends above ln V, the loss of a uniform guess, has diverged too. Raises InputError where its last losses
+    are not logged.
     """
-    last = [line for line in lines if "validation_loss" in line][-1] if status == "finished" else {}
+    lines = read_metrics(directory)
+    last: dict[str, Any] = {}
+    if status == "finished":
+        with reading(
+            directory / METRICS_FILE, f"the losses of step {steps}: remove the run's folder to train it again"
+        ):
+            last = [line for line in lines if line["step"] == steps and "validation_loss" in line][-1]
     if last and not last["validation_loss"] < math.log(STAGES[run.stage].target.vocabulary):
         status, last = "diverged", {}
     return {
@@ -98,16 +113,15 @@ def _curve(run: Run, steps: int, lines: Sequence[dict[str, Any]]) -> list[list[f
 
 
 def collect(workdir: Path, plan: Plan) -> list[Run]:
-    """All runs in their present state; writes them to WORKDIR/runs.jsonl too."""
+    """All runs in their present state; writes them to WORKDIR/runs.jsonl too. Raises InputError where a file of a run
+    is damaged, or the place cannot be written."""
     runs = []
     for run in plan.runs():
         directory = run_directory(workdir, run)
-        result = _read_result(directory)
-        if result is None:
-            runs.append(replace(run, curve=_curve(run, plan.training(run).steps, _metrics(directory))))
-        else:
-            of_run = {name: result[name] for name in ("status", "loss", "loss_per_codebook", "curve")}
-            runs.append(replace(run, **of_run))
+        ended = _read_ended(directory, run)
+        if ended is None:
+            ended = replace(run, curve=_curve(run, plan.training(run).steps, read_metrics(directory)))
+        runs.append(ended)
     write_runs(workdir / RUNS_FILE, runs)
     return runs
 
@@ -116,10 +130,11 @@ def machines(workdir: Path, plan: Plan) -> list[dict[str, Any]]:
     """The machines and versions of the runs, each once: versions, devices, device_count, cores."""
     found: list[dict[str, Any]] = []
     for run in plan.runs():
-        path = run_directory(workdir, run) / "config.json"
+        path = run_directory(workdir, run) / CONFIG_FILE
         if path.exists():
-            config = json.loads(path.read_text())
-            machine = {name: config[name] for name in ("versions", "devices", "device_count", "cores")}
+            config = read_json(path, BEGUN)
+            with reading(path, BEGUN):
+                machine = {name: config[name] for name in ("versions", "devices", "device_count", "cores")}
             found += [machine] if machine not in found else []
     return found
 
@@ -127,19 +142,22 @@ def machines(workdir: Path, plan: Plan) -> list[dict[str, Any]]:
 def share_done(workdir: Path, plan: Plan, run: Run) -> float:
     """The share of a run that is done, 0 to 1, by its last logged step."""
     directory = run_directory(workdir, run)
-    if _read_result(directory) is not None:
+    if _read_ended(directory, run) is not None:
         return 1.0
-    lines = _metrics(directory)
+    lines = read_metrics(directory)
     return lines[-1]["step"] / plan.training(run).steps if lines else 0.0
 
 
 def check_same_runs(workdir: Path, plan: Plan) -> None:
     """Raises InputError where a run that was begun in `workdir` differs from the run that `plan` would begin."""
     for run in plan.runs():
-        path = run_directory(workdir, run) / "config.json"
-        if path.exists() and (
-            changed := changed_fields(json.loads(path.read_text())["config"], plan.training(run).to_dict())
-        ):
+        path = run_directory(workdir, run) / CONFIG_FILE
+        if not path.exists():
+            continue
+        begun = read_json(path, BEGUN)
+        with reading(path, BEGUN):
+            changed = changed_fields(begun["config"], plan.training(run).to_dict())
+        if changed:
             raise InputError(
                 f"{path.parent} was begun with another {', '.join(changed)}; expected the values of this "
                 "configuration: give a new --workdir"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import reading, write_bytes
+from hafm_jax.common.files import read_bounded, reading, sealed, unsealed, write_bytes
 from hafm_jax.streams import STAGES
 
 STATUSES = ("finished", "diverged", "unfinished")
@@ -101,17 +101,17 @@ def _is_count(value: Any, lowest: int) -> bool:
 def read_runs(path: Path) -> list[Run]:
     """Runs by index. Raises InputError, with the line's number, where the file is missing or a line is damaged."""
     with reading(path, "the runs of a sweep: collect them with `sweep fit`"):
-        lines = path.read_text(encoding="utf-8").splitlines()
+        if not (lines := read_bounded(path).decode().splitlines()):
+            raise ValueError("it is empty")
     expected = [field.name for field in fields(Run)]
     runs = []
     for number, line in enumerate(lines, 1):
         try:
-            row = json.loads(line)
-            if not isinstance(row, dict) or set(row) != set(expected):
-                odd = sorted(set(row) ^ set(expected)) if isinstance(row, dict) else type(row).__name__
+            row = unsealed(json.loads(line))
+            if odd := sorted(set(row) ^ set(expected)):
                 raise InputError(f"found {odd} missing or unknown; expected an object with {', '.join(expected)}")
             runs.append(Run(**row))
-        except (ValueError, InputError) as error:
+        except (ValueError, TypeError, RecursionError, InputError) as error:
             raise InputError(f"{path}, line {number}: {error}; collect the runs again") from error
     twice = [index for index, count in Counter(run.index for run in runs).items() if count > 1]
     if twice:
@@ -121,5 +121,5 @@ def read_runs(path: Path) -> list[Run]:
 
 def write_runs(path: Path, runs: Sequence[Run]) -> None:
     """Replaces the file as a whole. Raises InputError where it cannot be written."""
-    lines = [json.dumps(asdict(run), allow_nan=False) for run in sorted(runs, key=lambda run: run.index)]
+    lines = [json.dumps(sealed(asdict(run)), allow_nan=False) for run in sorted(runs, key=lambda run: run.index)]
     write_bytes(path, "".join(line + "\n" for line in lines).encode())

@@ -21,7 +21,7 @@ import numpy as np
 from hafm_jax.audio.stft import spectral_distance_db
 from hafm_jax.common import safetensors_io
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import read_json, sha256_of, write_json
+from hafm_jax.common.files import read_json, reading, sealed, sha256_of, write_json
 from hafm_jax.streams import ACOUSTIC_CODEBOOKS, CODEC_SAMPLE_RATE_HZ, STREAMS, check_codes
 from hafm_jax.tokenizers import phases, spectral_codec
 
@@ -184,7 +184,7 @@ class SpectralDecoder:
 def save_spectral(
     directory: str | os.PathLike, config: spectral_codec.SpectralConfig, params: dict, **facts: Any
 ) -> None:
-    """Write `params` rounded to float16, and `config` with `facts` about the weights, to `directory`.
+    """Write `params` rounded to float16, and `config` with `facts` about the weights and their SHA-256, to `directory`.
 
     Both files are written under a temporary name and renamed, the weights first. Raises InputError where a weight is
     not finite or the place cannot be written.
@@ -197,9 +197,9 @@ def save_spectral(
         **{name: getattr(config, "codebooks" if name == "num_codebooks" else name) for name in CONTRACT},
         "spectral": dataclasses.asdict(config),
         **facts,
+        "weights_sha256": safetensors_io.save(directory / WEIGHTS_FILE, params, "float16"),
     }
-    safetensors_io.save(directory / WEIGHTS_FILE, params, "float16")
-    write_json(directory / CONFIG_FILE, document)
+    write_json(directory / CONFIG_FILE, sealed(document))
 
 
 def load_codec(directory: str | os.PathLike) -> Codec:
@@ -209,7 +209,8 @@ def load_codec(directory: str | os.PathLike) -> Codec:
     kind = document.get("codec")
     if kind == "spectral":
         config = _spectral_config(directory / CONFIG_FILE, document)
-        return SpectralCodec(config, safetensors_io.load(directory / WEIGHTS_FILE, spectral_codec.shapes(config)))
+        shapes, sha256 = spectral_codec.shapes(config), document.get("weights_sha256")
+        return SpectralCodec(config, safetensors_io.load(directory / WEIGHTS_FILE, shapes, sha256))
     if kind == "encodec":
         if not isinstance(document.get("source"), str):
             raise InputError(
@@ -272,11 +273,9 @@ def _spectral_config(path: Path, document: dict[str, Any]) -> spectral_codec.Spe
             f"{path} has format version {document.get('format_version')!r}; expected {FORMAT_VERSION}: "
             "train the codec again with this version of hafm_jax"
         )
-    try:
+    with reading(path, 'the sizes of a codec as "spectral": make the codec again'):
         config = spectral_codec.SpectralConfig(**document["spectral"])
         found = {name: getattr(config, "codebooks" if name == "num_codebooks" else name) for name in CONTRACT}
-    except (KeyError, TypeError, ZeroDivisionError) as error:
-        raise InputError(f'{path} has no usable "spectral" sizes ({error}); make the codec again') from error
     if found != CONTRACT:
         raise InputError(f"{path} describes a codec with {found}; expected {CONTRACT}: use another codec")
     return config

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hafm_jax.common.errors import InputError, first_line, needed_for
+from hafm_jax.common.files import read_json
 
 DTYPES = ("float32", "float16", "bfloat16")
 INSTALL = 'install the extra: pip install "hafm_jax[torch]"'
@@ -83,11 +83,13 @@ def load_pretrained(kind: Any, source: str | os.PathLike, name: str) -> Any:
         raise InputError(
             f"{source} has no config.json; expected a folder that holds a {name} model, or a Hub id: check the path"
         )
+    if local:
+        read_json(Path(source) / "config.json", f"the config of a {name} model: check the folder")
     try:
         model, report = kind.from_pretrained(
             source, local_files_only=local, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except Exception as error:  # transformers checks few values of a config, and fails on the others in its own ways
         where = "the folder" if local else "the name and the network, or give a local folder"
         raise InputError(
             f"{source} cannot be loaded as a {name} model ({first_line(error)}); expected config.json and "
@@ -110,8 +112,10 @@ def read_tensors(path: str | os.PathLike, remedy: str) -> dict[str, Any]:
     """
     torch, _ = import_torch()
     try:
+        if not Path(path).is_file():
+            raise ValueError("it is not a regular file")
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError, OSError) as error:
+    except Exception as error:  # torch's unpickler raises whatever a file that is none makes of its stack and memo
         raise InputError(f"{path} cannot be read ({first_line(error)}); expected tensors by name: {remedy}") from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise InputError(f"{path} holds a {type(state).__name__}; expected tensors by name and nothing else: {remedy}")

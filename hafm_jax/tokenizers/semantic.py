@@ -26,7 +26,7 @@ import safetensors.numpy
 from hafm_jax.audio import voice
 from hafm_jax.audio.files import pad_to_cells, resample, to_mono
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import read_json, write_bytes, write_json
+from hafm_jax.common.files import read_json, sealed, write_bytes, write_json
 from hafm_jax.streams import SEMANTIC_SAMPLE_RATE_HZ, STREAMS, samples_per_cell
 
 FORMAT_VERSION = 1
@@ -255,7 +255,7 @@ def save_semantic(directory: str | os.PathLike, config: dict[str, Any], centroid
     }
     _check(document, centroids, directory)
     write_bytes(directory / CENTROIDS_FILE, safetensors.numpy.save({"centroids": centroids}))
-    write_json(directory / CONFIG_FILE, document)
+    write_json(directory / CONFIG_FILE, sealed(document))
 
 
 def load_semantic(directory: str | os.PathLike, dtype: str | None = None) -> SemanticTokenizer:

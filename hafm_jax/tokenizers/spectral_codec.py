@@ -51,6 +51,15 @@ class SpectralConfig:
     codebooks: int = ACOUSTIC_CODEBOOKS
     vocabulary: int = STREAMS["coarse"].vocabulary
 
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if type(value) is not int or value < 1:  # not isinstance: True is an int
+                raise ValueError(f"{name} is {value!r}; expected a whole number from 1")
+        if self.kernel % 2 == 0:
+            raise ValueError(f"kernel is {self.kernel}; expected an odd number of frames")
+        if self.window < self.hop or (self.window - self.hop) % 2:
+            raise ValueError(f"window is {self.window}; expected hop, {self.hop}, or more by an even number")
+
     @property
     def bins(self) -> int:
         return self.window // 2 + 1

@@ -13,7 +13,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hafm_jax.common.errors import InputError, OutputError
-from hafm_jax.common.files import make_folder, replacing, write_bytes, write_json
+from hafm_jax.common.files import (
+    CHECKSUM,
+    MOST_JSON_BYTES,
+    make_folder,
+    read_json,
+    replacing,
+    sealed,
+    unsealed,
+    write_bytes,
+    write_json,
+)
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
 
 
 def test_a_file_is_replaced_whole(tmp_path):
@@ -115,3 +131,62 @@ def test_a_folder_is_made_with_those_above_it_and_may_be_there(tmp_path):
     with files_of_at_most(0), pytest.raises(OutputError, match=rf"cannot write in the folder .*a \({REASON}\)"):
         make_folder(tmp_path / "a", "--out")
     assert not any(path.is_file() for path in (tmp_path / "a").rglob("*"))
+
+
+# ------------------------------------------------------------------------------------------------------------ reading
+
+
+def refusal(path) -> str:
+    with pytest.raises(InputError, match=rf"{path.name} cannot be read .*; expected a thing: do that") as caught:
+        read_json(path, "a thing: do that")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "it is empty"),
+        (b" \n", "it is empty"),
+        (b"{", "it is not JSON"),
+        (b"\xff\xfe", "it is not UTF-8 text"),
+        (b"[1]", "it holds a list, not an object"),
+        (b"[" * 200_000, "it is nested too deeply"),
+        (b'{"a":' * 200_000, "it is nested too deeply"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "Exceeds the limit"),
+    ],
+)
+def test_a_file_that_is_no_json_object_is_named_with_the_reason(tmp_path, content, reason):
+    path = tmp_path / "x.json"
+    path.write_bytes(content)
+    assert reason in refusal(path)
+
+
+def test_only_regular_files_of_a_bounded_size_are_read(tmp_path):
+    """A pipe without a writer would wait for ever, /dev/zero never ends, and blanks of 300 MB are JSON."""
+    pipe, device, folder, large = (tmp_path / name for name in ("pipe", "device", "folder", "large"))
+    os.mkfifo(pipe)
+    device.symlink_to("/dev/zero")
+    folder.mkdir()
+    large.touch()
+    os.truncate(large, 300_000_000)
+    assert "not a regular file" in refusal(pipe) and "not a regular file" in refusal(device)
+    assert "Is a directory" in refusal(folder) and "No such file" in refusal(tmp_path / "none")
+    assert f"300,000,000 bytes, more than {MOST_JSON_BYTES:,}" in refusal(large)
+
+
+@given(st.dictionaries(st.text(), JSON))
+def test_a_sealed_document_comes_back_whatever_the_order_and_the_blanks(document):
+    document.pop(CHECKSUM, None)
+    text = json.dumps(sealed(document), indent=3)
+    assert unsealed(json.loads(text)) == document == unsealed(document)
+    turned = dict(reversed(json.loads(text).items()))
+    assert unsealed(turned) == document
+
+
+@given(st.dictionaries(st.text(), JSON, min_size=1), st.data())
+def test_a_sealed_document_with_another_value_is_refused(document, data):
+    document.pop(CHECKSUM, None)
+    name = data.draw(st.sampled_from([*document, "new"]))
+    other = data.draw(JSON.filter(lambda value: json.dumps(value) != json.dumps(document.get(name, ...), default=str)))
+    with pytest.raises(ValueError, match="does not fit the rest"):
+        unsealed(sealed(document) | {name: other})

@@ -158,7 +158,7 @@ def test_bands_are_those_of_their_systems(report, songs):
         truth = read_band(out, "truth", clip.id)
         stored, _ = read_audio(songs / "test" / clip.song / "instrumental.flac")
         np.testing.assert_allclose(truth, stored[0, clip.start_s * 24_000 :][:240_000], atol=2**-15)
-        tokens = np.load(out / "tokens" / "model" / f"{clip.id}.npy")
+        tokens = np.load(out / "tokens" / "model" / f"{clip.id}.npz")["tokens"]
         assert tokens.shape == (750, 8)
     first, second = protocol.clips[:2]
     np.testing.assert_array_equal(read_band(out, "wrong_vocal", first.id), read_band(out, "model", second.id))
@@ -327,8 +327,8 @@ def test_clips_that_fail_are_named_whatever_they_raise_and_the_rest_continues(
 ):
     protocol = read_protocol(copy / "protocol.json")
     victim, other = protocol.clips[:2]
-    lost = [f"clips/model/{victim.id}.flac", f"tokens/model/{victim.id}.npy", f"measures/{victim.id}.json"]
-    lost += [f"clips/model/{other.id}.flac", f"tokens/model/{other.id}.npy"]
+    lost = [f"clips/model/{victim.id}.flac", f"tokens/model/{victim.id}.npz", f"measures/{victim.id}.json"]
+    lost += [f"clips/model/{other.id}.flac", f"tokens/model/{other.id}.npz"]
     for name in (*lost, "embeddings/mel/click.npz", "embeddings/mel/reference.npz", "run.json"):
         (copy / name).unlink()  # run.json: of the songs that were whole
     bad_vocal, bad_band = (read_band(copy, name, victim.id) for name in ("vocal", "click"))
@@ -418,3 +418,41 @@ def test_another_evaluations_protocol_is_used(report, songs, tmp_path):
 def test_bad_input_is_refused(more, found, run, tmp_path):
     with pytest.raises(InputError, match=found):
         run(tmp_path / "out", *more)
+
+
+def test_a_refused_start_leaves_nothing_that_refuses_the_next(run, songs, tmp_path):
+    """Too few songs are found before any is read; a system that does not exist, after the reference was embedded."""
+    small = tmp_path / "small"
+    (small / "test").parent.mkdir()
+    (small / "test").symlink_to(songs / "test")
+    for folder in sorted((songs / "train").iterdir())[:15]:
+        (small / "train").mkdir(exist_ok=True)
+        (small / "train" / folder.name).symlink_to(folder)
+    with pytest.raises(InputError, match="train holds 15 songs"):
+        run(tmp_path / "out", "--songs", small)
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="no system is called taste"):
+        run(tmp_path / "out", "--systems", "taste")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("name", ["a=b", "a#b", "=", "a=b#" + "c" * 63])
+def test_names_of_weights_may_have_any_letters(name, monkeypatch):
+    asked = []
+    monkeypatch.setattr(evaluate, "load_embedding", lambda *arguments: asked.append(arguments) or load_embedding("mel"))
+    evaluate.load_embeddings([f"vggish={name}", f"vggish={name}#{'0aF' * 21}1", "mel"])
+    assert asked == [("vggish", name, None), ("vggish", name, f"{'0aF' * 21}1"), ("mel", None, None)]
+
+
+def test_damaged_measures_and_embeddings_are_made_again(report, run, copy):
+    """From the same bands: the figures are the same."""
+    clip = read_protocol(copy / "protocol.json").clips[0]
+    measures, embeddings = copy / f"measures/{clip.id}.json", copy / "embeddings/mel/random.npz"
+    measures.write_text(measures.read_text().replace("0.", "0.9", 1))
+    data = bytearray(embeddings.read_bytes())
+    data[len(data) // 2] ^= 1
+    embeddings.write_bytes(data)
+    again = run(copy)
+    assert again["systems"] == report[1]["systems"] and again["embeddings"] == report[1]["embeddings"]

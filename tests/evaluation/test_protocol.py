@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from hafm_jax.common.errors import InputError
+from hafm_jax.common.files import unsealed
 from hafm_jax.evaluation import protocol
 from hafm_jax.evaluation.clips import Clip, read_clip
 from hafm_jax.evaluation.protocol import Rule, make_protocol
@@ -126,14 +127,19 @@ def test_what_is_written_is_read(songs, tmp_path):
         (lambda d: d | {"format_version": 99}, "another version"),
         (lambda d: d | {"clips": ["a-xs"]}, "expected a protocol"),
         (lambda d: d | {"library": [*d["library"], d["reference"][0].split("-")[0]]}, "in reference and library"),
-        (lambda d: d | {"rule": {"colour": 1}}, "expected a protocol"),
+        (lambda d: d | {"rule": {"colour": 1}}, "not a protocol .*'colour'"),
         (lambda d: [d], "expected a protocol"),
+        (lambda d: d | {"rule": d["rule"] | {"seed": "x"}}, "seed is 'x'"),
+        (lambda d: d | {"rule": d["rule"] | {"split": "../.."}}, "split is '../..'; expected the name of a file"),
+        (lambda d: d | {"clips": ["../../elsewhere-0s"]}, "a song is '../../elsewhere'; expected the name of a file"),
+        (lambda d: d | {"clips": ["/etc/cron.d/x-0s"]}, "a song is '/etc/cron.d/x'"),
+        (lambda d: d | {"library": ["..", *d["library"]]}, "a song is '..'"),
     ],
 )
 def test_other_files_are_refused(songs, tmp_path, change, found):
     path = tmp_path / "p.json"
     protocol.write_protocol(path, make_protocol(songs, Rule()))
-    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    path.write_text(json.dumps(change(unsealed(json.loads(path.read_text())))))
     with pytest.raises(InputError, match=found):
         protocol.read_protocol(path)
     with pytest.raises(InputError, match="No such file"):
@@ -151,3 +157,28 @@ def test_a_clip_is_its_ten_seconds_at_the_codecs_rate(songs):
 def test_a_split_is_not_its_own_reference(songs):
     with pytest.raises(InputError, match="both evaluated and the reference"):
         make_protocol(songs, Rule(reference_split="test"))
+
+
+def test_too_few_songs_are_refused_before_any_is_read(songs, tmp_path):
+    with pytest.raises(InputError, match=r"train holds 4 songs, .*; expected 16 songs or more, half for the reference"):
+        protocol.check_songs(songs, Rule())
+    (tmp_path / "test").symlink_to(songs / "test")
+    for i in range(16):
+        (tmp_path / "train" / f"{i}").mkdir(parents=True)
+        (tmp_path / "train" / f"{i}" / "vocals.flac").touch()  # empty: it is not read
+    protocol.check_songs(tmp_path, Rule())
+    with pytest.raises(InputError, match="a reference of 7 clips"):
+        protocol.check_songs(tmp_path, Rule(num_reference_clips=7))
+    with pytest.raises(InputError, match="holds no ID/vocals"):
+        protocol.check_songs(tmp_path, Rule(split="nothing"))
+
+
+def test_a_reference_of_few_songs_or_mostly_of_one_is_refused():
+    def made(*songs: str) -> protocol.Protocol:
+        return protocol.Protocol(Rule(), (), tuple(Clip(song, 10 * i) for i, song in enumerate(songs)), ())
+
+    protocol.check_reference(made(*"abcdefgh"))
+    with pytest.raises(InputError, match="the reference is of 7 songs; expected 8 or more for a distance"):
+        protocol.check_reference(made(*"abcdefgg"))
+    with pytest.raises(InputError, match="8 of 15 clips are of one song"):
+        protocol.check_reference(made(*"abcdefgh" + 7 * "h"))

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hafm_jax.common.files import CHECKSUM
 from hafm_jax.dataset import writer
 from hafm_jax.dataset.layout import FIELDS, cells_of
 from hafm_jax.model import decode, transformer
@@ -60,7 +61,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def edit_json(path: Path, **changes: object) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    """As a person edits a file, and so without its checksum."""
+    document = json.loads(path.read_text()) | changes
+    document.pop(CHECKSUM, None)
+    path.write_text(json.dumps(document))
 
 
 def random_record(num_cells: int, seed: int = 0) -> dict[str, np.ndarray]:

@@ -42,7 +42,7 @@ def prefer(key: dict, listener: str, *liked: str) -> list[Answer]:
     for row in key["pairs"]:
         found = [system for system in liked if system in (row["a"], row["b"])]
         choice = "none" if not found else "a" if found[0] == row["a"] else "b"
-        answers.append(Answer(listener, row["pair"], choice, 30.0, f"2026-01-01T00:00:{row['pair']:02d}Z"))
+        answers.append(Answer(listener, row["pair"], choice, 30.0, f"2026-01-01T00:00:{row['pair']:02d}.000Z"))
     return answers
 
 
@@ -124,7 +124,7 @@ def test_sides_and_order_change_nothing(data):
     def answers(rows):
         sides = {row["pair"]: {row["a"]: "a", row["b"]: "b", None: "none"} for row in rows}
         return [
-            Answer("ada", n, sides[n][system], 9.0, f"2026-01-01T00:00:{n:02d}Z") for n, system in preferred.items()
+            Answer("ada", n, sides[n][system], 9.0, f"2026-01-01T00:00:{n:02d}.000Z") for n, system in preferred.items()
         ]
 
     one = count_preferences(key, answers(key["pairs"]))
@@ -171,7 +171,7 @@ def test_what_does_not_fit_the_kit_is_refused_by_name(tmp_path):
         ("choice 'a' for pair 99", {"answers": [answers[0]._asdict() | {"choice": "a", "pair": 99}]}),
         ("holds the answer", {"answers": [{"pair": 1}]}),
         ("holds the answer", {"answers": ["a"]}),
-        ("holds the answer", {"answers": [answers[0]._asdict() | {"pair": []}]}),
+        (r"for pair \[\]", {"answers": [answers[0]._asdict() | {"pair": []}]}),
     ]:
         with pytest.raises(InputError, match=found) as caught:
             read_answers(saved(path, key, "ada", answers, **other), key)
@@ -189,6 +189,89 @@ def test_what_does_not_fit_the_kit_is_refused_by_name(tmp_path):
         read_key(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"pair": True}, "for pair True"),
+        ({"pair": 1.0}, "for pair 1.0"),
+        ({"pair": 2}, "holds pair 2 as answer 1; expected pair 1"),
+        ({"seconds": math.nan}, "seconds is nan"),
+        ({"seconds": math.inf}, "seconds is inf"),
+        ({"seconds": -1e308}, "seconds is -1e.308"),
+        ({"seconds": True}, "seconds is True"),
+        ({"seconds": "12"}, "seconds is '12'"),
+        ({"choice": ["a"]}, "holds choice"),
+        ({"choice": None}, "holds choice None"),
+        ({"answered": "yesterday"}, "does not match format"),
+        ({"answered": 5}, "holds the answer"),
+    ],
+)
+def test_an_answer_that_the_page_cannot_write_is_refused(tmp_path, changes, found):
+    key = make_key()
+    answers = [answer._asdict() for answer in prefer(key, "ada", "truth")]
+    path = saved(tmp_path / "answers.json", key, "ada", [], answers=[answers[0] | changes, *answers[1:]])
+    with pytest.raises(InputError, match=found) as caught:
+        read_answers(path, key)
+    assert str(path) in str(caught.value) and len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("name", ["\x1b[2J", "a\x07", "\ud800", "", " ", "a" * 100_000, "\x9b31m"])
+def test_a_listener_whose_name_cannot_be_shown_is_refused(tmp_path, name):
+    key = make_key()
+    path = saved(tmp_path / "answers.json", key, name, prefer(key, "ada", "truth"))
+    with pytest.raises(InputError, match=r"a name in it is .*correct the listener's name") as caught:
+        read_answers(path, key)
+    assert len(str(caught.value)) < 600
+
+
+def test_names_of_all_peoples_are_names(tmp_path, capsys):
+    key = make_key()
+    names = ["Søren", "東京", "عمر", "👩\u200d🎤"]
+    (tmp_path / "key.json").write_text(json.dumps(key))
+    paths = [saved(tmp_path / f"{i}.json", key, n, prefer(key, n, "model")) for i, n in enumerate(names)]
+    listen.main(["analyse", "--kit", str(tmp_path), "--answers", *map(str, paths)])
+    assert "4 listeners" in capsys.readouterr().out
+
+
+def test_answers_go_round_from_where_the_listener_began(tmp_path):
+    key = make_key()
+    answers = prefer(key, "ada", "truth")
+    turned = answers[5:] + answers[:5]
+    assert read_answers(saved(tmp_path / "a.json", key, "ada", turned, first=5), key) == turned
+    for first in (4, -9, 14, "5", None, 5.0, True):
+        with pytest.raises(InputError):
+            read_answers(saved(tmp_path / "a.json", key, "ada", turned, first=first), key)
+    with pytest.raises(InputError, match="28 answers for 14 pairs"):
+        read_answers(saved(tmp_path / "a.json", key, "ada", turned * 2, first=5), key)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda key: key.pop("kit"),
+        lambda key: key.pop("pairs"),
+        lambda key: key.update(kit="\x1b[31m"),
+        lambda key: key.update(question=3),
+        lambda key: key.update(systems=3),
+        lambda key: key.update(systems=["model", "truth"]),
+        lambda key: key.update(pairs=[]),
+        lambda key: key["pairs"].pop(0),
+        lambda key: key["pairs"][0].update(a="other"),
+        lambda key: key["pairs"][0].update(a=[]),
+        lambda key: key["pairs"][0].update(check=1),
+        lambda key: key["pairs"][0].update(check=True),
+        lambda key: key["pairs"][0].update(a=key["pairs"][0]["b"]),
+        lambda key: key["pairs"].append(7),
+    ],
+)
+def test_a_key_that_is_not_one_is_refused(tmp_path, change):
+    key = make_key()
+    change(key)
+    (tmp_path / "key.json").write_text(json.dumps(key))
+    with pytest.raises(InputError, match=r"key\.json cannot be read .*answer key of a listening kit"):
+        read_key(tmp_path)
+
+
 def test_the_command_prints_a_table_and_writes_json_and_a_page(tmp_path, capsys):
     key = make_key()
     (tmp_path / "key.json").write_text(json.dumps(key))
@@ -196,7 +279,7 @@ def test_the_command_prints_a_table_and_writes_json_and_a_page(tmp_path, capsys)
     paths = [
         saved(tmp_path / "half.json", key, "ada", ada[:5]),
         saved(tmp_path / "ada.json", key, "Ada", ada),
-        saved(tmp_path / "again.json", key, "ada", [a._replace(answered="2026-02-02T00:00:00Z") for a in ada[:3]]),
+        saved(tmp_path / "again.json", key, "ada", [a._replace(answered="2026-02-02T00:00:00.000Z") for a in ada[:3]]),
         saved(tmp_path / "cleo.json", key, "<cleo>", cleo),
     ]
     listen.main(["analyse", "--kit", str(tmp_path), "--answers", *map(str, paths)])

@@ -24,6 +24,7 @@ from hafm_jax import listen
 from hafm_jax.audio import files, mixing
 from hafm_jax.audio.loudness import loudness_lufs
 from hafm_jax.common.errors import InputError
+from hafm_jax.common.files import unsealed
 from hafm_jax.listening.kit import LEVEL_LUFS, NUM_CHECKS, design, level_pair, make_kit
 from hafm_jax.synthesis.song import song_seed, synthesize_song
 
@@ -57,7 +58,7 @@ def kit(report, tmp_path_factory) -> Path:
 
 
 def key_of(kit: Path) -> dict:
-    return json.loads((kit / "key.json").read_text())
+    return unsealed(json.loads((kit / "key.json").read_text()))
 
 
 def sounds_of(kit: Path) -> list[Path]:

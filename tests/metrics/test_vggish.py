@@ -144,15 +144,18 @@ def test_other_weights_are_refused(small, tmp_path):
         with pytest.raises(InputError, match=message):
             load_embedding("vggish", str(path))
 
+    without = {k: v for k, v in small.items() if k != "embeddings.2.bias"}
+    refuse(without, r"embeddings.2.bias not at all; VGGish expects \(128,\)")
     refuse(
-        {k: v for k, v in small.items() if k != "embeddings.2.bias"}, r"embeddings.2.bias not at all; expected \(128,\)"
+        small | {"classifier.weight": np.zeros(3, np.float32)},
+        r"classifier.weight \(3,\); VGGish expects no such array",
     )
-    refuse(small | {"classifier.weight": np.zeros(3, np.float32)}, r"classifier.weight \(3,\); expected no such tensor")
-    refuse(small | {"features.0.bias": np.zeros(3, np.float32)}, r"features.0.bias \(3,\); expected \(2,\)")
+    refuse(small | {"features.0.bias": np.zeros(3, np.float32)}, r"features.0.bias \(3,\); VGGish expects \(2,\)")
+    refuse(small | {"features.0.bias": np.ones(2, np.int64)}, "features.0.bias as I64; expected one of F32")
     with pytest.raises(InputError, match="has the SHA-256"):
         load_embedding("vggish", str(path), sha256="00")
     path.write_bytes(b"no tensors")
-    with pytest.raises(InputError, match="cannot be read as safetensors"):
+    with pytest.raises(InputError, match="is not a safetensors file"):
         load_embedding("vggish", str(path))
     with pytest.raises(InputError, match="no weights at"):
         load_embedding("vggish", str(tmp_path / "nowhere.pth"))

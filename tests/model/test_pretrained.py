@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
-from helpers import random_params, tiny_config
+import safetensors.numpy
+from helpers import edit_json, random_params, tiny_config
 
 from hafm_jax.common import safetensors_io
 from hafm_jax.common.errors import InputError
+from hafm_jax.common.files import unsealed
 from hafm_jax.model import pretrained
 from hafm_jax.model.sampling import Sampling
 
@@ -46,7 +50,7 @@ def test_half_precision_weights_are_rounded_not_broken(tmp_path):
 
 def edit_config(directory, change):
     path = directory / "config.json"
-    config = json.loads(path.read_text())
+    config = unsealed(json.loads(path.read_text()))
     change(config)
     path.write_text(json.dumps(config))
 
@@ -76,6 +80,74 @@ def test_missing_and_mismatched_parts_are_named(tiny_model, tmp_path, damage, me
     damage(directory)
     with pytest.raises(InputError, match=message):
         pretrained.load_model(str(directory))
+
+
+def rewrite(path, change):
+    """The same arrays with one changed, and no digest of it in the config."""
+    arrays = safetensors.numpy.load_file(path)
+    name = max(arrays, key=lambda name: arrays[name].size)
+    safetensors.numpy.save_file(arrays | {name: change(arrays[name])}, path)
+    edit_config(path.parent, lambda config: config["stages"][path.stem].pop("sha256"))
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int8", "bool", "float64"])
+def test_weights_that_are_not_floats_of_at_most_32_bits_are_refused(tiny_model, tmp_path, dtype):
+    """Rounded to whole numbers, or to 0 and 1, they would make music too."""
+    directory = shutil.copytree(tiny_model, tmp_path / "model")
+    rewrite(directory / "fine.safetensors", lambda array: array.astype(dtype))
+    with pytest.raises(InputError, match=r"fine\.safetensors holds .* as \w+; expected one of F32, F16, BF16"):
+        pretrained.load_model(str(directory))
+
+
+def test_a_flipped_bit_of_the_weights_is_named_by_its_file(tiny_model, tmp_path):
+    directory = shutil.copytree(tiny_model, tmp_path / "model")
+    path = directory / "coarse.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1000] ^= 1  # the lowest bit of a number
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"coarse\.safetensors has the SHA-256 .*it is damaged, or of another model"):
+        pretrained.load_model(str(directory))
+    pretrained.load_model(str(directory), ["semantic", "fine"])
+
+
+def test_a_model_without_digests_loads_as_it_is(tiny_model, tmp_path):
+    """As another program wrote it."""
+    directory = shutil.copytree(tiny_model, tmp_path / "model")
+    rewrite(directory / "fine.safetensors", lambda array: array.astype("float16"))
+    (directory / "config.json").write_text((directory / "config.json").read_text().replace("sha256", "made_by"))
+    stages = pretrained.load_model(str(directory)).stages
+    assert stages["fine"].params["embedder"]["bos"].dtype == np.float32
+
+
+def test_the_shipped_demo_has_the_digests_of_its_files():
+    stages = json.loads((pretrained.DEMO / "config.json").read_text())["stages"]
+    codec = json.loads((pretrained.DEMO / "codec" / "config.json").read_text())
+    stated = {f"{name}.safetensors": stage["sha256"] for name, stage in stages.items()}
+    for name, digest in (stated | {"codec/codec.safetensors": codec["weights_sha256"]}).items():
+        assert hashlib.sha256((pretrained.DEMO / name).read_bytes()).hexdigest() == digest
+
+
+@pytest.mark.parametrize("device", [True, False])
+def test_weights_that_are_no_file_are_refused_without_being_read(tiny_model, tmp_path, device):
+    directory = shutil.copytree(tiny_model, tmp_path / "model")
+    path = directory / "fine.safetensors"
+    path.unlink()
+    path.symlink_to("/dev/zero") if device else os.mkfifo(path)
+    with pytest.raises(InputError, match=r"fine\.safetensors is not a regular file"):
+        pretrained.load_model(str(directory))
+
+
+@pytest.mark.parametrize("source", ["/etc", "../../secret", "~/private", "./here", "a/b/c", "", 7])
+def test_a_model_of_the_hub_opens_nothing_of_this_machine(tiny_model, tmp_path, monkeypatch, source):
+    snapshot = shutil.copytree(tiny_model, tmp_path / "snapshot")
+    monkeypatch.setattr(pretrained, "from_hub", lambda source, patterns: snapshot)
+    assert pretrained.find_model("owner/model") == snapshot
+    edit_json(snapshot / "codec" / "config.json", codec="encodec", source="facebook/encodec_24khz")
+    assert pretrained.find_model("owner/model") == snapshot
+    edit_json(snapshot / "codec" / "config.json", source=source)
+    with pytest.raises(InputError, match=r"codec/config\.json has the source .*; expected a Hub id OWNER/NAME"):
+        pretrained.find_model("owner/model")
+    assert pretrained.find_model(str(snapshot)) == snapshot  # a folder of one's own may name any
 
 
 def test_a_source_that_is_not_a_model_is_refused_without_a_traceback(tmp_path):

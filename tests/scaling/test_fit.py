@@ -10,6 +10,7 @@ import pytest
 from helpers.made_runs import LAWS, SIZES, known_loss, make_run, make_sweep
 
 from hafm_jax.common.errors import InputError
+from hafm_jax.common.files import unsealed
 from hafm_jax.scaling.estimates import headlines
 from hafm_jax.scaling.fit import fit_sweep, write_fit
 from hafm_jax.scaling.plots import write_report
@@ -144,9 +145,16 @@ def test_a_loss_that_does_not_fall_has_no_best_size(tmp_path):
 
 
 def test_nothing_to_fit():
-    broken = make_run(0, status="diverged", loss=None, loss_per_codebook=[])
-    with pytest.raises(InputError, match="none of 1 runs can be fitted"):
-        fit_sweep([broken])
+    """Whether to train or to plan again depends on why."""
+    broken = [make_run(i, status="diverged", loss=None, loss_per_codebook=[]) for i in range(3)]
+    with pytest.raises(InputError, match=r"none of 3 runs can be fitted: 3 diverged; .*: plan lower rates or more"):
+        fit_sweep(broken)
+    begun = make_run(3, status="unfinished", loss=None, loss_per_codebook=[])
+    kept_out = make_run(4, held_out=True)
+    with pytest.raises(
+        InputError, match=r"5 runs .*: 3 diverged, 1 unfinished, 1 held out, finished; .*: run the sweep"
+    ):
+        fit_sweep([*broken, begun, kept_out])
 
 
 def test_seeded_and_written(tmp_path, runs, fit):
@@ -156,6 +164,6 @@ def test_seeded_and_written(tmp_path, runs, fit):
     numbers = [f["stages"]["semantic"]["losses"]["all"]["law"]["numbers"]["alpha"] for f in (one, other)]
     assert numbers[0]["value"] == numbers[1]["value"] and numbers[0]["interval"] != numbers[1]["interval"]
     write_fit(tmp_path, fit)
-    assert json.loads((tmp_path / "fit.json").read_text()) == fit
+    assert unsealed(json.loads((tmp_path / "fit.json").read_text())) == fit
     with pytest.raises(InputError):
         write_fit(tmp_path / "nowhere", fit)

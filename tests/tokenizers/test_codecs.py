@@ -152,7 +152,7 @@ def edit_config(directory, **changes):
         (lambda d: edit_config(d, codec="mp3"), "'mp3'"),
         (lambda d: edit_config(d, format_version=99), "format version 99"),
         (lambda d: edit_config(d, format_version=1), "train the codec again"),
-        (lambda d: edit_config(d, spectral={"colour": 1}), "no usable"),
+        (lambda d: edit_config(d, spectral={"colour": 1}), "sizes of a codec"),
         (lambda d: edit_config(d, spectral={"codebooks": 4}), "expected"),
         (lambda d: edit_config(d, spectral={"encoder_channels": 17}), "its config.json expects"),
         (lambda d: edit_config(d, codec="encodec"), 'no "source"'),

@@ -3,7 +3,7 @@
 Reads token sets (tokenize/extract_tokens.py): --data DIR, or --data DIR=WEIGHT several times for a mixture. Writes to
 the work directory: config.json, metrics.jsonl (a line for each logged step), tensorboard/, checkpoints/ and, where the
 config asks for them, sounds/ and profile/. Started again with the same directory it resumes from the last checkpoint,
-bit for bit, on the same or on other devices. Any field of the config can be set: --config.steps=1000
+bit for bit on the same devices, and on others but for rounding. Any field of the config can be set: --config.steps=1000
 --config.batch_size=8 --config.mesh.fsdp=4 ...
 
 On several hosts, run the same command on each: TPU pods, GKE and SLURM steps are recognised; others need --coordinator,

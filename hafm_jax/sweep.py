@@ -142,7 +142,7 @@ def plan(arguments: argparse.Namespace) -> None:
         )
     rows = plan_rows(planned, planned.runs(), device)
     queue.check_same_runs(arguments.workdir, planned)
-    check_own(arguments.workdir, PLAN_FILE, [TABLE_FILE, queue.RUNS_FILE, "runs"], "--workdir")
+    check_own(arguments.workdir, PLAN_FILE, [TABLE_FILE, queue.RUNS_FILE], "--workdir")
     make_folder(arguments.workdir, "--workdir")
     planned.write(arguments.workdir)
     queue.collect(arguments.workdir, planned)

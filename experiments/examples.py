@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from hafm_jax.audio.mixing import mix
 from hafm_jax.audio.music import read_song
 from hafm_jax.common.errors import run_command
+from hafm_jax.common.files import replacing
 from hafm_jax.evaluation.clips import CLIP_S, VOCAL, Clip, read_band
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ
 
@@ -42,7 +43,8 @@ def picture(bands: dict[str, np.ndarray], song: dict, start_s: float, out: Path)
         if 0 <= chord["start_s"] - start_s < CLIP_S - 0.3:
             axes[-1].text(chord["start_s"] - start_s + 0.04, HIGHEST_HZ * 0.8, chord["name"], color="white")
     axes[-1].set(xlabel="s", xlim=(0, CLIP_S))
-    figure.savefig(out, dpi=80)
+    with replacing(out) as unfinished:
+        figure.savefig(unfinished, format="png", dpi=80)
 
 
 def main() -> None:
@@ -56,7 +58,8 @@ def main() -> None:
     for clip_id in arguments.clips:
         vocal, band = (read_band(arguments.report, name, clip_id) for name in (VOCAL, "model"))
         mixed = mix(vocal, band, CODEC_SAMPLE_RATE_HZ)
-        soundfile.write(arguments.out / f"{clip_id}.ogg", mixed.audio.T, CODEC_SAMPLE_RATE_HZ, "VORBIS", format="OGG")
+        with replacing(arguments.out / f"{clip_id}.ogg") as unfinished:
+            soundfile.write(unfinished, mixed.audio.T, CODEC_SAMPLE_RATE_HZ, "VORBIS", format="OGG")
     clip = Clip.of_id(arguments.clips[0])
     bands = {name: read_band(arguments.report, name, clip.id) for name in ROWS}
     picture(bands, read_song(arguments.songs / "test" / clip.song), clip.start_s, arguments.out / f"{clip.id}.png")

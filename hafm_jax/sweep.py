@@ -144,7 +144,7 @@ def plan(arguments: argparse.Namespace) -> None:
         )
     rows = plan_rows(planned, planned.runs(), device)
     queue.check_same_runs(arguments.workdir, planned)
-    check_own(arguments.workdir, PLAN_FILE, [TABLE_FILE, queue.RUNS_FILE, "runs"], "--workdir")
+    check_own(arguments.workdir, PLAN_FILE, [TABLE_FILE, queue.RUNS_FILE], "--workdir")
     make_folder(arguments.workdir, "--workdir")
     queue.collect(arguments.workdir, planned)  # before the plan is replaced: it reads what is there
     planned.write(arguments.workdir)

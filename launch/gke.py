@@ -9,7 +9,7 @@ the command. Its exit code decides what comes next:
 
     0      done
     75     it was stopped and has saved: all hosts start again, however often that happens
-    2      bad input: the JobSet fails at once
+    2      bad input, or a full disk: the JobSet fails at once
     other  a crash: all hosts start again, at most 3 times in all, then the JobSet fails
 
 A host that Kubernetes takes away (spot, drained, evicted) counts as 75, whatever its exit code was.

@@ -12,7 +12,7 @@ The command runs once for each task (--ntasks, --ntasks-per-node), as one job st
 
     0      done
     75     it was stopped and has saved: the job is requeued, and resumes when SLURM starts it again
-    2      bad input: the job fails at once
+    2      bad input, or a full disk: the job fails at once
     other  a crash: started again in the same allocation, at most 3 times, then the job fails
 
 SLURM stops the tasks by SIGTERM: 120 s before the time limit (--signal=TERM@120, yours to override), and when

@@ -12,7 +12,7 @@ The command's exit codes decide what comes next:
 
     0      done: the TPU is deleted
     75     it was stopped and has saved: started again
-    2      bad input: this ends with 2
+    2      bad input, or a full disk: this ends with 2
     other  a crash: started again, at most 3 times on the same machines
 
 A preempted TPU is deleted and requested again, so everything that the command writes must be on another machine's disk:

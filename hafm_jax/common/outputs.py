@@ -102,6 +102,6 @@ def check_room(path: Path, needed_bytes: float) -> None:
     usage = shutil.disk_usage(folder)
     if usage.total and usage.free < needed_bytes:  # some file systems do not count: 0 in all
         raise OutputError(
-            f"cannot write {path}: {needed_bytes / 1e9:.3g} GB are needed, and {folder} has {usage.free / 1e9:.3g} GB "
-            "left; expected room for all of it: make room, or choose another place"
+            f"cannot write {path}: {needed_bytes / 1e6:,.1f} MB are needed, and {folder} has {usage.free / 1e6:,.1f} "
+            "MB left; expected room for all of it: make room, or choose another place"
         )

@@ -31,7 +31,8 @@ def write_page(path: Path, template: str, **context: Any) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    write_bytes(path, environment.get_template(template).render(**context).encode())
+    page = environment.get_template(template).render(**context)
+    write_bytes(path, page.encode(errors="backslashreplace"))  # names of files may be no text
 
 
 class Html(str):

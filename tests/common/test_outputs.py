@@ -172,7 +172,7 @@ def test_room_is_compared_with_what_is_needed(tmp_path_factory, free, needed, co
         usage = shutil.disk_usage(path.parents[1])._replace(free=free, total=2 * 10**12 if counts else 0)
         monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
         if needed > free and counts:
-            with pytest.raises(OutputError, match=r"GB are needed, and .* GB left"):
+            with pytest.raises(OutputError, match=r"MB are needed, and .* MB left"):
                 outputs.check_room(path, needed)
         else:
             outputs.check_room(path, needed)

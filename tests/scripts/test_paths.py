@@ -199,9 +199,8 @@ def test_a_workdir_is_not_what_it_starts_from(tmp_path, tiny_model, monkeypatch)
 def test_infinities_and_nan_are_refused(command, names, bad, songs, tokenizers, tmp_path, monkeypatch):
     for name in names:
         arguments = requests(songs, tokenizers, tmp_path / "out")[command]
-        with pytest.raises(
-            InputError, match=rf"--{name}.* expected (a )?number|expected 0 <|not a number|above 0|expected a frame"
-        ):
+        expected = rf"--{name}.* expected ((a )?number|0 <|a frame)|not a number|above 0"
+        with pytest.raises(InputError, match=expected):
             run(monkeypatch, command, *arguments, f"--{name}={bad}")
     assert not list(tmp_path.iterdir())
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from hafm_jax.common.errors import InputError
 from hafm_jax.corpus.reading import LIBSNDFILE_SUFFIXES, MEDIA_SUFFIXES
 
-AUDIO_SUFFIXES = LIBSNDFILE_SUFFIXES | MEDIA_SUFFIXES
+AUDIO_SUFFIXES = LIBSNDFILE_SUFFIXES | MEDIA_SUFFIXES | {".wave", ".bwf"}  # the last two are WAV
 
 
 class Why(StrEnum):

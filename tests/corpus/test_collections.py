@@ -100,6 +100,42 @@ def test_equal_files_are_one_track(tmp_path_factory, contents):
     assert all(r.reason == "duplicate" for r in corpus.unusable)
 
 
+# -------------------------------------------------------------------------------------------------------- every layout
+
+PLACES = {  # parts of paths that belong to the layout, and some that nearly do
+    "musdb": [
+        ("train", "Test", "validation", ".train"),
+        ("A - B", "c", "d.stem.mp4", ".e"),
+        ("mixture.wav", "Vocals.WAV", "vocals.flac", "drums.wav", "bass.mp3", "notes.txt", "mix.wav", ".vocals.wav"),
+    ],
+    "fma": [("000", "001", ".git"), ("000002.mp3", "3.MP3", "x.mp3", "000005.flac", "a.txt", "more"), ("000007.mp3",)],
+}
+
+
+@settings(max_examples=60)
+@given(data=st.data(), layout=st.sampled_from(sorted(PLACES)))
+def test_every_file_is_of_one_track_or_set_aside(tmp_path_factory, data, layout):
+    parts = PLACES[layout]
+    names = [st.tuples(*map(st.sampled_from, parts[:depth])).map("/".join) for depth in range(1, len(parts) + 1)]
+    drawn = data.draw(st.sets(st.one_of(names), min_size=1, max_size=20))
+    folder = tmp_path_factory.mktemp(layout)
+    present = {name for name in drawn if not any(other.startswith(f"{name}/") for other in drawn)}
+    for name in present:
+        touch(folder / "music", name)
+    found = {re.sub(r"(^|/)(\.[^/]*)/.*", r"\1\2", name) for name in present}  # a hidden folder is not looked into
+    metadata = write_fma(folder, {2: fma_row("training", "a"), 3: fma_row("odd", "b")}) if layout == "fma" else None
+    try:
+        corpus = collections.find_tracks(folder / "music", layout, metadata)
+    except InputError as error:
+        assert "holds no track" in str(error) or "are both track" in str(error)
+        return
+    of_tracks = [path for track in corpus.tracks for path in {source.path for source in track.sources} if path.exists()]
+    aside = [one.file for one in corpus.aside]
+    assert corpus.found == len(found) == len(of_tracks) + len(corpus.unusable) + len(aside)
+    used = [path.relative_to(folder / "music").as_posix() for path in of_tracks]
+    assert len(set(used + aside)) == len(used + aside) and set(used + aside) <= found
+
+
 # --------------------------------------------------------------------------------------------------------- bad input
 
 

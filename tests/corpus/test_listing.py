@@ -64,7 +64,7 @@ def count(root: Path) -> tuple[Counter, Counter]:
                     todo.append(os.path.realpath(path))
             elif not os.path.exists(path):
                 others["dead link"] += 1
-            elif name.rpartition(".")[2].lower() not in ("mp3", "wav", "aif", "flac", "ogg"):
+            elif name.rpartition(".")[2].lower() not in ("mp3", "wav", "wave", "aif", "flac", "ogg"):
                 others["not audio"] += 1
             elif not os.path.isfile(path):
                 others["not a regular file"] += 1

@@ -65,7 +65,7 @@ def test_the_mp4_edition_holds_the_same(tmp_path, codec, options):
 
 def test_every_file_is_a_stem_or_set_aside(tmp_path):
     """Capitals and other formats are stems too; a second file of a stem and other files are not."""
-    stems = ("MIXTURE.WAV", "Vocals.wav", "vocals.FLAC", "drums.aif", "bass.wav", "Bass.wav", "other.ogg")
+    stems = ("MIXTURE.WAV", "Vocals.wav", "vocals.FLAC", "drums.aif", "bass.wav", "Bass.wav", "other.wave")
     for name in (*stems, "accompaniment.wav", "notes.txt", "more/vocals.wav", ".drums.wav"):
         touch(tmp_path, f"Train/A - B/{name}")
     for name in ("train/c.mp3", "train/D.STEM.mp4", "validation/e/vocals.wav", "vocals.wav"):
@@ -74,7 +74,7 @@ def test_every_file_is_a_stem_or_set_aside(tmp_path):
     hq, mp4 = sorted(corpus.tracks, key=lambda track: track.facts["title"])
     assert hq.split == mp4.split == "train" and mp4.facts == {"title": "D"}
     used = {source.path.name for source in hq.sources}
-    assert used == {"MIXTURE.WAV", "Vocals.wav", "drums.aif", "bass.wav", "other.ogg"}
+    assert used == {"MIXTURE.WAV", "Vocals.wav", "drums.aif", "bass.wav", "other.wave"}
     assert corpus.found == 15 == len(used) + 1 + len(corpus.aside)
     assert {one.file: str(one.reason) for one in corpus.aside} == {
         "Train/A - B/.drums.wav": "hidden",

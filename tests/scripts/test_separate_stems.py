@@ -165,7 +165,7 @@ def test_given_stems_are_taken_as_they_are(monkeypatch, tmp_path):
         (lambda bass: soundfile.write(bass, np.zeros((52_920, 2)), 48_000), "stems differ", "at 48000 Hz, vocals.wav"),
         (lambda bass: bass.write_bytes(b""), "empty", "bass.wav has 0 bytes"),
         (lambda bass: bass.write_bytes(b"no audio"), "damaged", "bass.wav"),
-        (lambda bass: bass.rename(bass.with_name("Bass.WAV")), None, "Bass.WAV"),
+        (lambda bass: bass.rename(bass.with_name("Bass.WAVE")), None, "Bass.WAVE"),
     ],
 )
 def test_stems_that_cannot_be_used_have_the_true_reason(monkeypatch, tmp_path, change, reason, found):

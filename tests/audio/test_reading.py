@@ -96,7 +96,7 @@ def like(found: np.ndarray, expected: np.ndarray) -> float:
 # ---------------------------------------------------------------------------------------------------------- whole files
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(
     file_format=st.sampled_from(LOSSLESS),
     channels=st.integers(1, 8),
@@ -156,7 +156,7 @@ def test_no_more_is_read_than_asked_for(tmp_path, file_format, max_s):
 def test_wherever_a_file_is_cut_what_is_left_is_read_and_both_durations_are_named(tmp_path, file_format):
     whole, path, expected = encoded(file_format), tmp_path / "a", sweep()
 
-    @settings(max_examples=15)
+    @settings(max_examples=8)
     @given(share=st.floats(0.1, 0.95))
     def cut(share):
         path.write_bytes(whole[: round(share * len(whole))])
@@ -205,7 +205,7 @@ def test_what_follows_a_hole_stays_in_its_place(tmp_path, file_format, filled):
     hole()
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(start=st.floats(0.1, 0.6), share=st.floats(0.1, 0.3), filled=st.booleans())
 def test_mp3_has_no_times_but_what_a_hole_took_is_missed(tmp_path_factory, start, share, filled):
     whole, path = encoded("MP3"), tmp_path_factory.mktemp("mp3") / "a.mp3"
@@ -216,7 +216,7 @@ def test_mp3_has_no_times_but_what_a_hole_took_is_missed(tmp_path_factory, start
     assert abs(sound.audio.shape[1] / RATE_HZ - (1 - share) * SECONDS) < 0.7 and "s of the 6.00 s" in sound.damage
 
 
-@settings(max_examples=25)
+@settings(max_examples=20)
 @given(place=st.floats(0.1, 0.99), bit=st.integers(0, 7))
 def test_a_flipped_bit_of_a_flac_is_never_a_noise(tmp_path_factory, place, bit):
     data = bytearray(encoded("FLAC"))
@@ -234,7 +234,7 @@ def test_a_flipped_bit_of_a_flac_is_never_a_noise(tmp_path_factory, place, bit):
 def test_any_damage_is_at_most_an_input_error(tmp_path, file_format):
     whole, path = encoded(file_format, 2, 0.25), tmp_path / f"a.{file_format.lower()}"
 
-    @settings(max_examples=80)
+    @settings(max_examples=40)
     @given(
         flips=st.lists(st.tuples(st.integers(0, min(len(whole) - 1, 300)), st.integers(0, 255)), max_size=4),
         length=st.integers(0, len(whole)),
@@ -258,7 +258,7 @@ def test_any_damage_is_at_most_an_input_error(tmp_path, file_format):
 # -------------------------------------------------------------------------------------------------------- false headers
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(
     num_samples=st.integers(RATE_HZ // 4, RATE_HZ),
     size=st.one_of(st.integers(0, 2**32 - 1), st.integers(0, 3 * RATE_HZ), st.sampled_from([0, 2**31, 2**32 - 1])),
@@ -288,7 +288,7 @@ def test_chunks_that_follow_the_data_are_not_sound(tmp_path):
     assert read_audio(tmp_path / "a.wav")[0].shape == (1, RATE_HZ)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(claimed=st.one_of(st.integers(0, 2**36 - 1), st.integers(0, 2 * SECONDS * RATE_HZ)))
 def test_all_sound_of_a_flac_is_read_whatever_its_header_says(tmp_path_factory, claimed):
     path = tmp_path_factory.mktemp("flac") / "a.flac"
@@ -573,7 +573,7 @@ def test_a_file_of_aac_begins_and_ends_where_its_container_says(tmp_path):
     audio = sweep(0.5, 2)
     found, _ = read_audio(write_media(tmp_path / "a.m4a", [audio], RATE_HZ, "aac", bit_rate=256_000))
     assert found.shape == audio.shape
-    np.testing.assert_allclose(found[:, 1000:-1000], audio[:, 1000:-1000], atol=0.01)
+    np.testing.assert_allclose(found[:, 1000:-1000], audio[:, 1000:-1000], atol=0.03)
 
 
 def test_a_length_that_a_container_only_estimates_cuts_nothing(tmp_path):

@@ -24,7 +24,7 @@ from hafm_jax.common.outputs import check_files
 from hafm_jax.streams import num_cells, samples_per_cell
 
 MAKE_SONGS = "make one with tokenize/synthesize_songs.py or tokenize/separate_stems.py"
-CANCELLED = 0.25  # ours: 6 dB
+CANCELLED = 0.25  # ours: channels cancel where their mean loses more than 6 dB by their signs
 SAMPLES_AT_ONCE = 1 << 16
 WRITABLE = {".wav": "WAV", ".flac": "FLAC"}  # suffix -> libsndfile's format; both written as 16-bit PCM
 
@@ -152,10 +152,10 @@ def to_mono(audio: np.ndarray) -> np.ndarray:
 
 
 def _signs(audio: np.ndarray) -> np.ndarray:
-    """1 or -1 for each channel, [C]: those of their principal component, where the plain mean has less than
-    CANCELLED of the power that they give; else all 1, as for ordinary stereo. The first strong channel keeps its sign.
+    """1 or -1 for each channel, [C]: all 1, as for ordinary stereo, unless the plain mean has less than CANCELLED of
+    the power that the signs of their principal component give. The first strong channel keeps its sign.
     """
-    mean = audio.mean(axis=1, dtype=np.float64, keepdims=True)
+    mean = audio.sum(axis=1, dtype=np.float64, keepdims=True) / max(audio.shape[1], 1)
     covariance = np.zeros((len(audio), len(audio)))
     for start in range(0, audio.shape[1], SAMPLES_AT_ONCE):
         block = audio[:, start : start + SAMPLES_AT_ONCE] - mean

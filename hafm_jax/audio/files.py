@@ -23,6 +23,8 @@ from hafm_jax.streams import num_cells, samples_per_cell
 
 MAKE_SONGS = "make one with tokenize/synthesize_songs.py or tokenize/separate_stems.py"
 UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's value, as for a FLAC that was written to a pipe
+CANCELLED = 0.25  # ours: channels cancel where their mean loses more than 6 dB by their signs
+SAMPLES_AT_ONCE = 1 << 16
 WRITABLE = {".wav": "WAV", ".flac": "FLAC"}  # suffix -> libsndfile's format; both written as 16-bit PCM
 
 
@@ -150,9 +152,32 @@ def _folders_with(stem: str, root: Path, depth: str) -> set[Path]:
 
 
 def to_mono(audio: np.ndarray) -> np.ndarray:
-    """[S] or [C, S] -> float32 [S], the mean of the channels."""
+    """[S] or [C, S] -> float32 [S], the mean of the channels. Channels that would cancel are turned over first."""
     audio = np.asarray(audio, np.float32)
-    return audio if audio.ndim == 1 else audio.mean(axis=0)
+    if audio.ndim == 1 or len(audio) == 1:
+        return audio.reshape(-1)
+    signs = _signs(audio)
+    if (signs > 0).all():
+        return audio.mean(axis=0)
+    total = audio[signs > 0].sum(axis=0)
+    total -= audio[signs < 0].sum(axis=0)
+    return total / np.float32(len(audio))
+
+
+def _signs(audio: np.ndarray) -> np.ndarray:
+    """1 or -1 for each channel, [C]: all 1, as for ordinary stereo, unless the plain mean has less than CANCELLED of
+    the power that the signs of their principal component give. The first strong channel keeps its sign.
+    """
+    mean = audio.sum(axis=1, dtype=np.float64, keepdims=True) / max(audio.shape[1], 1)
+    covariance = np.zeros((len(audio), len(audio)))
+    for start in range(0, audio.shape[1], SAMPLES_AT_ONCE):
+        block = audio[:, start : start + SAMPLES_AT_ONCE] - mean
+        covariance += block @ block.T
+    component = np.linalg.eigh(covariance)[1][:, -1]
+    first = np.argmax(np.abs(component) > 0.1 * np.abs(component).max())
+    signs = np.where(component * component[first] < 0, -1.0, 1.0)
+    plain, aligned = covariance.sum(), signs @ covariance @ signs
+    return signs if plain < CANCELLED * aligned else np.ones(len(audio))
 
 
 def resampled_length(num_samples: int, from_hz: int, to_hz: int) -> int:

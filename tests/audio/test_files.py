@@ -135,5 +135,5 @@ def test_padding_reaches_the_next_cell_and_keeps_the_rest(num_samples, rate_hz):
 
 
 def test_mono_is_the_mean():
-    np.testing.assert_array_equal(files.to_mono(np.array([[1, 0], [0, 0.5]])), np.array([0.5, 0.25], np.float32))
+    np.testing.assert_array_equal(files.to_mono(np.array([[1, 0], [0.5, 0]])), np.array([0.75, 0], np.float32))
     np.testing.assert_array_equal(files.to_mono(np.array([1, 2])), np.array([1, 2], np.float32))

@@ -63,7 +63,7 @@ def parse_arguments() -> argparse.Namespace:
     add(
         "--augment-vocals",
         action="store_true",
-        help="pass the training split's vocals through a random equaliser, room and gain: one version of each",
+        help="pass the training split's vocals through a random equaliser and room: one version of each",
     )
     add("--dtype", choices=DTYPES, help="HuBERT's (default: float16 on a GPU, else float32); the codec has float32")
     add("--seed", type=int, default=0, help="of noise and augmentation (default: %(default)s)")

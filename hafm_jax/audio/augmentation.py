@@ -1,4 +1,4 @@
-"""The same voice through another microphone, in another room, at another level: a model must not depend on these.
+"""The same voice through another microphone, in another room: a model must not depend on these.
 
 Pitch and time stay as they are, since the band that goes with the vocal does not change.
 
@@ -10,8 +10,6 @@ from __future__ import annotations
 import numpy as np
 
 # All ours.
-GAIN_DB = (-9.0, 6.0)
-PEAK = 0.99  # a gain that would exceed it is lowered to it
 EQUALISER_HZ = (60, 125, 250, 500, 1000, 2000, 4000, 8000, 16000)  # an octave apart, straight lines between them
 EQUALISER_DB = 4.0  # standard deviation at each of them
 TELEPHONE_SHARE, TELEPHONE_HZ = 0.08, (300.0, 3400.0)  # the share of vocals that pass this narrow band only
@@ -21,7 +19,7 @@ ROOM_DB = (-24.0, -9.0)  # its energy relative to the direct sound's
 
 
 def augment_vocal(vocal: np.ndarray, rate_hz: int, rng: np.random.Generator) -> np.ndarray:
-    """Vocal float32 [S] -> float32 [S] with a random equaliser, room and gain, all drawn from `rng`."""
+    """Vocal float32 [S] -> float32 [S] with a random equaliser and room, both drawn from `rng`."""
     reach = int(6 * DECAY_S[1] * rate_hz)
     size = 1 << (len(vocal) + reach - 1).bit_length()
     f_hz = np.fft.rfftfreq(size, 1 / rate_hz)
@@ -35,7 +33,4 @@ def augment_vocal(vocal: np.ndarray, rate_hz: int, rng: np.random.Generator) -> 
         room = rng.standard_normal(reach) * np.exp(-t_s / rng.uniform(*DECAY_S))
         room *= 10 ** (rng.uniform(*ROOM_DB) / 20) / np.sqrt(np.sum(room**2))
         response = response * (1 + np.fft.rfft(room, size))
-    filtered = np.fft.irfft(np.fft.rfft(vocal, size) * response, size)[: len(vocal)]
-    level = np.sqrt(np.mean(np.square(vocal)) / (np.mean(np.square(filtered)) + 1e-12))
-    gain = level * 10 ** (rng.uniform(*GAIN_DB) / 20)
-    return (filtered * min(gain, PEAK / (np.abs(filtered).max() + 1e-12))).astype(np.float32)
+    return np.fft.irfft(np.fft.rfft(vocal, size) * response, size)[: len(vocal)].astype(np.float32)

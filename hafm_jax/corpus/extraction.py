@@ -28,6 +28,7 @@ import numpy as np
 
 import hafm_jax
 from hafm_jax.audio.files import song_folders
+from hafm_jax.audio.voice import VOICE_LUFS
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import make_folder, reading, replacing, write_bytes
 from hafm_jax.common.resume import RUN_FILE, check_same_run, claim
@@ -98,6 +99,7 @@ def describe_plan(tasks: Sequence[ShardTask]) -> dict[str, Any]:
     lines = ["\0".join([task.shard.name, *task.names]) for task in tasks]
     return {
         **tasks[0].facts,
+        "vocal_lufs": VOICE_LUFS,
         "vocal_noise_sigma": tasks[0].noise_sigma,
         "vocals_augmented": any(task.augmented for task in tasks),
         "seed": tasks[0].seed,

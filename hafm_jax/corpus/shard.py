@@ -23,7 +23,7 @@ from hafm_jax.corpus.screening import HOPELESS_SONGS, Reason, Unusable
 from hafm_jax.dataset.layout import FIELDS
 from hafm_jax.streams import CELLS_PER_S, SEMANTIC_SAMPLE_RATE_HZ
 from hafm_jax.tokenizers.codecs import Codec
-from hafm_jax.tokenizers.semantic import SemanticTokenizer, semantic_audio
+from hafm_jax.tokenizers.semantic import SemanticTokenizer, semantic_audio, vocal_audio
 
 SHARDS = ".shards"  # of a token set, while it is being made
 STEMS = ("vocals", "instrumental")
@@ -63,7 +63,7 @@ class LoadedSong(NamedTuple):
     """One song as the tokenizers need it, whole cells of each."""
 
     name: str
-    vocal: np.ndarray  # float32 [S] at 16 kHz, with noise
+    vocal: np.ndarray  # float32 [S] at 16 kHz, levelled, with noise
     instrumental: np.ndarray  # float32 [S] at 16 kHz
     acoustic: np.ndarray  # float32 [S] at the codec's rate
     licence: str
@@ -110,8 +110,8 @@ def load_song(folder: Path, codec_rate_hz: int, noise_sigma: float, seed: int, a
         vocal = augment_vocal(vocal, vocal_hz, np.random.default_rng([seed, 1]))  # seed alone is the noise's
     return LoadedSong(
         folder.name,
-        semantic_audio(vocal, vocal_hz, noise_sigma, seed),
-        semantic_audio(instrumental, instrumental_hz, noise_sigma=0.0, seed=0),
+        vocal_audio(vocal, vocal_hz, noise_sigma, seed),
+        semantic_audio(instrumental, instrumental_hz),
         pad_to_cells(resample(instrumental, instrumental_hz, codec_rate_hz), codec_rate_hz),
         _licence(folder),
     )

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hafm_jax.audio import files, mixing
+from hafm_jax.audio.loudness import loudness_lufs
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import write_json
 from hafm_jax.common.pages import write_page
@@ -127,7 +128,7 @@ def mix_of(report: Path, system: str, clip: str) -> np.ndarray:
             f"clip {clip} has {band.size} samples of {system}; expected {vocal.size}, as for its vocal: {MAKE_REPORT}"
         )
     mixed = mixing.mix(vocal, band, CODEC_SAMPLE_RATE_HZ).audio[0]
-    if not np.isfinite(mixing.loudness_lufs(mixed, CODEC_SAMPLE_RATE_HZ)):
+    if not np.isfinite(loudness_lufs(mixed, CODEC_SAMPLE_RATE_HZ)):
         raise InputError(f"clip {clip} is silent with the band of {system}; expected an audible vocal: remove the clip")
     return mixed
 
@@ -139,7 +140,7 @@ def level_pair(mixes: Sequence[np.ndarray], rng: np.random.Generator) -> tuple[l
     16-bit step is added. It suits the rounding to 16 bits, and a mix that is used in several pairs has different bytes
     in each: equal bytes would reveal that it is the same system.
     """
-    lufs = [mixing.loudness_lufs(mix, CODEC_SAMPLE_RATE_HZ) for mix in mixes]
+    lufs = [loudness_lufs(mix, CODEC_SAMPLE_RATE_HZ) for mix in mixes]
     peaks_dbfs = [20 * np.log10(np.abs(mix).max()) for mix in mixes]
     room = [loud + mixing.PEAK_LIMIT_DBFS - peak for loud, peak in zip(lufs, peaks_dbfs, strict=True)]
     level_lufs = float(min(LEVEL_LUFS, *room))

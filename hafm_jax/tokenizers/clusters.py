@@ -15,7 +15,7 @@ from hafm_jax.audio.files import read_audio, stem_file
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.work import on_device
 from hafm_jax.streams import STREAMS
-from hafm_jax.tokenizers.semantic import FeatureExtractor, nearest_centroids, num_frames, semantic_audio
+from hafm_jax.tokenizers.semantic import FeatureExtractor, nearest_centroids, num_frames, semantic_audio, vocal_audio
 
 STEMS = ("vocals", "instrumental")
 FRAMES_PER_HOUR = 3600 * STREAMS["vocal_semantic"].rate_hz
@@ -37,7 +37,7 @@ class Sample(NamedTuple):
 class Sampling(NamedTuple):
     """What to sample: frames of `hours` of audio in all, half of each stem, at most `max_s` seconds of a file.
 
-    `vocal_noise_sigma` as for `semantic_audio`; `max_unusable`: so many songs in a row at the start end the sampling.
+    `vocal_noise_sigma` as for `vocal_audio`; `max_unusable`: so many songs in a row at the start end the sampling.
     """
 
     hours: float
@@ -68,12 +68,15 @@ def sample_frames(extractor: FeatureExtractor, folders: list[Path], sampling: Sa
             for number in order:
                 if filled - start == wanted or (filled == start and len(skipped) >= sampling.max_unusable):
                     break
-                sigma = sampling.vocal_noise_sigma if stem == "vocals" else 0.0
                 room = frames[filled : min(filled + per_song, start + wanted)]
                 try:
                     path = stem_file(folders[number], stem)
                     audio, rate_hz = read_audio(path, sampling.max_s)
-                    audio = semantic_audio(audio, rate_hz, sigma, int(rng.integers(1 << 32)))
+                    noise_seed = int(rng.integers(1 << 32))
+                    if stem == "vocals":
+                        audio = vocal_audio(audio, rate_hz, sampling.vocal_noise_sigma, noise_seed)
+                    else:
+                        audio = semantic_audio(audio, rate_hz)
                     if audio.size == 0:
                         raise InputError(f"{path} is shorter than a sample at 16 kHz; expected a song: remove it")
                     taken = _take_frames(extractor, audio, rng, room)

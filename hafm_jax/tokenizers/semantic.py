@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
+from hafm_jax.audio import voice
 from hafm_jax.audio.files import pad_to_cells, resample, to_mono
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import read_json, write_bytes, write_json
@@ -188,12 +189,20 @@ def nearest_centroids(features: np.ndarray, centroids: np.ndarray) -> np.ndarray
     return out
 
 
-def semantic_audio(audio: np.ndarray, rate_hz: int, noise_sigma: float, seed: int) -> np.ndarray:
-    """float32 [S] or [C, S] at any rate -> mono at 16 kHz, whole cells, with Gaussian noise of `noise_sigma` (0: none).
+def semantic_audio(audio: np.ndarray, rate_hz: int) -> np.ndarray:
+    """float32 [S] or [C, S] at any rate -> mono float32 [S'] at 16 kHz, whole cells."""
+    return pad_to_cells(resample(to_mono(audio), rate_hz, SEMANTIC_SAMPLE_RATE_HZ), SEMANTIC_SAMPLE_RATE_HZ)
+
+
+def vocal_audio(vocal: np.ndarray, rate_hz: int, noise_sigma: float, seed: int, least_cells: int = 0) -> np.ndarray:
+    """As `semantic_audio`, but without DC and at VOICE_LUFS (hafm_jax.audio.voice), then with Gaussian noise of
+    `noise_sigma` (0: none). Silence follows a vocal that is shorter than `least_cells`.
 
     The noise covers the padding too: the end of a song must not be the only place of digital silence.
     """
-    mono = pad_to_cells(resample(to_mono(audio), rate_hz, SEMANTIC_SAMPLE_RATE_HZ), SEMANTIC_SAMPLE_RATE_HZ)
+    mono = pad_to_cells(voice.level(voice.one_channel(vocal, rate_hz)), SEMANTIC_SAMPLE_RATE_HZ)
+    missing = least_cells * samples_per_cell(SEMANTIC_SAMPLE_RATE_HZ) - mono.size
+    mono = np.pad(mono, (0, max(0, missing)))
     if noise_sigma == 0:
         return mono
     return mono + np.float32(noise_sigma) * np.random.default_rng(seed).standard_normal(mono.shape, np.float32)
@@ -205,17 +214,19 @@ def vocal_tokens(
     rate_hz: int,
     noise_sigma: float = VOCAL_NOISE_SIGMA,
     seed: int = 0,
+    least_cells: int = 0,
 ) -> np.ndarray:
-    """A vocal, float32 [S] or [C, S] at any rate -> vocal_semantic int32 [2 * cells], noise as in `semantic_audio`.
+    """A vocal, float32 [S] or [C, S] at any rate -> vocal_semantic int32 [2 * cells], of `vocal_audio`.
 
-    Training and sampling both call this, so that the model's input is made in the same way in both.
+    Training and sampling both use `vocal_audio`, so that the model's input is made in the same way in both. The tokens
+    of a silent vocal are those of the noise.
     """
-    return tokenizer.encode(semantic_audio(vocal, rate_hz, noise_sigma, seed))
+    return tokenizer.encode(vocal_audio(vocal, rate_hz, noise_sigma, seed, least_cells))
 
 
 def instrumental_tokens(tokenizer: SemanticTokenizer, instrumental: np.ndarray, rate_hz: int) -> np.ndarray:
     """An instrumental, float32 [S] or [C, S] at any rate -> instrumental_semantic int32 [2 * cells]; no noise."""
-    return tokenizer.encode(semantic_audio(instrumental, rate_hz, noise_sigma=0.0, seed=0))
+    return tokenizer.encode(semantic_audio(instrumental, rate_hz))
 
 
 def sha256_of_centroids(centroids: np.ndarray) -> str:

@@ -1,11 +1,11 @@
-"""Augmentation of a vocal: its length, its pitch and its timing stay; level, colour and room change."""
+"""Augmentation of a vocal: its length, its pitch and its timing stay; colour and room change."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from hafm_jax.audio.augmentation import EQUALISER_DB, GAIN_DB, PEAK, augment_vocal
+from hafm_jax.audio.augmentation import EQUALISER_DB, augment_vocal
 
 RATE_HZ = 16_000
 
@@ -23,12 +23,11 @@ def rms_db(x: np.ndarray) -> float:
 def test_pitch_timing_and_length_stay(seed):
     vocal = tone(440)
     changed = augment_vocal(vocal, RATE_HZ, np.random.default_rng(seed))
-    assert changed.shape == vocal.shape and changed.dtype == np.float32 and np.abs(changed).max() <= PEAK
+    assert changed.shape == vocal.shape and changed.dtype == np.float32
     middle = changed[int(0.7 * RATE_HZ) : int(1.4 * RATE_HZ)]
     peak = np.abs(np.fft.rfft(middle * np.hanning(len(middle)))).argmax() * RATE_HZ / len(middle)
     assert peak == pytest.approx(440, abs=2)
     assert rms_db(changed[: int(0.45 * RATE_HZ)]) < rms_db(middle) - 30  # nothing sounds before the voice
-    assert GAIN_DB[0] - 1 < rms_db(changed) - rms_db(vocal) < GAIN_DB[1] + 1
 
 
 def test_colours_differ_as_widely_as_the_equaliser_says():

@@ -52,7 +52,7 @@ def test_fit_writes_a_tokenizer_with_the_facts_of_the_fit(tokenizers, songs):
         assert report["both"]["frames"] == frames == report["vocals"]["frames"] + report["instrumental"]["frames"]
         for row in report.values():
             assert 2 <= row["perplexity"] <= row["clusters_in_use"] <= 30
-    features = tokenizer.extractor(semantic.semantic_audio(tune(2.0, 1), RATE_HZ, 0.0, 0))
+    features = tokenizer.extractor(semantic.vocal_audio(tune(2.0, 1), RATE_HZ, 0.0, 0))
     distance = np.square(features - tokenizer.centroids[semantic.nearest_centroids(features, tokenizer.centroids)])
     assert distance.sum(1).mean() < 0.6 * np.square(features - features.mean(0)).sum(1).mean()
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from threadpoolctl import threadpool_limits
 
-from hafm_jax.audio import files
+from hafm_jax.audio import files, voice
 from hafm_jax.common.errors import InputError
 from hafm_jax.tokenizers import chroma, semantic
 
@@ -257,10 +257,10 @@ def test_vocal_tokens_cover_the_vocal_in_whole_cells(folder, num_samples, rate_h
 
 def test_vocal_noise_is_seeded_and_can_be_off(folder):
     tokenizer = semantic.load_semantic(folder)
-    vocal = sine(60, 1.0, 0.02)
+    vocal = voice.level(sine(60, 1.0, 0.02))
     same = [semantic.vocal_tokens(tokenizer, vocal, RATE_HZ, 0.01, seed=3) for _ in range(2)]
     np.testing.assert_array_equal(*same)
-    audio = [semantic.semantic_audio(vocal, RATE_HZ, 0.01, seed) for seed in (3, 4)]
+    audio = [semantic.vocal_audio(vocal, RATE_HZ, 0.01, seed) for seed in (3, 4)]
     assert (audio[0] != audio[1]).any()
     assert np.std(audio[0] - vocal) == pytest.approx(0.01, rel=0.05)
     clean = semantic.vocal_tokens(tokenizer, vocal, RATE_HZ, 0.0)

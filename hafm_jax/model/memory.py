@@ -36,11 +36,12 @@ def audio_bytes(vocal_shape: tuple[int, int], sample_rate_hz: int, num_samples: 
     channels, samples = vocal_shape
     mixed = resampled_length(samples, sample_rate_hz, CODEC_SAMPLE_RATE_HZ)
     # In float32 numbers. Resampling holds the vocal and its result twice each; tokenizing, before it, holds less.
-    # Mixing holds the vocal, both results of the sample before, and float64 for loudness or four arrays of the mix's
-    # size.
+    # Mixing holds the vocal, with and without its DC, both results of the sample before, and both of this one. Bands
+    # for a voice in another tuning are resampled one by one.
     resampling = 2 * channels * (samples + mixed)
-    mixing = (3 * channels + max(6, 4 * channels)) * mixed
-    return 4 * (max(resampling, mixing) + num_samples * mixed)
+    mixing = 6 * channels * mixed
+    retuning = (num_samples + 4) * mixed
+    return 4 * (max(resampling, mixing, retuning) + num_samples * mixed)
 
 
 def available_bytes() -> int | None:

@@ -22,7 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hafm_jax.audio.files import read_audio, resampled_length, to_mono
+from hafm_jax.audio.files import read_audio, resample, resampled_length
+from hafm_jax.audio.tuning import rate_in_tune
 from hafm_jax.common.errors import InputError
 from hafm_jax.model import decode, memory
 from hafm_jax.model.config import StageConfig
@@ -77,6 +78,11 @@ def read_vocal(path: Path, seconds: float | None = None) -> tuple[np.ndarray, in
             f"{path} is {1000 * vocal.shape[1] / rate_hz:.0f} ms long; expected at least one cell of 40 ms"
         )
     return vocal, rate_hz
+
+
+def band_cells(num_samples: int, rate_hz: int) -> int:
+    """The cells of the band for a vocal of so many samples."""
+    return num_cells(resampled_length(num_samples, rate_hz, CODEC_SAMPLE_RATE_HZ), CODEC_SAMPLE_RATE_HZ)
 
 
 def _check_given(given: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, int, int]]) -> dict[str, np.ndarray]:
@@ -213,13 +219,27 @@ class Accompanist:
         options: SamplingOptions = DEFAULT_OPTIONS,
         *,
         seed: int = 0,
+        rate_in_tune_hz: int | None = None,
         **how: Unpack[How],
     ) -> np.ndarray:
-        """The accompaniment of a vocal float32 [C, S]: float32 [B, S24] at 24 kHz, of exactly the vocal's duration."""
+        """The accompaniment of a vocal float32 [C, S]: float32 [B, S24] at 24 kHz, of exactly the vocal's duration.
+
+        A model plays in the tuning of its songs, A = 440 Hz. For a vocal in another one it accompanies what the vocal
+        would be at `rate_in_tune_hz`, by default that of `audio.tuning.rate_in_tune`, and the band is then resampled as
+        a tape is slowed down or sped up: it has the vocal's tuning, and its time. Pass `sample_rate_hz` to leave it.
+        """
+        played_hz = rate_in_tune(vocal, sample_rate_hz) if rate_in_tune_hz is None else rate_in_tune_hz
         samples = resampled_length(vocal.shape[-1], sample_rate_hz, CODEC_SAMPLE_RATE_HZ)
-        cells = num_cells(samples, CODEC_SAMPLE_RATE_HZ)
-        codes = self.tokens(vocal, sample_rate_hz, cells, options, seed=seed, **how)
-        return self.codec.decode(codes)[:, :samples]
+        cells = band_cells(vocal.shape[-1], played_hz)
+        codes = self.tokens(vocal, played_hz, cells, options, seed=seed, **how)
+        decoded = self.codec.decode(codes)
+        if played_hz == sample_rate_hz:
+            return decoded[:, :samples]
+        bands = np.zeros((len(decoded), samples), np.float32)  # lengths are rounded twice: a last sample may be lacking
+        for band, played in zip(bands, decoded, strict=True):
+            slowed = resample(played, sample_rate_hz, played_hz)[:samples]
+            band[: slowed.size] = slowed
+        return bands
 
     def tokens(
         self,
@@ -309,8 +329,6 @@ class Accompanist:
         """Tokens int32 [N, F, 1] of the first `cells` of each vocal; silence follows one that is shorter."""
         stream, found = STREAMS["vocal_semantic"], []
         for vocal, seed in zip(vocals, seeds, strict=True):
-            missing = -(-cells * sample_rate_hz // CELLS_PER_S) - vocal.shape[-1]
-            mono = np.pad(to_mono(vocal), (0, max(0, missing)))
-            tokens = vocal_tokens(self.tokenizer, mono, sample_rate_hz, seed=seed)
+            tokens = vocal_tokens(self.tokenizer, vocal, sample_rate_hz, seed=seed, least_cells=cells)
             found.append(tokens[: cells * stream.frames_per_cell, None])
         return np.stack(found)

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from hafm_jax.common.options import number
-from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ, STAGES, num_cells
+from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ, STAGES
 
 STARTED_S = time.monotonic()  # before JAX is imported, which takes part of the time to load
 
@@ -141,15 +141,15 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(arguments: argparse.Namespace, progress: Progress, written: list[Path]) -> None:
     """Adds each file to `written` once it is complete."""
-    from hafm_jax.accompany import Accompanist, SamplingOptions, read_vocal
-    from hafm_jax.audio import files, mixing
+    from hafm_jax.accompany import Accompanist, SamplingOptions, band_cells, read_vocal
+    from hafm_jax.audio import files, mixing, tuning, voice
     from hafm_jax.common.cache import use_compilation_cache
     from hafm_jax.model import memory
     from hafm_jax.model.pretrained import DEMO
     from hafm_jax.model.weights import missing_kernels
 
     vocal, rate_hz = read_vocal(arguments.vocal, arguments.seconds)
-    if abs(vocal).max() < 1e-4:
+    if voice.is_silent(vocal, rate_hz):
         print(f"warning: {arguments.vocal} is silent: the band has no voice to follow", file=sys.stderr)
     files.check_writable(arguments.out)
     use_compilation_cache()
@@ -170,10 +170,16 @@ def run(arguments: argparse.Namespace, progress: Progress, written: list[Path]) 
         f"generating needs at most {needed_gb:.2f} GB of memory besides the model: {audio_gb:.2f} GB for audio; "
         "the rest does not depend on the vocal's length"
     )
-    cells = num_cells(files.resampled_length(vocal.shape[1], rate_hz, CODEC_SAMPLE_RATE_HZ), CODEC_SAMPLE_RATE_HZ)
-    accompanist.compile(cells, options, progress=progress)
+    played_hz = tuning.rate_in_tune(vocal, rate_hz)
+    if played_hz != rate_hz:
+        a_hz = 440 * rate_hz / played_hz
+        cents = 1200 * math.log2(a_hz / 440)
+        print(f"the voice is tuned to A = {a_hz:.0f} Hz, {cents:+.0f} cents: its band is tuned to it")
+    accompanist.compile(band_cells(vocal.shape[1], played_hz), options, progress=progress)
     compiled_s = time.monotonic()
-    instrumentals = accompanist(vocal, rate_hz, options, seed=arguments.seed, progress=progress)
+    instrumentals = accompanist(
+        vocal, rate_hz, options, seed=arguments.seed, rate_in_tune_hz=played_hz, progress=progress
+    )
     progress.close()
     generated_s = time.monotonic()
 
@@ -185,6 +191,8 @@ def run(arguments: argparse.Namespace, progress: Progress, written: list[Path]) 
             files.write_audio(path, audio, CODEC_SAMPLE_RATE_HZ)
             written.append(path)
         print(f"{mix_path}  {instrumental_path}")
+        if note := mixing.describe_voice(mixed):
+            print(note)
     duration_s = vocal.shape[-1] / CODEC_SAMPLE_RATE_HZ * options.num_samples
     print(
         f"{duration_s:.1f} s of music in {time.monotonic() - STARTED_S:.1f} s: {loaded_s - STARTED_S:.1f} s to load, "

@@ -51,6 +51,39 @@ def test_the_band_is_exactly_as_long_as_the_voice(accompanist, seconds, rate_hz,
     assert np.isfinite(out).all()
 
 
+@pytest.mark.parametrize("asked", [None, 0.0])  # estimated; left as it is
+@pytest.mark.parametrize("cents", [-31.8, 40.0, 0.0])  # A = 432 Hz first
+def test_the_band_has_the_tuning_of_the_voice_and_its_length(accompanist, monkeypatch, cents, asked):
+    """With a codec that plays A = 440 Hz and a click after the third second, of the voice as it is heard in tune."""
+    rate_hz, seconds, seen = 22_050, 6.0013, []
+    t_s = np.arange(round(seconds * rate_hz)) / rate_hz
+    notes = np.repeat([57, 60, 62, 65, 57, 69, 64], rate_hz)[: t_s.size] + cents / 100
+    voice = 0.2 * np.sin(2 * np.pi * np.cumsum(440 * 2 ** ((notes - 69) / 12)) / rate_hz).astype(np.float32)
+
+    def tokens(_, vocal, played_hz, cells, options, **how):
+        seen.append((played_hz, cells))
+        return np.zeros((2, 3 * cells, 4), np.int32)
+
+    def decode(_, codes):
+        played_s = np.arange(codes.shape[1] * 320) / 24_000
+        click = 5 * (np.abs(played_s - 3.0 * rate_hz / seen[-1][0]) < 1e-4)
+        return np.stack([np.sin(2 * np.pi * 440 * played_s) + click] * 2).astype(np.float32)
+
+    monkeypatch.setattr(Accompanist, "tokens", tokens)
+    monkeypatch.setattr(type(accompanist.codec), "decode", decode)
+    how = {} if asked is None else {"rate_in_tune_hz": rate_hz}
+    bands = accompanist(voice[None], rate_hz, FREE, **how)
+    assert bands.shape == (2, round(voice.size * 24_000 / rate_hz)) and bands.dtype == np.float32
+    played_hz, cells = seen[0]
+    assert cells == -(-round(voice.size * 24_000 / played_hz) // 960)
+    tone = bands[0, :60_000] * np.hanning(60_000)
+    spectrum = np.abs(np.fft.rfft(tone, 1 << 20))
+    found = 1200 * np.log2(spectrum.argmax() * 24_000 / (1 << 20) / 440)
+    assert found == pytest.approx(cents if asked is None else 0, abs=2)
+    assert (played_hz == rate_hz) == (cents == 0 or asked is not None)
+    assert np.abs(bands[1]).argmax() / 24_000 == pytest.approx(3.0, abs=1e-3)
+
+
 def test_the_seed_decides_and_samples_do_not_depend_on_their_neighbours(accompanist):
     voice = vocal(1.0, 24_000)
     one = accompanist(voice, 24_000, FREE, seed=3)

@@ -149,6 +149,45 @@ def test_a_silent_voice_is_a_warning(run, tmp_path, capsys):
     assert np.isfinite(soundfile.read(out)[0]).all()
 
 
+@pytest.fixture
+def noise_band(monkeypatch) -> None:
+    """Accompanists that play noise."""
+
+    def play(_, vocal, rate_hz, options, **__):
+        return np.random.default_rng(0).normal(0, 0.1, (1, round(vocal.shape[1] * 24_000 / rate_hz))).astype(np.float32)
+
+    monkeypatch.setattr(Accompanist, "compile", lambda *_, **__: None)
+    monkeypatch.setattr(Accompanist, "__call__", play)
+
+
+@pytest.mark.usefixtures("noise_band")
+@pytest.mark.parametrize(
+    ("level", "offset", "said"),
+    [
+        (0.1, 0, None),
+        (1e-3, 0, "the voice is at -63.0 LUFS: raised by 33.0 dB in the mix"),
+        (2000.0, 0, r"the voice is at 63.0 LUFS: lowered by 7\d.\d dB in the mix"),
+        (0.1, 0.2, "the voice is at -23.0 LUFS: freed of a DC offset of 0.2 in the mix"),
+    ],
+)
+def test_what_was_done_to_the_voice_is_said(run, tmp_path, capsys, level, offset, said):
+    tone = level * np.sin(2 * np.pi * 997 * np.arange(72_000) / 24_000) + offset  # the standard's: -3.0 LUFS at 1
+    soundfile.write(tmp_path / "in.wav", tone, 24_000, subtype="FLOAT")
+    mix, _ = soundfile.read(run("--vocal", tmp_path / "in.wav"))
+    assert 0.02 < np.abs(mix).max() < 0.9
+    lines = [line for line in capsys.readouterr().out.splitlines() if "the voice" in line]
+    assert len(lines) == (said is not None) and all(re.fullmatch(said, line) for line in lines)
+
+
+@pytest.mark.usefixtures("noise_band")
+def test_another_tuning_is_said(run, tmp_path, capsys):
+    midi = np.repeat([57, 60, 62, 65, 57, 69, 64], 24_000)
+    tone = 0.2 * np.sin(2 * np.pi * np.cumsum(432 * 2 ** ((midi - 69) / 12)) / 24_000)
+    soundfile.write(tmp_path / "in.wav", tone, 24_000)
+    run("--vocal", tmp_path / "in.wav")
+    assert "the voice is tuned to A = 432 Hz, -32 cents: its band is tuned to it\n" in capsys.readouterr().out
+
+
 def test_bad_vocals_end_in_one_clear_sentence_and_leave_nothing(run, tmp_path):
     (tmp_path / "text.wav").write_text("la la la")
     (tmp_path / "nothing.wav").write_bytes(b"")

@@ -31,7 +31,8 @@ def write_page(path: Path, template: str, **context: Any) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    write_bytes(path, environment.get_template(template).render(**context).encode())
+    page = environment.get_template(template).render(**context)
+    write_bytes(path, page.encode(errors="backslashreplace"))  # a name of a file may hold what UTF-8 cannot
 
 
 class Html(str):

@@ -41,7 +41,7 @@ def reading(path: Path, expected: str) -> Iterator[None]:
 def open_regular(path: Path) -> BinaryIO:
     """A file, opened to read its bytes. Raises OSError, also where it is a pipe or a device, which may never end."""
     # Without O_NONBLOCK, opening a pipe waits for whoever writes to it.
-    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError(errno.EINVAL, "it is not a regular file", str(path))

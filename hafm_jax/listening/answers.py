@@ -60,7 +60,7 @@ def read_key(kit: Path) -> dict[str, Any]:
             a, b, check = row["a"], row["b"], row["check"]
             if row["pair"] != number or type(check) is not bool:
                 raise ValueError(f"pair {number} of it is {row!r}")
-            if check and {a, b} != {TRUTH, VOCAL_ALONE} or not check and (a == b or not {a, b} <= {*systems}):
+            if (check and {a, b} != {TRUTH, VOCAL_ALONE}) or (not check and (a == b or not {a, b} <= {*systems})):
                 raise ValueError(f"pair {number} of it compares {a!r} and {b!r}")
         if all(row["check"] for row in rows):
             raise ValueError("it has no pairs")

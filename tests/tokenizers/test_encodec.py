@@ -9,11 +9,9 @@ import types
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 from helpers.pickles import Malicious
 from helpers.torch_models import ENCODEC, encodec_folder, encodec_model, noise, torch, transformers  # noqa: F401 (fixtures)
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hafm_jax.common.errors import InputError

@@ -13,7 +13,7 @@ from hafm_jax.common.text import printable
 
 
 def test_what_people_write_stays():
-    text = "Élan vital, 東京 – 12 % “so” 🎵\nsecond line"
+    text = "Élan vital, 東京, 12 % “so” 🎵\nsecond line"
     assert printable(text) == text
 
 

@@ -219,7 +219,7 @@ def test_an_answer_that_the_page_cannot_write_is_refused(tmp_path, changes, foun
 def test_a_listener_whose_name_cannot_be_shown_is_refused(tmp_path, name):
     key = make_key()
     path = saved(tmp_path / "answers.json", key, name, prefer(key, "ada", "truth"))
-    with pytest.raises(InputError, match="a name in it is .*correct the listener's name") as caught:
+    with pytest.raises(InputError, match=r"a name in it is .*correct the listener's name") as caught:
         read_answers(path, key)
     assert len(str(caught.value)) < 600
 

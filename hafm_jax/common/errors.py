@@ -5,13 +5,17 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
-from hafm_jax.common.text import printable
+from hafm_jax.common.text import PrintableStream, printable
 
 
 class InputError(Exception):
-    """An input of the user cannot be used. The message has what was found, what was expected, and what to do."""
+    """An input of the user cannot be used. The message has what was found, what was expected, and what to do; it may
+    quote files of strangers, and is printable."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 @contextmanager
@@ -29,8 +33,8 @@ def first_line(error: Exception) -> str:
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Run a command's `main`; bad input becomes one printable line on stderr and exit code 2, Ctrl-C or SIGTERM 130 or
-    143.
+    """Run a command's `main`; bad input becomes one line on stderr and exit code 2, Ctrl-C or SIGTERM 130 or 143.
+    What it prints on stdout, names in files of strangers included, moves no cursor (PrintableStream).
 
     A command that counts its progress raises KeyboardInterrupt again with that as its message.
     """
@@ -42,9 +46,10 @@ def run_command(main: Callable[[], None]) -> None:
 
     try:
         signal.signal(signal.SIGTERM, stop)
-        main()
+        with redirect_stdout(PrintableStream(sys.stdout)):
+            main()
     except InputError as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as interrupt:
         print(f"interrupted{f': {interrupt}' if interrupt.args else ''}", file=sys.stderr)

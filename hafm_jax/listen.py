@@ -103,7 +103,7 @@ def analyse(arguments: argparse.Namespace) -> None:
     key = read_key(arguments.kit)
     answers = [answer for path in arguments.answers for answer in read_answers(path, key)]
     results = count_preferences(key, answers)
-    print(printable(for_people.text(results)))
+    print(for_people.text(results))
     make_folder(out, "--out")
     write_json(out / "results.json", results)
     for_people.write_results_page(out / "index.html", results)

@@ -35,7 +35,6 @@ from hafm_jax.common.errors import InputError, run_command
 from hafm_jax.common.files import make_folder, write_bytes
 from hafm_jax.common.options import check_at_least, local, local_path
 from hafm_jax.common.outputs import check_own
-from hafm_jax.common.text import printable
 from hafm_jax.scaling import queue
 from hafm_jax.scaling.estimates import headlines
 from hafm_jax.scaling.fit import fit_sweep, read_fit, write_fit
@@ -153,7 +152,7 @@ def plan(arguments: argparse.Namespace) -> None:
     lines = ["  ".join(map(str.rjust, row[:-1], widths[:-1])) + f"  {row[-1]}" for row in rows]
     text = "\n".join([*lines, f"Time and cost: an estimate, on one {device} at {hourly:g} USD an hour"])
     write_bytes(arguments.workdir / TABLE_FILE, f"{text}\n".encode())
-    print(f"{printable(text)}\n{arguments.workdir / TABLE_FILE} has this table, {PLAN_FILE} the input of `sweep run`")
+    print(f"{text}\n{arguments.workdir / TABLE_FILE} has this table, {PLAN_FILE} the input of `sweep run`")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -266,7 +265,7 @@ def fit(arguments: argparse.Namespace) -> None:
     planned = Plan.read(arguments.workdir)
     fitted = fit_sweep(queue.collect(arguments.workdir, planned), arguments.seed, arguments.budgets)
     write_fit(arguments.workdir, fitted | {"machines": queue.machines(arguments.workdir, planned)})
-    print(printable("\n".join(headlines(fitted))))
+    print("\n".join(headlines(fitted)))
 
 
 def plot(arguments: argparse.Namespace) -> None:

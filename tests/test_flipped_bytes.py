@@ -13,7 +13,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable
-from dataclasses import asdict, astuple, is_dataclass
+from dataclasses import asdict, astuple, is_dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,7 +43,7 @@ from hafm_jax.model.pretrained import load_model
 from hafm_jax.scaling import queue
 from hafm_jax.scaling.fit import fit_sweep, read_fit, write_fit
 from hafm_jax.scaling.plan import Plan
-from hafm_jax.scaling.runs import read_runs, write_runs
+from hafm_jax.scaling.runs import Run, read_runs, write_runs
 from hafm_jax.tokenizers.codecs import load_codec
 from hafm_jax.tokenizers.semantic import load_semantic
 
@@ -176,12 +176,20 @@ def run_config(tmp_path: Path, request: Any) -> Made:
     )
 
 
+def without_curves(runs: list[Run]) -> list[Run]:
+    return [replace(run, curve=[]) for run in runs]
+
+
 def metrics_file(tmp_path: Path, request: Any) -> Made:
     plan, folder = a_run(tmp_path)
     (folder / "result.json").unlink()
     path = folder / "metrics.jsonl"
     # A figure of the log of a run that has not ended: it is shown as a point of the curve and enters no law.
-    return Made(path, lambda: queue.collect(tmp_path, plan), lambda before, after: len(before) == len(after))
+    return Made(
+        path,
+        lambda: queue.collect(tmp_path, plan),
+        lambda before, after: without_curves(before) == without_curves(after),
+    )
 
 
 def runs_file(tmp_path: Path, request: Any) -> Made:
@@ -315,7 +323,7 @@ def outcome(made: Made, before: Any) -> str:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_flipped_bit_or_a_cut_is_refused_or_changes_nothing(kind, tmp_path, request, record_property, capsys):
+def test_a_flipped_bit_or_a_cut_is_refused_or_changes_nothing(kind, tmp_path, request, record_property):
     made = KINDS[kind](tmp_path, request)
     before = made.read()
     assert outcome(made, before) == "same"
@@ -340,9 +348,6 @@ def test_a_flipped_bit_or_a_cut_is_refused_or_changes_nothing(kind, tmp_path, re
     assert [name for name, found in outcomes.items() if found == "wrong"] == []
     counts = {found: list(outcomes.values()).count(found) for found in ("refused", "same", "harmless")}
     record_property("outcomes", counts)
-    with capsys.disabled():
-        if os.environ.get("HAFM_COUNTS"):
-            print(f"\n{kind}: {counts}")
 
 
 JSON = st.recursive(
@@ -373,13 +378,13 @@ def test_any_document_is_read_or_refused(kind, tmp_path, request):
     made = KINDS[kind](tmp_path, request)
     document = unsealed(json.loads(made.path.read_text()))
 
-    @settings(max_examples=25, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+    @settings(max_examples=15, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
     @given(changed(document))
     def read(other):
         made.path.write_text(json.dumps(other))
         try:
             made.read()
         except InputError as error:
-            assert str(made.path) in str(error) or kind == "run.json"
+            assert str(made.path.parent) in str(error)
 
     read()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hafm_jax.common.errors import InputError, first_line, needed_for
+from hafm_jax.common.files import reading, sha256_of
 
 FORMS = "expected a local file or folder, a Hub id (OWNER/NAME or OWNER/NAME/FILE), or an https URL"
 TIMEOUT_S = 60.0
@@ -64,12 +65,12 @@ def _from_url(url: str) -> Path:
 def check_sha256(files: Sequence[Path], expected: str | None = None) -> str:
     """SHA-256 of a file, in hexadecimal; for several files, of the lines that `sha256sum FILES` prints in their folder.
 
-    Raises InputError where it is not the `expected` one.
+    Raises InputError where it is not the `expected` one, or a file cannot be read.
     """
     digests = []
     for path in files:
-        with path.open("rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+        with reading(path, "a file of weights: check the path"):
+            digests.append(sha256_of([path]))
     found, what = digests[0], str(files[0])
     if len(files) > 1:
         lines = [f"{digest}  {path.name}\n" for digest, path in zip(digests, files, strict=True)]

@@ -8,10 +8,10 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import NoReturn
 
-from hafm_jax.common.text import printable
+from hafm_jax.common.text import PrintableStream, printable
 
 # Errors of the machine: disk or quota full, read-only, damaged, gone. Errors of a user's path. A missing file is in
 # neither: it may be a mistake of ours, which needs its traceback.
@@ -20,7 +20,11 @@ PATHS = frozenset({errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP})
 
 
 class InputError(Exception):
-    """An input of the user cannot be used. The message has what was found, what was expected, and what to do."""
+    """An input of the user cannot be used. The message has what was found, what was expected, and what to do; it may
+    quote files of strangers, and is printable."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class OutputError(InputError):
@@ -42,8 +46,8 @@ def first_line(error: Exception) -> str:
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Run a command's `main`; bad input becomes one printable line on stderr and exit code 2, Ctrl-C or SIGTERM 130 or
-    143.
+    """Run a command's `main`; bad input becomes one line on stderr and exit code 2, Ctrl-C or SIGTERM 130 or 143.
+    What it prints on stdout, names in files of strangers included, moves no cursor (PrintableStream).
 
     So does an OSError that is the machine's and not the program's (MACHINES, and PATHS where it names a path). A
     command that counts its progress raises KeyboardInterrupt again with that as its message.
@@ -58,7 +62,8 @@ def run_command(main: Callable[[], None]) -> None:
 
     try:
         signal.signal(signal.SIGTERM, stop)
-        main()
+        with redirect_stdout(PrintableStream(sys.stdout)):
+            main()
     except InputError as error:
         _fail(str(error))
     except OSError as error:

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import reading
+from hafm_jax.common.files import read_bounded, reading
 from hafm_jax.streams import ACOUSTIC_CODEBOOKS, STREAMS
 
 DATASET = "hafm_tokens"
@@ -118,7 +118,7 @@ def read_tokens_json(directory: str | os.PathLike) -> dict[str, Any]:
     sets that hafm_jax wrote before it had them. Raises InputError where there is none, or its contents were changed."""
     path = Path(directory) / TOKENS_FILE
     with reading(path, "a token data set: make it with tokenize/extract_tokens.py"):
-        document = json.loads(path.read_text())
+        document = json.loads(read_bounded(path).decode())
         if not isinstance(document, dict) or not isinstance(document.get("splits"), dict):
             raise ValueError("it names no splits")
         is_signed = "sha256" in document or "files_sha256" in document

@@ -18,10 +18,12 @@ import numpy as np
 from tqdm import tqdm
 
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import reading
+from hafm_jax.common.files import read_bounded, reading
 from hafm_jax.dataset.examples import decode_example
 from hafm_jax.dataset.layout import cells_of, index_name, index_sha256, shards
 from hafm_jax.dataset.tfrecord import framed_size, unframe, walk_records
+
+MOST_INDEX_BYTES = 2**28  # ours: the list of eight million songs
 
 
 class TokenRecords:
@@ -116,7 +118,7 @@ def read_index(directory: Path, split: str, shards: Sequence[Path]) -> list[list
     it is missing, damaged or of shards of another size."""
     path = directory / index_name(split)
     with reading(path, "the list of the split's records"):
-        document = json.loads(path.read_text())
+        document = json.loads(read_bounded(path, MOST_INDEX_BYTES).decode())
         index = document["length_crc_cells"]
         if document["sha256"] != index_sha256(index):
             raise ValueError("its contents are not those of its sha256")

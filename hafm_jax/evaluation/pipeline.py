@@ -18,7 +18,6 @@ from tqdm import tqdm
 from hafm_jax.accompany import Accompanist
 from hafm_jax.common import work
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.text import printable
 from hafm_jax.evaluation import distances
 from hafm_jax.evaluation.baselines import Library
 from hafm_jax.evaluation.clips import VOCAL, Clip, band_file, left_out, read_band, read_clip
@@ -120,7 +119,7 @@ class Pipeline:
                     bands.make(system, clip)
                 if failed:
                     self._note(system, failed)
-                    bar.write(printable(f"left out {system}/{clip.id}: {failed[clip.id]}"))
+                    bar.write(f"left out {system}/{clip.id}: {failed[clip.id]}")
 
     def measure_clips(self, systems: Sequence[str]) -> dict[Clip, Measures]:
         function = partial(measure_clip, self.report, self.songs, self.protocol.rule.split, systems)

@@ -48,8 +48,11 @@ class Plan:
             if not isinstance(data := document["data"], list) or not all(isinstance(name, str) for name in data):
                 raise TypeError(f"data is {data!r}")
             plan = cls(ConfigDict(document["config"]), data)
-            for run in plan.runs():
-                plan.training(run)
+            try:
+                for run in plan.runs():
+                    plan.training(run)
+            except InputError as error:
+                raise ValueError(str(error)) from error
         return plan
 
     def runs(self) -> list[Run]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,8 +15,11 @@ import soundfile
 
 from hafm_jax.common import pages
 from hafm_jax.common.errors import InputError
+from hafm_jax.scaling import estimates
 
 TEMPLATE = "common/page.html.j2"
+PACKAGE = Path(pages.__file__).parents[1]
+TEMPLATES = sorted(str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.j2"))
 
 
 class Reader(HTMLParser):
@@ -47,6 +51,98 @@ def test_text_is_escaped_and_the_page_is_whole(tmp_path):
     assert html.startswith("<!doctype html>") and html.rstrip().endswith("</html>")
     assert read.text.count("5 < 6 & <script>alert()</script>") == 2  # title and heading
     assert "script" not in {tag for tag, _ in read.tags}
+
+
+class Anything(str):
+    """A value in every place of a template: text, a number, a row, a function, each of which is shown as the text."""
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)  # as __html__, which would say that it is HTML
+        return Anything(self)
+
+    def __getitem__(self, key):
+        return Anything(self)
+
+    def __call__(self, *arguments):
+        return Anything(self)
+
+    def __iter__(self):
+        return iter([Anything(self), Anything(self)])
+
+    def __contains__(self, key):
+        return key != "missing"
+
+    def __format__(self, form):
+        return str(self)
+
+    def __float__(self):
+        return 1.0
+
+    def items(self):
+        return iter([(Anything(self), Anything(self))] * 2)
+
+    def _number(self, other):
+        return 1.0
+
+    def _compared(self, other):
+        return True
+
+    __add__ = __radd__ = __mul__ = __rmul__ = __truediv__ = __sub__ = _number
+    __lt__ = __le__ = __gt__ = __ge__ = _compared
+
+
+def context_of(template: str, text: str) -> dict:
+    """A value with the text for every name that the template asks for."""
+    import jinja2
+    from jinja2 import meta
+
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("hafm_jax", ""))
+    names = {"title"} | meta.find_undeclared_variables(environment.parse((PACKAGE / template).read_text()))
+    return {name: estimates if name == "words" else Anything(text) for name in names}
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_no_value_in_any_page_becomes_an_element_or_an_attribute(template, tmp_path):
+    """The page of hostile values has the elements and attributes of the page of plain ones, and nothing else."""
+
+    def tags(text: str) -> list:
+        pages.write_page(tmp_path / "page.html", template, **context_of(template, text))
+        html = (tmp_path / "page.html").read_text()
+        assert text.isalpha() or text not in html
+        return [(tag, list(attributes)) for tag, attributes in Reader(html).tags]
+
+    plain = tags("plain")
+    for hostile in (
+        "<script>alert()</script>",
+        "<img src=x onerror=alert()>",
+        '"><b onclick=alert()>',
+        "' onload='alert()",
+        "</script><script>alert()</script>",
+        "</td></table><!-- ",
+    ):
+        assert tags(hostile) == plain
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_no_template_turns_escaping_off(template):
+    """And values stand in quotes where they are attributes, and as JSON where they are script."""
+    import jinja2
+    from jinja2 import nodes
+
+    text = (PACKAGE / template).read_text()
+    tree = jinja2.Environment().parse(text)
+    assert not [node for node in tree.find_all(nodes.Filter) if node.name in ("safe", "forceescape")]
+    assert not list(tree.find_all((nodes.EvalContextModifier, nodes.MarkSafe, nodes.MarkSafeIfAutoescape)))
+    assert not re.search(r"=\s*\{\{", re.sub(r"\{%.*?%\}|<script>.*?</script>", "", text, flags=re.DOTALL))
+    for script in re.findall(r"<script>.*?</script>", text, re.DOTALL):
+        assert all(value.endswith("| tojson") for value in re.findall(r"\{\{ (.*?) \}\}", script))
+
+
+def test_half_a_character_is_written_as_its_number(tmp_path):
+    """UTF-8 has no place for it, and a file name that is not UTF-8 holds some."""
+    pages.write_page(tmp_path / "page.html", TEMPLATE, title="a\udcffb")
+    assert "a\\udcffb" in (tmp_path / "page.html").read_text()
 
 
 def test_a_value_that_a_template_lacks_is_an_error(tmp_path):

@@ -13,7 +13,7 @@ from hafm_jax.common.text import printable
 
 
 def test_what_people_write_stays():
-    text = "Élan vital, 東京 12 % “so” 🎵\nsecond line"
+    text = "Élan vital, 東京, 12 % “so” 🎵\nsecond line"
     assert printable(text) == text
 
 
@@ -34,13 +34,22 @@ def test_nothing_but_line_ends_controls_anything_and_all_can_be_written(text):
     assert printable(shown) == shown
 
 
-def test_a_message_that_quotes_a_file_is_printable(capsys, monkeypatch):
+def test_neither_a_message_nor_what_a_command_prints_moves_the_cursor(capsys, monkeypatch):
     monkeypatch.setattr("signal.signal", lambda *handler: None)  # this process is pytest's
 
     def main():
+        print("a song called \x1b[2J", "\ud800", flush=True)
         raise InputError("the file holds \x1b]0;title\x07\ud800")
 
     with pytest.raises(SystemExit) as ended:
         run_command(main)
     assert ended.value.code == 2
-    assert capsys.readouterr().err == "error: the file holds \\x1b]0;title\\x07\\ud800\n"
+    printed = capsys.readouterr()
+    assert printed.out == "a song called \\x1b[2J \\ud800\n"
+    assert printed.err == "error: the file holds \\x1b]0;title\\x07\\ud800\n"
+
+
+def test_a_message_is_printable_wherever_it_is_quoted():
+    error = InputError("the file holds \x1b[2J")
+    assert f"{error}" == str(error) == r"the file holds \x1b[2J"
+    assert str(InputError()) == "" and repr(InputError("a")) == "InputError('a')"

@@ -17,6 +17,8 @@ from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import unsealed
 from hafm_jax.model import pretrained
 from hafm_jax.model.sampling import Sampling
+from hafm_jax.tokenizers.codecs import load_codec
+from hafm_jax.tokenizers.semantic import load_semantic
 
 
 def test_a_model_directory_comes_back_as_it_was_saved(tiny_model):
@@ -128,13 +130,21 @@ def test_the_shipped_demo_has_the_digests_of_its_files():
 
 
 @pytest.mark.parametrize("device", [True, False])
-def test_weights_that_are_no_file_are_refused_without_being_read(tiny_model, tmp_path, device):
+@pytest.mark.parametrize(
+    "name",
+    [f"{part}config.json" for part in ("", "semantic/", "codec/")]
+    + [f"{part}.safetensors" for part in ("fine", "semantic/centroids", "codec/codec")],
+)
+def test_a_part_that_is_not_a_regular_file_is_refused_without_being_read(tiny_model, tmp_path, name, device):
+    """A pipe would wait for ever, and /dev/zero fill the memory."""
     directory = shutil.copytree(tiny_model, tmp_path / "model")
-    path = directory / "fine.safetensors"
+    path = directory / name
     path.unlink()
     path.symlink_to("/dev/zero") if device else os.mkfifo(path)
-    with pytest.raises(InputError, match=r"fine\.safetensors is not a regular file"):
+    with pytest.raises(InputError, match=rf"{path.name} .*not a regular file"):
         pretrained.load_model(str(directory))
+        load_semantic(directory / "semantic")
+        load_codec(directory / "codec")
 
 
 @pytest.mark.parametrize("source", ["/etc", "../../secret", "~/private", "./here", "a/b/c", "", 7])

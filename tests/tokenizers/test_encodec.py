@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from helpers.pickles import Malicious
 from helpers.torch_models import ENCODEC, encodec_folder, encodec_model, noise, torch, transformers  # noqa: F401 (fixtures)
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hafm_jax.common.errors import InputError
@@ -171,6 +171,20 @@ def test_other_files_are_not_original_checkpoints(original_checkpoint, tmp_path)
     (tmp_path / "x.th").write_bytes(original_checkpoint.read_bytes()[:1000])
     with pytest.raises(InputError, match="cannot be read"):
         encodec.EncodecCodec(tmp_path / "x.th")
+
+
+@settings(max_examples=100, derandomize=True, database=None)
+@given(
+    st.binary(max_size=60)
+    | st.lists(st.sampled_from(list(b"(){}[]ab}tu.cosqQhjNKIJUXVSR01\n\x80\x02")), max_size=30).map(bytes)
+)
+@example(b"root:x:0:0:root:/root:/bin/bash\n")  # as /etc/passwd begins: torch's unpickler pops from an empty stack
+@example(b"")
+def test_any_file_that_is_no_checkpoint_is_one_line(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "any.th"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"any\.th (cannot be read|holds a)"):
+        encodec.load_encodec(path)
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):

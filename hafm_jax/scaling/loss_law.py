@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize, nnls
-from threadpoolctl import threadpool_limits
 
+from hafm_jax.common.errors import needed_for
 from hafm_jax.scaling.estimates import NotEnough
 
 DELTA = 1e-3  # where Huber's loss turns from square to absolute, in log loss [Hoffmann et al.]
@@ -75,13 +75,16 @@ def fit_law(
 
     Args: all float64 [R]; `counts` int64 [S, R], how often each run is in each draw.
     Returns: the law, and a Law of arrays [S, 1]; S is 0 without `counts`.
-    Raises NotEnough where there are too few runs, sizes or lengths.
+    Raises NotEnough where there are too few runs, sizes or lengths, and InputError without threadpoolctl.
     """
     for name, values in (("sizes", parameters), ("lengths in tokens", tokens)):
         if (found := len(np.unique(values))) < MIN_DISTINCT:
             raise NotEnough(f"it needs at least {MIN_DISTINCT} {name}, and the runs have {found}")
     if len(loss) < MIN_RUNS:
         raise NotEnough(f"it needs at least {MIN_RUNS} runs, and there are {len(loss)}")
+    # Here, not above: machines that only make a sweep's runs do without it.
+    with needed_for("fitting laws needs threadpoolctl", 'pip install "hafm_jax[sweep]"'):
+        from threadpoolctl import threadpool_limits
     problem = _Problem(parameters, tokens, loss)
     even = np.ones(len(loss))
     with threadpool_limits(1, user_api="blas"):  # L-BFGS solves systems of 10 x 10: threads only wait for each other

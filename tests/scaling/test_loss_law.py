@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from helpers.made_runs import known_loss
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.optimize import approx_fprime, least_squares
 
 from hafm_jax.common.bootstrap import draw_counts, percentile_interval
+from hafm_jax.common.errors import InputError
 from hafm_jax.scaling.estimates import NotEnough
 from hafm_jax.scaling.loss_law import DELTA, Law, _Problem, fit_law
 from hafm_jax.scaling.optima import TokenCost
@@ -127,3 +130,11 @@ def test_too_few_runs_are_reported():
     ):
         with pytest.raises(NotEnough, match=message):
             fit_law(n, d, known_loss(PUBLISHED, n, d))
+
+
+def test_only_the_fit_needs_threadpoolctl(monkeypatch):
+    """A machine that has the extra `train` alone can make runs."""
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    n, d = grid()
+    with pytest.raises(InputError, match=r"threadpoolctl.*hafm_jax\[sweep\]"):
+        fit_law(n, d, known_loss(PUBLISHED, n, d))

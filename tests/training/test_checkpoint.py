@@ -174,5 +174,3 @@ def test_the_checksum_is_that_of_every_bit(x, data):
         bits = changed.view(f"uint{8 * x.itemsize}")
         bits[data.draw(st.integers(0, x.size - 1))] ^= 1 << data.draw(st.integers(0, 8 * x.itemsize - 1))
         assert plain_checksum(changed) != plain_checksum(x)
-
-

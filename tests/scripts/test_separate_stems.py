@@ -429,5 +429,5 @@ def test_bad_input_ends_with_exit_code_two(monkeypatch, tmp_path, music, capsys)
         (line,) = scripts.errors(monkeypatch, capsys, "separate_stems", *arguments(music, out))
         assert found in line
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot write .*Not a directory"):
+    with pytest.raises(InputError, match=r"cannot write .*Not a directory"):
         run(monkeypatch, *arguments(music, tmp_path / "file" / "songs"))

@@ -63,8 +63,8 @@ def run_command(main: Callable[[], None]) -> None:
             raise
         where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "a file"
         _fail(
-            f"cannot read or write {where} ({error.strerror}); expected a place with space and permission: make room, or "
-            "choose another"
+            f"cannot read or write {where} ({error.strerror}); expected a place with space and permission: "
+            "make room, or choose another"
         )
     except KeyboardInterrupt as interrupt:
         print(f"interrupted{f': {interrupt}' if interrupt.args else ''}", file=sys.stderr)

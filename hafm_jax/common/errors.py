@@ -70,7 +70,10 @@ def run_command(main: Callable[[], None]) -> None:
         if not (error.errno in MACHINES or (error.errno in PATHS and error.filename)):
             raise
         where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "a file"
-        _fail(f"cannot read or write {where} ({error.strerror}); expected space and permission: run again with them")
+        _fail(
+            f"cannot read or write {where} ({error.strerror}); expected a place with space and permission: "
+            "make room, or choose another"
+        )
     except KeyboardInterrupt as interrupt:
         print(f"interrupted{f': {interrupt}' if interrupt.args else ''}", file=sys.stderr)
         sys.exit(128 + (caught[0] if caught else signal.SIGINT))

@@ -46,12 +46,18 @@ class How(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """What to draw: `num_samples` (B) accompaniments of each vocal; by `sampling`, the same for all stages, by stage
-    name, or None for the model's own; with `skip_fine` only the coarse codebooks, which is faster and rougher."""
+    """What to draw: `num_samples` (B) accompaniments of each vocal; by `sampling`, the same for all stages or by stage
+    name, and the model's own for a stage that is not named; with `skip_fine` only the coarse codebooks, which is faster
+    and rougher. Raises InputError for a name that is not a stage's."""
 
     num_samples: int = 1
     sampling: Sampling | Mapping[str, Sampling] | None = None
     skip_fine: bool = False
+
+    def __post_init__(self) -> None:
+        named = self.sampling if isinstance(self.sampling, Mapping) else {}
+        if unknown := sorted(set(named).difference(STAGES)):
+            raise InputError(f"sampling of {', '.join(unknown)} is given; expected stages: {', '.join(STAGES)}")
 
     @property
     def stage_names(self) -> list[str]:
@@ -143,7 +149,7 @@ class Accompanist:
 
     def _sampling_of(self, options: SamplingOptions, stage: str) -> Sampling:
         asked = options.sampling
-        return asked if isinstance(asked, Sampling) else (asked or self.sampling)[stage]
+        return asked if isinstance(asked, Sampling) else {**self.sampling, **(asked or {})}[stage]
 
     def stage_cells(self, cells: int, options: SamplingOptions = DEFAULT_OPTIONS) -> dict[str, int]:
         """The cells that each stage fills for `cells` of music: at least one window of the next stage."""

@@ -56,20 +56,23 @@ class How(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """What to draw: `num_samples` (B) accompaniments of each vocal; by `sampling`, the same for all stages, by stage
-    name, or None for the model's own; with `skip_fine` only the coarse codebooks, which is faster and rougher.
+    """What to draw: `num_samples` (B) accompaniments of each vocal; by `sampling`, the same for all stages or by stage
+    name, and the model's own for a stage that is not named; with `skip_fine` only the coarse codebooks, which is faster
+    and rougher.
 
-    Raises InputError where a number is out of its range (model/ranges.py).
+    Raises InputError for a name that is not a stage's, and where a number is out of its range (model/ranges.py).
     """
 
     num_samples: int = 1
     sampling: Sampling | Mapping[str, Sampling] | None = None
     skip_fine: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_number("num_samples", self.num_samples, int, 1, math.inf)
-        one = isinstance(self.sampling, Sampling)
-        for name, sampling in ({"": self.sampling} if one else self.sampling or {}).items():
+        named = {"": self.sampling} if isinstance(self.sampling, Sampling) else self.sampling or {}
+        if unknown := sorted(set(named).difference({"", *STAGES})):
+            raise InputError(f"sampling of {', '.join(unknown)} is given; expected stages: {', '.join(STAGES)}")
+        for name, sampling in named.items():
             from_fields(Sampling.checked, sampling._asdict(), f"the {f'{name} ' * bool(name)}sampling")
 
     @property
@@ -167,7 +170,7 @@ class Accompanist:
 
     def _sampling_of(self, options: SamplingOptions, stage: str) -> Sampling:
         asked = options.sampling
-        return asked if isinstance(asked, Sampling) else (asked or self.sampling)[stage]
+        return asked if isinstance(asked, Sampling) else {**self.sampling, **(asked or {})}[stage]
 
     def stage_cells(self, cells: int, options: SamplingOptions = DEFAULT_OPTIONS) -> dict[str, int]:
         """The cells that each stage fills for `cells` of music: at least one window of the next stage."""

@@ -103,6 +103,16 @@ def test_several_vocals_at_once_get_what_each_gets_alone(accompanist):
     np.testing.assert_array_equal(together, np.concatenate(alone))
 
 
+def test_a_stage_that_is_not_named_has_the_models_sampling(accompanist):
+    greedy = FREE.sampling._replace(temperature=0.0)
+    voice, options = vocal(0.2, 24_000), [{"coarse": greedy}, {**accompanist.sampling, "coarse": greedy}, None]
+    drawn = [accompanist.tokens(voice, 24_000, 5, SamplingOptions(sampling=s, skip_fine=True)) for s in options]
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    assert (drawn[0] != drawn[2]).any()
+    with pytest.raises(InputError, match="sampling of corse is given; expected stages: semantic, coarse, fine"):
+        SamplingOptions(sampling={"corse": greedy})
+
+
 def test_another_voice_gets_another_band(accompanist):
     greedy = replace(FREE, sampling=FREE.sampling._replace(temperature=0.0))
     a, b = (accompanist(vocal(1.0, 24_000, seed=s), 24_000, greedy) for s in (0, 5))

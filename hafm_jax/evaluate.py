@@ -43,7 +43,8 @@ from hafm_jax.common.cache import use_compilation_cache
 from hafm_jax.common.errors import InputError, run_command
 from hafm_jax.common.files import make_folder, sha256_of
 from hafm_jax.common.machine import this_machine
-from hafm_jax.common.options import check_at_least
+from hafm_jax.common.options import check_at_least, local_path
+from hafm_jax.common.outputs import check_apart, check_folder, check_own
 from hafm_jax.common.resume import RUN_FILE, check_same_run
 from hafm_jax.evaluation import pipeline, report
 from hafm_jax.evaluation.protocol import (
@@ -61,6 +62,7 @@ from hafm_jax.model.pretrained import DEMO, find_model
 FORMAT_VERSION = 2
 PROTOCOL_FILE = "protocol.json"
 BANDS_FOLDER = "clips"  # evaluation/clips.py
+WRITTEN = ("index.html", "report.json", "table.csv", "clips.csv", "clips", "measures")  # after RUN_FILE
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -69,9 +71,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add, rule = parser.add_argument, Rule()
     add("--model", help="model directory, or Hub id OWNER/NAME (default: the demo model in the package)")
-    add("--songs", type=Path, required=True, help="songs folder with the split and the reference split")
-    add("--out", type=Path, required=True, help="folder for the report; made if missing")
-    add("--protocol", type=Path, help="use the clips and reference of another evaluation, not a new choice")
+    add("--songs", type=local_path, required=True, help="songs folder with the split and the reference split")
+    add("--out", type=local_path, required=True, help="folder for the report; made if missing")
+    add("--protocol", type=local_path, help="use the clips and reference of another evaluation, not a new choice")
     add("--split", default=rule.split, help="songs to evaluate on (default: %(default)s)")
     add(
         "--reference-split",
@@ -87,7 +89,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="leave out clips with softer vocals (default: %(default)s, the paper's)",
     )
     add("--seed", type=int, default=rule.seed, help="of the choice of clips and of all random draws (default: 0)")
-    add("--separated", type=Path, help="the same songs with vocals from a separator: adds a system")
+    add("--separated", type=local_path, help="the same songs with vocals from a separator: adds a system")
     add(
         "--guidance-scales",
         type=float,
@@ -112,6 +114,18 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     if any(not 0 <= w <= 100 for w in arguments.guidance_scales):
         raise InputError(f"--guidance-scales {arguments.guidance_scales}; expected numbers from 0 to 100")
     return arguments
+
+
+def check_out(arguments: argparse.Namespace) -> None:
+    """Raises InputError where the report cannot be written, or would be among the songs, or replace what is read or is
+    not of a report."""
+    splits = (arguments.split, arguments.reference_split)
+    out, songs = arguments.out, [folder for folder in (arguments.songs, arguments.separated) if folder]
+    check_apart([out / PROTOCOL_FILE], {"--protocol": arguments.protocol})
+    for split in [folder / split for folder in songs for split in splits]:
+        check_apart([out / name for name in WRITTEN], {"--songs": split})
+    check_folder(out)
+    check_own(out, RUN_FILE, WRITTEN)
 
 
 def choose_protocol(arguments: argparse.Namespace) -> Protocol:
@@ -193,6 +207,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def evaluate(arguments: argparse.Namespace) -> None:
     began_s = time.monotonic()
+    check_out(arguments)
     embeddings = load_embeddings(arguments.embedding)
     use_compilation_cache()
     model = find_model(arguments.model or str(DEMO))

@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from hafm_jax.common.errors import InputError, run_command
+from hafm_jax.common.files import read_json
+from hafm_jax.common.options import local_path
+from hafm_jax.common.outputs import check_apart, check_folder, check_room
 from hafm_jax.dataset import fingerprint
 from hafm_jax.model.config import num_parameters
 from hafm_jax.model.pretrained import StageWeights, check_tokenizers, save_model
 from hafm_jax.streams import CELLS_PER_S, STAGES
 from hafm_jax.training.workdir import load_run
 
+CARD_MARK = "library_name: hafm_jax"
 LIMITS = "a model plays music of the kind that it was trained on, and no other."
 
 
@@ -73,7 +77,7 @@ def model_card(stages: dict[str, StageWeights], tokenizers: Path, trained_on: st
     trained_on = trained_on and f": {trained_on}"
     return f"""---
 license: apache-2.0
-library_name: hafm_jax
+{CARD_MARK}
 tags: [music, accompaniment, singing]
 ---
 
@@ -96,13 +100,43 @@ Validation loss is in nats a token, in brackets by codebook.
 """
 
 
+def check_out(out: Path, workdirs: list[Path], tokenizers: Path) -> None:
+    """Raises InputError where the model directory `out` cannot be written, or where writing it would replace a part of
+    the runs or tokenizers, or files that are not of a model."""
+    config, card, parts = out / "config.json", out / "README.md", ("semantic", "codec")
+    files = [config, card, *(out / f"{stage}.safetensors" for stage in STAGES)]
+    for workdir in workdirs:
+        check_apart([*files, *(out / part for part in parts)], {"--workdir": workdir})
+    for part in parts:  # the tokenizers themselves may be in `out` already
+        check_apart(files, {"--tokenizers": tokenizers / part})
+    check_folder(out)
+    if config.exists():
+        foreign = [] if "stages" in read_json(config, "that of a model: choose another --out") else [config.name]
+    else:  # nothing is there, or what an interrupted export left
+        foreign = [part for part in parts if not _same_config(out / part, tokenizers / part)]
+        if card.exists() and CARD_MARK not in card.read_text(errors="replace"):
+            foreign.append(card.name)
+    if foreign:
+        raise InputError(
+            f"{out} has {', '.join(foreign)} that no export wrote; expected a new folder, or a model's: "
+            "choose another --out"
+        )
+
+
+def _same_config(written: Path, given: Path) -> bool:
+    config = written / "config.json"
+    return not config.exists() or config.read_bytes() == (given / "config.json").read_bytes()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m hafm_jax.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--workdir", type=Path, nargs="+", required=True, help="training runs, one for each stage")
-    parser.add_argument("--tokenizers", type=Path, required=True, help="folder with semantic/ and codec/")
-    parser.add_argument("--out", type=Path, required=True, help="the model directory to write")
+    parser.add_argument(
+        "--workdir", type=local_path, nargs="+", required=True, help="training runs, one for each stage"
+    )
+    parser.add_argument("--tokenizers", type=local_path, required=True, help="folder with semantic/ and codec/")
+    parser.add_argument("--out", type=local_path, required=True, help="the model directory to write")
     parser.add_argument(
         "--dtype",
         choices=["float32", "float16", "bfloat16"],
@@ -117,14 +151,17 @@ def main() -> None:
     )
     arguments = parser.parse_args()
 
+    check_tokenizers(arguments.tokenizers)
+    check_out(arguments.out, arguments.workdir, arguments.tokenizers)
     runs = {run.config.stage_name: run for run in map(load_run, arguments.workdir)}
     if runs.keys() != STAGES.keys() or len(arguments.workdir) != len(STAGES):
         raise InputError(f"the work directories hold {', '.join(runs)}; expected one run each of {', '.join(STAGES)}")
     stages = {name: runs[name] for name in STAGES}
-    check_tokenizers(arguments.tokenizers)
     made = {f"the {name} run": run.facts["data"].get("tokenizers", {}) for name, run in stages.items()}
     fingerprint.check_made_by(arguments.tokenizers, made)
     card = model_card(stages, arguments.tokenizers, arguments.trained_on, arguments.limits)
+    num_bytes = 4 if arguments.dtype == "float32" else 2
+    check_room(arguments.out, num_bytes * sum(num_parameters(stage.config) for stage in stages.values()))
     save_model(arguments.out, stages, arguments.tokenizers, card, arguments.dtype)
     size = sum(f.stat().st_size for f in arguments.out.rglob("*") if f.is_file())
     print(f"{arguments.out}: {size / 1e6:.1f} MB")

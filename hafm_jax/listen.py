@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from hafm_jax.common.errors import run_command
-from hafm_jax.common.options import number
+from hafm_jax.common.options import local_path, number
+from hafm_jax.common.outputs import check_apart, check_folder, check_own
 from hafm_jax.common.text import printable
 
 
@@ -36,7 +36,9 @@ def parser() -> argparse.ArgumentParser:
         "Sides and order are random and balanced; --seed repeats them. If truth is among the systems, there are three\n"
         "checks with a known answer (the true band against no band). Give listeners KIT/page, but not KIT/key.json.",
     )
-    make.add_argument("--report", type=Path, required=True, help="a report folder of hafm_jax.evaluate, with clips/")
+    make.add_argument(
+        "--report", type=local_path, required=True, help="a report folder of hafm_jax.evaluate, with clips/"
+    )
     make.add_argument("--systems", nargs="+", required=True, metavar="SYSTEM", help="two or more folders of clips/")
     make.add_argument("--against", metavar="SYSTEM", help="compare only with this system (default: every two systems)")
     make.add_argument(
@@ -45,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
         help="number of clips, each in every comparison (default: 10, or all if there are fewer)",
     )
     make.add_argument("--seed", type=number(int, 0), default=0, help="same seed, same kit (default: 0)")
-    make.add_argument("--out", type=Path, required=True, metavar="KIT", help="the folder to write; must be new")
+    make.add_argument("--out", type=local_path, required=True, metavar="KIT", help="the folder to write; must be new")
 
     analyse = commands.add_parser(
         "analyse",
@@ -54,12 +56,12 @@ def parser() -> argparse.ArgumentParser:
         description="Win rates of every two systems with exact binomial intervals and sign tests. Answers without a\n"
         "preference are counted, but both leave them out. Of a listener's answers to a pair the first one counts.",
     )
-    analyse.add_argument("--kit", type=Path, required=True, help="the kit's folder, with key.json")
+    analyse.add_argument("--kit", type=local_path, required=True, help="the kit's folder, with key.json")
     analyse.add_argument(
-        "--answers", type=Path, nargs="+", required=True, metavar="FILE", help="the files that listeners saved"
+        "--answers", type=local_path, nargs="+", required=True, metavar="FILE", help="the files that listeners saved"
     )
     analyse.add_argument(
-        "--out", type=Path, help="folder for results.json and index.html (default: results, in the kit)"
+        "--out", type=local_path, help="folder for results.json and index.html (default: results, in the kit)"
     )
     return p
 
@@ -69,6 +71,7 @@ def make(arguments: argparse.Namespace) -> None:
 
     from hafm_jax.listening.kit import make_kit
 
+    check_folder(arguments.out)
     key, lacking = make_kit(
         arguments.report,
         arguments.systems,
@@ -91,11 +94,16 @@ def analyse(arguments: argparse.Namespace) -> None:
     from hafm_jax.listening import results as for_people
     from hafm_jax.listening.answers import count_preferences, read_answers, read_key
 
+    out = arguments.out or arguments.kit / "results"
+    written = [out / "results.json", out / "index.html"]
+    check_apart(written, {"--kit": arguments.kit / "page"})  # not for listeners
+    for path in arguments.answers:
+        check_apart(written, {"--answers": path})
+    check_own(out, "results.json", ["index.html"])
     key = read_key(arguments.kit)
     answers = [answer for path in arguments.answers for answer in read_answers(path, key)]
     results = count_preferences(key, answers)
     print(for_people.text(results))
-    out = arguments.out or arguments.kit / "results"
     make_folder(out, "--out")
     write_json(out / "results.json", results)
     for_people.write_results_page(out / "index.html", results)

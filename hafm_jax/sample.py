@@ -16,10 +16,14 @@ import sys
 import time
 from pathlib import Path
 
-from hafm_jax.common.options import number
+from hafm_jax.common.errors import InputError
+from hafm_jax.common.options import local_path, number
+from hafm_jax.common.outputs import check_apart, check_room
 from hafm_jax.model import ranges
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ, STAGES, num_cells
 
+OUT = Path("mix.wav")
+COMMENT = "made by hafm_jax.sample"  # in the files, by which it knows its own
 STARTED_S = time.monotonic()  # before JAX is imported, which takes part of the time to load
 
 EXAMPLES = """examples:
@@ -64,8 +68,8 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = p.add_argument
-    add("--vocal", type=Path, metavar="FILE", required=True, help="the singing voice: wav, flac, ogg, mp3, ...")
-    add("--out", type=Path, metavar="FILE", default=Path("mix.wav"), help="the mix, wav or flac (default: mix.wav)")
+    add("--vocal", type=local_path, metavar="FILE", required=True, help="the singing voice: wav, flac, ogg, mp3, ...")
+    add("--out", type=local_path, metavar="FILE", default=OUT, help="the mix, wav or flac (default: mix.wav)")
     add(
         "--model",
         metavar="MODEL",
@@ -92,10 +96,36 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+def check_outputs(arguments: argparse.Namespace) -> None:
+    """Raises InputError where an output cannot be written, or would replace the vocal, or a file that this command did
+    not write and that was not named."""
+    from hafm_jax.audio import files
+
+    files.check_writable([arguments.out])  # of numbered outputs, too, the name and its folder must do
+    paths = [path for pair in output_paths(arguments.out, arguments.num_samples) for path in pair]
+    files.check_writable(paths)
+    check_apart(paths, {"--vocal": arguments.vocal})
+    named = None if arguments.out is OUT else arguments.out
+    for path in paths:
+        if path != named and path.exists() and files.comment_of(path) != COMMENT:
+            raise InputError(
+                f"{path} is there, and this command did not write it; expected a free name: move it, or choose another "
+                "--out"
+            )
+
+
 def output_paths(out: Path, num_samples: int) -> list[tuple[Path, Path]]:
     """(mix, instrumental) of each sample."""
     stems = [out.stem] if num_samples == 1 else [f"{out.stem}_{i}" for i in range(1, num_samples + 1)]
     return [(out.with_name(f"{s}{out.suffix}"), out.with_name(f"{s}_instrumental{out.suffix}")) for s in stems]
+
+
+def check_room_for(outputs: list[tuple[Path, Path]], shape: tuple[int, int]) -> None:
+    """Raises InputError where the disk has no room for outputs of `shape` [C, S]; of FLAC nothing is known before."""
+    paths = [path for pair in outputs for path in pair]
+    if paths[0].suffix.lower() == ".wav":
+        one = 2 * math.prod(shape)  # 16 bits; a former output goes when the next one is complete
+        check_room(paths[0], max(one, one * len(paths) - sum(path.stat().st_size for path in paths if path.exists())))
 
 
 class Progress:
@@ -123,6 +153,7 @@ class Progress:
 
 def main(argv: list[str] | None = None) -> None:
     arguments = parser().parse_args(argv)
+    check_outputs(arguments)
     progress, written = Progress(), []
     try:
         run(arguments, progress, written)
@@ -146,7 +177,8 @@ def run(arguments: argparse.Namespace, progress: Progress, written: list[Path]) 
     vocal, rate_hz = read_vocal(arguments.vocal, arguments.seconds)
     if abs(vocal).max() < 1e-4:
         print(f"warning: {arguments.vocal} is silent: the band has no voice to follow", file=sys.stderr)
-    files.check_writable(arguments.out)
+    outputs = output_paths(arguments.out, arguments.num_samples)
+    check_room_for(outputs, (len(vocal), files.resampled_length(vocal.shape[1], rate_hz, CODEC_SAMPLE_RATE_HZ)))
     use_compilation_cache()
     accompanist = Accompanist.load(arguments.model or str(DEMO))
     sampling = dict(accompanist.sampling)
@@ -173,11 +205,10 @@ def run(arguments: argparse.Namespace, progress: Progress, written: list[Path]) 
     generated_s = time.monotonic()
 
     vocal = files.resample(vocal, rate_hz, CODEC_SAMPLE_RATE_HZ)
-    outputs = output_paths(arguments.out, options.num_samples)
     for instrumental, (mix_path, instrumental_path) in zip(instrumentals, outputs, strict=True):
         mixed = mixing.mix(vocal, instrumental, CODEC_SAMPLE_RATE_HZ)
         for path, audio in ((instrumental_path, mixed.instrumental), (mix_path, mixed.audio)):
-            files.write_audio(path, audio, CODEC_SAMPLE_RATE_HZ)
+            files.write_audio(path, audio, CODEC_SAMPLE_RATE_HZ, COMMENT)
             written.append(path)
         print(f"{mix_path}  {instrumental_path}")
     duration_s = vocal.shape[-1] / CODEC_SAMPLE_RATE_HZ * options.num_samples

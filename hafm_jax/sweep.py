@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import math
 import multiprocessing
 import os
 import signal
@@ -32,6 +33,8 @@ from hafm_jax.common import work
 from hafm_jax.common.cache import use_compilation_cache
 from hafm_jax.common.errors import InputError, run_command
 from hafm_jax.common.files import make_folder, write_bytes
+from hafm_jax.common.options import check_at_least, local, local_path
+from hafm_jax.common.outputs import check_own
 from hafm_jax.scaling import queue
 from hafm_jax.scaling.estimates import headlines
 from hafm_jax.scaling.fit import fit_sweep, read_fit, write_fit
@@ -55,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
 
     def command(name: str, help: str, description: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=help, description=description, formatter_class=raw)
-        added.add_argument("--workdir", type=Path, required=True, metavar="SWEEP", help="the sweep's folder")
+        added.add_argument("--workdir", type=local_path, required=True, metavar="SWEEP", help="the sweep's folder")
         return added
 
     plan = command(
@@ -65,8 +68,10 @@ def parser() -> argparse.ArgumentParser:
         "embeddings and heads), D target tokens, FLOPs, estimated time and cost on a device. A sweep can be planned\n"
         "again with more runs: it keeps those that are done. A run that was begun cannot be changed.",
     )
-    plan.add_argument("--config", type=Path, default=Path("configs/scaling.py"), help="(default: %(default)s)")
-    plan.add_argument("--data", nargs="+", required=True, metavar="TOKENS", help="token sets, as of hafm_jax.train")
+    plan.add_argument("--config", type=local_path, default=Path("configs/scaling.py"), help="(default: %(default)s)")
+    plan.add_argument(
+        "--data", type=local, nargs="+", required=True, metavar="TOKENS", help="token sets, as of hafm_jax.train"
+    )
     plan.add_argument("--device", help="one of the configuration's devices, for time and cost (default: its own)")
 
     run = command(
@@ -138,6 +143,7 @@ def plan(arguments: argparse.Namespace) -> None:
         )
     rows = plan_rows(planned, planned.runs(), device)
     queue.check_same_runs(arguments.workdir, planned)
+    check_own(arguments.workdir, PLAN_FILE, [TABLE_FILE, queue.RUNS_FILE, "runs"], "--workdir")
     make_folder(arguments.workdir, "--workdir")
     queue.collect(arguments.workdir, planned)  # before the plan is replaced: it reads what is there
     planned.write(arguments.workdir)
@@ -152,6 +158,7 @@ def plan(arguments: argparse.Namespace) -> None:
 def run(arguments: argparse.Namespace) -> None:
     workdir = arguments.workdir.absolute()
     planned = Plan.read(workdir)
+    check_at_least(arguments, ray_gpus=0)
     if arguments.workers < 1:
         raise InputError(f"--workers {arguments.workers}; expected at least 1")
     if arguments.all:
@@ -252,6 +259,9 @@ def _worker(workdir: Path, workers: int) -> None:
 
 
 def fit(arguments: argparse.Namespace) -> None:
+    check_at_least(arguments, seed=0)
+    if not all(0 < budget < math.inf for budget in arguments.budgets):
+        raise InputError(f"--budgets {arguments.budgets}; expected numbers above 0, in FLOPs")
     planned = Plan.read(arguments.workdir)
     fitted = fit_sweep(queue.collect(arguments.workdir, planned), arguments.seed, arguments.budgets)
     write_fit(arguments.workdir, fitted | {"machines": queue.machines(arguments.workdir, planned)})

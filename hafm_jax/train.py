@@ -16,6 +16,7 @@ With --verify it reads all of the data, reports damage, and trains nothing.
 from __future__ import annotations
 
 import argparse
+import re
 import signal
 import sys
 from pathlib import Path
@@ -26,10 +27,12 @@ from ml_collections import ConfigDict, config_flags
 
 from hafm_jax.common.cache import use_compilation_cache
 from hafm_jax.common.errors import InputError, run_command
+from hafm_jax.common.options import local, local_path
+from hafm_jax.common.outputs import check_apart, check_folder
 from hafm_jax.dataset.verify import verify_tokens
 from hafm_jax.training import hosts
 from hafm_jax.training.loop import Preempted, train
-from hafm_jax.training.settings import token_sets
+from hafm_jax.training.settings import FIELDS, token_sets
 
 DEFAULT_CONFIG = "configs/base.py"
 
@@ -50,9 +53,13 @@ def parser() -> Parser:
         "--config", default=DEFAULT_CONFIG, help="a file of configs/; its fields are options too (default: %(default)s)"
     )
     p.add_argument(
-        "--data", action="append", metavar="TOKENS", help="token set, or TOKENS=WEIGHT, several times for a mixture"
+        "--data",
+        type=local,
+        action="append",
+        metavar="TOKENS",
+        help="token set, or TOKENS=WEIGHT, several times for a mixture",
     )
-    p.add_argument("--workdir", type=Path, help="where checkpoints and metrics go; all hosts see the same folder")
+    p.add_argument("--workdir", type=local_path, help="where checkpoints and metrics go; all hosts see the same folder")
     p.add_argument("--verify", action="store_true", help="only read all of --data and report damage")
     p.add_argument("--coordinator", help="HOST:PORT of process 0, where no launcher provides it")
     p.add_argument("--num-processes", "--num_processes", type=int, help="with --coordinator: the number of processes")
@@ -73,13 +80,38 @@ def read_config(path: str, overrides: list[str]) -> ConfigDict:
         config = holder.value
         config.to_dict()  # a file that could not be loaded raises only when it is read
     except (AttributeError, KeyError) as error:  # of the config: a field, a stage
-        name = str(error).strip("\"'")
+        *_, name = re.findall(r"(\w+)\\*'", str(error)) or [str(error)]  # quoted, by some exceptions twice
+        if name == "get_config":
+            raise _not_for_training(path, name) from error
         raise InputError(f"--config: nothing is named {name!r}; expected a field or a stage: see configs/") from error
+    except (ImportError, NameError, SyntaxError) as error:
+        raise InputError(f"--config {path} is not a file of Python that runs here ({error}); see configs/") from error
     except (flags.Error, TypeError, ValueError, OSError) as error:
         raise InputError(f"{' '.join(str(error).split())}; see --help") from error
+    if lacking := sorted({*FIELDS} - {*config}):
+        raise _not_for_training(path, lacking[0])
     if stray:
         raise InputError(f"{stray[0]!r} belongs to no option; expected --NAME=VALUE: see --help")
     return config
+
+
+def _not_for_training(path: str, lacking: str) -> InputError:
+    return InputError(
+        f"--config {path} has no {lacking}, so it is not a training configuration; expected one like {DEFAULT_CONFIG}"
+    )
+
+
+def check_workdir(workdir: Path, config: ConfigDict) -> None:
+    """Raises InputError where runs cannot be written in `workdir`, or where its config.json is another's: of the model
+    or run to start from, of a tokenizer."""
+    start_from, tokenizers = (Path(local(folder)) for folder in (config.start_from, config.tokenizers))
+    written = workdir / "config.json"
+    if config.start_from:
+        check_apart([written], {"--config.start_from": start_from / "config.json"}, "--workdir")
+    if config.tokenizers:
+        for part in ("semantic", "codec"):
+            check_apart([written], {"--config.tokenizers": tokenizers / part}, "--workdir")
+    check_folder(workdir)
 
 
 def _exit_without_saving(*_: object) -> None:
@@ -94,6 +126,8 @@ def main() -> None:
     for name in ("data",) if arguments.verify else ("data", "workdir"):
         if not getattr(arguments, name):
             raise InputError(f"--{name} is missing; see --help")
+    if config is not None:
+        check_workdir(arguments.workdir, config)
     sets = token_sets(arguments.data)
     if arguments.verify:
         for directory, _ in sets:

@@ -10,10 +10,11 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
+from helpers.full_disk import REASON, files_of_at_most
 
 from configs.base import get_config
 from hafm_jax import export
-from hafm_jax.common.errors import InputError
+from hafm_jax.common.errors import InputError, OutputError
 from hafm_jax.model.config import SIZES, Size
 from hafm_jax.model.pretrained import load_model
 from hafm_jax.streams import STAGES
@@ -163,6 +164,54 @@ def test_whole_weights_are_exported_whatever_became_of_the_log(log, facts, runs,
     assert {name: weights.facts[name] for name in ("loss", "minutes") if name in weights.facts} == facts
     row = next(line for line in (out / "README.md").read_text().splitlines() if line.startswith("| semantic |"))
     assert row.endswith("| not logged () |") and ("minutes" in facts or "| not logged on cpu |" in row)
+
+
+def files_of(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "out", ["runs", "runs/semantic", "runs/coarse/model", "tokenizers/codec", "tokenizers/semantic", "others", "notes"]
+)
+def test_neither_runs_nor_tokenizers_nor_files_of_others_are_replaced(runs, tokenizers, out, tmp_path, monkeypatch):
+    """`runs` holds a folder `semantic` as a model does; `others` are other tokenizers, `notes` a folder with a page."""
+    workdirs, _ = runs
+    shutil.copytree(tokenizers, tmp_path / "tokenizers")
+    shutil.copytree(tokenizers, tmp_path / "others")
+    (tmp_path / "others" / "codec" / "config.json").write_text("{}")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "README.md").write_text("My notes")
+    before = files_of(tmp_path)
+    arguments = ["--workdir", *workdirs, "--tokenizers", tmp_path / "tokenizers", "--out", tmp_path / out]
+    monkeypatch.setattr(sys, "argv", ["export", *map(str, arguments)])
+    with pytest.raises(InputError, match=r"which is read; expected|that no export wrote; expected"):
+        export.main()
+    assert files_of(tmp_path) == before
+
+
+def test_a_model_is_exported_again_also_after_an_interruption_and_beside_its_tokenizers(
+    runs, tokenizers, tmp_path, monkeypatch
+):
+    workdirs, _ = runs
+    out = tmp_path / "model"
+    shutil.copytree(tokenizers, out)
+    arguments = ["--workdir", *workdirs, "--tokenizers", out, "--out", out]
+    monkeypatch.setattr(sys, "argv", ["export", *map(str, arguments)])
+    export.main()
+    whole = files_of(out)
+    export.main()
+    assert files_of(out) == whole
+    (out / "config.json").unlink()  # written last
+    (out / "fine.safetensors").unlink()
+    export.main()
+    assert files_of(out) == whole
+
+
+def test_a_full_disk_while_exporting_is_one_reason(runs, run_export, tmp_path):
+    workdirs, _ = runs
+    with files_of_at_most(2_000), pytest.raises(OutputError, match=rf"cannot write .*\({REASON}\); expected"):
+        run_export(workdirs)
+    assert not (tmp_path / "model" / "config.json").exists()
 
 
 @pytest.mark.parametrize("field", ["centroids_sha256", "codec_sha256"])

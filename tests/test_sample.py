@@ -223,16 +223,16 @@ def test_an_interrupt_while_loading_reports_that_nothing_is_written(run, tmp_pat
 
 def test_an_interrupt_while_writing_names_the_complete_files(run, tmp_path, monkeypatch):
     vocal = write(tmp_path / "in.wav")
-    real, calls = soundfile.write, []
+    real, calls = soundfile.SoundFile.write, []
 
-    def interrupted_in_the_third(path, audio, *rest, **options):
-        calls.append(path)
+    def interrupted_in_the_third(file, audio):
+        calls.append(file)
         if len(calls) == 3:
-            real(path, audio[: len(audio) // 2], *rest, **options)
+            real(file, audio[: len(audio) // 2])
             raise KeyboardInterrupt
-        real(path, audio, *rest, **options)
+        real(file, audio)
 
-    monkeypatch.setattr(soundfile, "write", interrupted_in_the_third)
+    monkeypatch.setattr(soundfile.SoundFile, "write", interrupted_in_the_third)
     with pytest.raises(KeyboardInterrupt) as interrupt:
         run("--vocal", vocal, "--num-samples", 2, "--skip-fine", "--seconds", 0.5)
     files = {name: tmp_path / name for name in ("mix_1_instrumental.wav", "mix_1.wav")}

@@ -28,14 +28,14 @@ import argparse
 import os
 import re
 from contextlib import closing
-from pathlib import Path
 
 from tqdm import tqdm
 
 from hafm_jax.audio.files import song_splits
 from hafm_jax.common import work
 from hafm_jax.common.errors import InputError, run_command
-from hafm_jax.common.options import check_at_least
+from hafm_jax.common.options import check_at_least, local_path
+from hafm_jax.common.outputs import check_apart, check_folder
 from hafm_jax.corpus import extraction
 from hafm_jax.corpus.progress import Part
 from hafm_jax.corpus.screening import Limits
@@ -47,9 +47,9 @@ from hafm_jax.tokenizers.semantic import VOCAL_NOISE_SIGMA
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--songs", type=Path, required=True, help="songs folder: SPLIT/ID/vocals and instrumental, .wav or .flac")
-    add("--tokenizers", type=Path, required=True, help="folder with semantic/ and codec/")
-    add("--out", type=Path, required=True, help="folder for the token data set; a finished one is not replaced")
+    add("--songs", type=local_path, required=True, help="songs folder: SPLIT/ID/vocals and instrumental, .wav or .flac")
+    add("--tokenizers", type=local_path, required=True, help="folder with semantic/ and codec/")
+    add("--out", type=local_path, required=True, help="folder for the token data set; a finished one is not replaced")
     add("--splits", nargs="+", help="splits to extract (default: all that SONGS has)")
     add(
         "--num-shards",
@@ -72,7 +72,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--ray", action="store_true", help="extract on the Ray cluster of RAY_ADDRESS; all see the same folders")
     add("--ray-gpus", type=float, help=f"of a shard on Ray, 0.5 for two at once (default: {work.RAY_GPUS})")
     arguments = parser.parse_args()
-    check_at_least(arguments, num_shards=1, workers=1, vocal_noise=0, max_seconds=0, ray_gpus=0)
+    check_at_least(arguments, num_shards=1, workers=1, vocal_noise=0, max_seconds=0, ray_gpus=0, seed=0)
     if arguments.splits is None:
         arguments.splits = song_splits(arguments.songs)
         for path in sorted(arguments.songs.iterdir()):
@@ -104,6 +104,11 @@ def extract(arguments: argparse.Namespace, tasks: list[extraction.ShardTask]) ->
 
 def main() -> None:
     arguments = parse_arguments()
+    for split in arguments.splits:
+        check_apart([arguments.out], {"--songs": arguments.songs / split})
+    for part in ("semantic", "codec"):
+        check_apart([arguments.out / "tokens.json"], {"--tokenizers": arguments.tokenizers / part})
+    check_folder(arguments.out)
     tasks = extraction.plan_tasks(
         arguments.songs,
         arguments.tokenizers,

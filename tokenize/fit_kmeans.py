@@ -34,11 +34,11 @@ import hafm_jax
 from hafm_jax.audio.files import song_folders
 from hafm_jax.common.errors import InputError, run_command
 from hafm_jax.common.files import make_folder, reading, sha256_of
-from hafm_jax.common.options import check_at_least
+from hafm_jax.common.options import check_at_least, local_path
 from hafm_jax.corpus.screening import HOPELESS_SONGS, Limits
 from hafm_jax.streams import STREAMS
 from hafm_jax.tokenizers.clusters import FRAMES_PER_HOUR, STEMS, Sampling, describe, fit, sample_frames
-from hafm_jax.tokenizers.folder import MADE_WITH, is_made, names_sha256
+from hafm_jax.tokenizers.folder import MADE_WITH, check_out, is_made, names_sha256
 from hafm_jax.tokenizers.hub import DTYPES
 from hafm_jax.tokenizers.semantic import VOCAL_NOISE_SIGMA, FeatureExtractor, read_centroids, save_semantic
 
@@ -57,14 +57,14 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     vocabulary = STREAMS["vocal_semantic"].vocabulary
-    add("--songs", type=Path, help="songs folder with a split train; needed unless there are --centroids")
+    add("--songs", type=local_path, help="songs folder with a split train; needed unless there are --centroids")
     add("--features", choices=("chroma", "hubert"), required=True, help="features of a frame")
     made_by = parser.add_mutually_exclusive_group()
     made_by.add_argument(
         "--clusters", type=int, default=vocabulary, help=f"ids of a token, at most {vocabulary} (default: %(default)s)"
     )
-    made_by.add_argument("--centroids", type=Path, help="file of centroids, npy or safetensors, instead of fitting")
-    add("--out", type=Path, required=True, help="tokenizers folder; semantic/ is written in it")
+    made_by.add_argument("--centroids", type=local_path, help="centroids instead of fitting, npy or safetensors")
+    add("--out", type=local_path, required=True, help="tokenizers folder; semantic/ is written in it")
     add("--source", help="hubert: folder or Hub id of a transformers HubertModel")
     add("--layer", type=int, default=9, help="hubert: hidden layer, 0 is the first one's input (default: %(default)s)")
     add("--dtype", choices=DTYPES, help="hubert: to compute in (default: float16 on a GPU, else float32)")
@@ -80,7 +80,7 @@ def parse_arguments() -> argparse.Namespace:
         raise InputError(f"--clusters is {arguments.clusters}; expected 1 to {vocabulary}, the streams' vocabulary")
     if not arguments.hours * FRAMES_PER_HOUR >= len(STEMS):
         raise InputError(f"--hours is {arguments.hours}; expected a frame (20 ms) of each stem, or more")
-    check_at_least(arguments, vocal_noise=0)
+    check_at_least(arguments, hours=0, vocal_noise=0, layer=0, seed=0)
     if arguments.features == "hubert" and arguments.source is None:
         raise InputError("--features hubert without --source; expected a folder or a Hub id: add --source")
     return arguments
@@ -154,6 +154,7 @@ def make_tokenizer(
 
 def main() -> None:
     arguments = parse_arguments()
+    check_out(arguments.out, "semantic", arguments.songs, {"--centroids": arguments.centroids})
     folders, directory = songs_of(arguments), arguments.out / "semantic"
     run = made_with(arguments, folders)
     if is_made(directory, run):

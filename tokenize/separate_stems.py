@@ -45,8 +45,9 @@ from tqdm import tqdm
 from hafm_jax.common import work
 from hafm_jax.common.errors import InputError, run_command
 from hafm_jax.common.files import make_folder
-from hafm_jax.common.options import check_at_least
-from hafm_jax.common.resume import check_same_run
+from hafm_jax.common.options import check_at_least, local_path
+from hafm_jax.common.outputs import check_apart, check_folder, check_own
+from hafm_jax.common.resume import RUN_FILE, check_same_run
 from hafm_jax.corpus import collections, stems
 from hafm_jax.corpus.progress import Part, Progress
 from hafm_jax.corpus.reading import import_av
@@ -61,13 +62,13 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     limits = Limits()
-    add("--music", type=Path, required=True, help="the collection's folder")
+    add("--music", type=local_path, required=True, help="the collection's folder")
     add("--layout", choices=collections.LAYOUTS, required=True, help="how it is laid out")
-    add("--metadata", type=Path, help="fma: the archive's fma_metadata, for its tracks.csv")
+    add("--metadata", type=local_path, help="fma: the archive's fma_metadata, for its tracks.csv")
     add("--separator", choices=("demucs", "mdx", GIVEN), required=True, help="given: the stems of musdb as they are")
     add("--weights", help="demucs, mdx: file, folder, URL or Hub id of the network")
     add("--sha256", help="SHA-256 that the weights must have")
-    add("--out", type=Path, required=True, help="folder for the songs; made if missing")
+    add("--out", type=local_path, required=True, help="folder for the songs; made if missing")
     add("--min-seconds", type=float, default=limits.min_s, help="shorter tracks are left out (default: %(default)s)")
     add("--max-seconds", type=float, default=limits.max_s, help="longer tracks are left out (default: %(default)s)")
     fainter = "tracks with fainter vocals, 20 log10 of their RMS, are left out (default: %(default)s)"
@@ -93,9 +94,10 @@ def parse_arguments() -> argparse.Namespace:
         )
     if math.isnan(arguments.vocal_gate_dbfs):
         raise InputError("--vocal-gate-dbfs is not a number; expected one, or -inf for no gate")
-    check_at_least(arguments, workers=1, ray_gpus=0)
-    if arguments.out.resolve().is_relative_to(arguments.music.resolve()):
-        raise InputError(f"--out {arguments.out} is in --music; expected another place: songs would become music")
+    check_at_least(arguments, workers=1, ray_gpus=0, validation_share=0, test_share=0)
+    check_apart([arguments.out / split for split in ("train", "validation", "test")], {"--music": arguments.music})
+    check_folder(arguments.out)
+    check_own(arguments.out, RUN_FILE, ["report.json", "rejects.jsonl"])
     # workers of a cluster have working directories of their own
     arguments.music, arguments.out = arguments.music.absolute(), arguments.out.absolute()
     if arguments.weights is not None and Path(arguments.weights).exists():

@@ -17,16 +17,17 @@ more songs adds to those that are there. A song's folder appears only when it is
 from __future__ import annotations
 
 import argparse
-import math
 import os
 from contextlib import closing
-from pathlib import Path
 
 from tqdm import tqdm
 
 from hafm_jax.common import work
-from hafm_jax.common.errors import InputError, run_command
-from hafm_jax.common.options import check_at_least
+from hafm_jax.common.errors import run_command
+from hafm_jax.common.options import check_at_least, local_path
+from hafm_jax.common.outputs import check_own, check_room
+from hafm_jax.common.resume import RUN_FILE
+from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ
 from hafm_jax.synthesis.song import SPLITS
 from hafm_jax.synthesis.song_set import make_song, tasks_left
 
@@ -38,7 +39,7 @@ def parse_arguments() -> tuple[argparse.Namespace, dict[str, int]]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     held_out = "(default: a 16th of --num-songs, at least 1)"
-    add("--out", type=Path, required=True, help="folder for the songs; made if missing")
+    add("--out", type=local_path, required=True, help="folder for the songs; made if missing")
     add("--num-songs", type=int, default=256, help="songs for training (default: 256)")
     add("--num-validation", type=int, help=f"songs for validation {held_out}")
     add("--num-test", type=int, help=f"songs for testing {held_out}")
@@ -50,14 +51,14 @@ def parse_arguments() -> tuple[argparse.Namespace, dict[str, int]]:
     given = (arguments.num_songs, arguments.num_validation, arguments.num_test)
     counts = {split: share if number is None else number for split, number in zip(SPLITS, given, strict=True)}
     check_at_least(arguments, num_songs=0, num_validation=0, num_test=0, seconds=1, seed=0, workers=1)
-    if arguments.seconds == math.inf:
-        raise InputError("--seconds is inf; expected the length of a song: give a number")
     return arguments, counts
 
 
 def main() -> None:
     arguments, counts = parse_arguments()
+    check_own(arguments.out, RUN_FILE, SPLITS)
     tasks = tasks_left(arguments.out, counts, arguments.seed, arguments.seconds)
+    check_room(arguments.out, len(tasks) * arguments.seconds * CODEC_SAMPLE_RATE_HZ * 2 * 2)  # two stems of 16 bits
     total = sum(counts.values())
     with tqdm(total=total, initial=total - len(tasks), unit="song", desc="synthesise") as bar:
         try:

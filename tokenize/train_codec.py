@@ -15,25 +15,28 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 from contextlib import closing
 from dataclasses import asdict
-from pathlib import Path
 
 from hafm_jax.audio.files import song_folders
 from hafm_jax.common.errors import InputError, run_command
-from hafm_jax.common.files import make_folder
+from hafm_jax.common.files import make_folder, write_bytes
+from hafm_jax.common.options import check_at_least, local_path
+from hafm_jax.common.outputs import check_own
+from hafm_jax.common.resume import RUN_FILE
 from hafm_jax.tokenizers import codecs, spectral_codec
 from hafm_jax.tokenizers.codec_training import METRICS_FILE, Recipe, evaluate, load_split, train
-from hafm_jax.tokenizers.folder import MADE_WITH, is_made, names_sha256
+from hafm_jax.tokenizers.folder import MADE_WITH, check_out, is_made, names_sha256
 from hafm_jax.training.checkpoint import Checkpoints
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add, recipe = parser.add_argument, Recipe()
-    add("--songs", type=Path, required=True, help="songs folder with the splits train and validation")
-    add("--out", type=Path, required=True, help="tokenizers folder; codec/ is written in it")
+    add("--songs", type=local_path, required=True, help="songs folder with the splits train and validation")
+    add("--out", type=local_path, required=True, help="tokenizers folder; codec/ is written in it")
     add("--steps", type=int, default=recipe.steps, help="updates (default: %(default)s)")
     add("--batch-size", type=int, default=recipe.batch_size, help="crops an update (default: %(default)s)")
     add("--seconds", type=float, default=recipe.seconds, help="length of a crop (default: %(default)s)")
@@ -45,8 +48,9 @@ def parse_arguments() -> argparse.Namespace:
     )
     add("--seed", type=int, default=recipe.seed, help="of weights and crops (default: %(default)s)")
     arguments = parser.parse_args()
+    check_at_least(arguments, seed=0)
     for name in ("steps", "batch_size", "seconds", "learning_rate"):
-        if not getattr(arguments, name) > 0:
+        if not 0 < getattr(arguments, name) < math.inf:
             raise InputError(f"--{name.replace('_', '-')} is {getattr(arguments, name)}; expected a number above 0")
     return arguments
 
@@ -55,6 +59,8 @@ def main() -> None:
     args = parse_arguments()
     recipe = Recipe(args.steps, args.batch_size, args.seconds, args.learning_rate, args.seed)
     directory, workdir = args.out / "codec", args.out / "codec_training"
+    check_out(args.out, "codec", args.songs, {})
+    check_own(workdir, RUN_FILE)  # it is removed at the end
     songs = [folder for split in ("train", "validation") for folder in song_folders(args.songs, split, "instrumental")]
     made_with = {**asdict(recipe), "songs_sha256": names_sha256(songs)}
     if not workdir.exists() and is_made(directory, made_with):  # else the training, or its evaluation, is unfinished
@@ -67,7 +73,7 @@ def main() -> None:
     with closing(Checkpoints(workdir, keep=1)) as checkpoints:  # interrupted, it waits until the last one is written
         params, facts = train(clips, config, recipe, workdir, checkpoints)
     codecs.save_spectral(directory, config, params, training=facts)
-    shutil.copy(workdir / METRICS_FILE, directory)
+    write_bytes(directory / METRICS_FILE, (workdir / METRICS_FILE).read_bytes())
     evaluation = evaluate(codecs.load_codec(directory), held_out)  # of the float16 weights, which are those in use
     codecs.save_spectral(directory, config, params, training=facts, evaluation=evaluation, **{MADE_WITH: made_with})
     shutil.rmtree(workdir)  # only now, so that an interrupted evaluation needs no second training

@@ -7,9 +7,10 @@ Axes: C channels, S samples.
 
 from __future__ import annotations
 
+import io
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,8 +18,9 @@ import numpy as np
 import soundfile
 import soxr
 
-from hafm_jax.common.errors import InputError
+from hafm_jax.common.errors import InputError, OutputError
 from hafm_jax.common.files import replacing
+from hafm_jax.common.outputs import check_files
 from hafm_jax.streams import num_cells, samples_per_cell
 
 MAKE_SONGS = "make one with tokenize/synthesize_songs.py or tokenize/separate_stems.py"
@@ -78,39 +80,71 @@ def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
         ) from error
 
 
-def check_writable(path: str | os.PathLike) -> None:
-    """Raises InputError where `write_audio` would certainly fail: to be called before long work, not after it."""
-    path = Path(path)
+def check_writable(paths: Collection[Path]) -> None:
+    """Raises InputError where `write_audio` would fail for one of `paths`: to be called before long work, not after."""
+    for path in paths:
+        _format_of(path)
+    check_files(paths)
+
+
+def _format_of(path: Path) -> str:
+    """libsndfile's name of the format of the suffix. Raises InputError on another suffix."""
     if path.suffix.lower() not in WRITABLE:
         raise InputError(f"cannot write {path}: found suffix '{path.suffix}', expected one of {', '.join(WRITABLE)}")
-    if path.is_dir():
-        raise InputError(f"cannot write {path}: it is a folder; expected the name of a file")
-    if not path.parent.is_dir():
-        raise InputError(f"cannot write {path}: its folder {path.parent} does not exist; make it, or give another path")
-    if not os.access(path.parent, os.W_OK):
-        raise InputError(f"cannot write {path}: no permission to write in {path.parent}; give another path")
+    return WRITABLE[path.suffix.lower()]
 
 
-def write_audio(path: str | os.PathLike, audio: np.ndarray, sample_rate_hz: int) -> None:
+class _NotingFile(io.FileIO):
+    """A file that keeps the error of a write, which libsndfile turns into "System error"."""
+
+    error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            written = 0
+            while written < len(data):  # a disk that is about to be full takes a part
+                written += super().write(data[written:])
+            return written
+        except OSError as error:
+            self.error = self.error or error
+            return 0
+
+
+def write_audio(path: str | os.PathLike, audio: np.ndarray, sample_rate_hz: int, comment: str = "") -> None:
     """Write `audio` [S] or [C, S] as 16-bit PCM, in the format that the suffix names (.wav, .flac).
 
     It is written under a temporary name in the same folder and then renamed: a reader never sees half a file, and an
-    exception leaves nothing behind. Samples beyond -1..1 are clipped. Raises InputError on another suffix or a place
-    that cannot be written, ValueError on NaN or infinity.
+    exception leaves nothing behind. Samples beyond -1..1 are clipped. `comment` becomes a field of the file, which
+    `comment_of` reads. Raises InputError on another suffix, OutputError where the place cannot be written, ValueError
+    on NaN or infinity.
     """
     path = Path(path)
-    check_writable(path)
+    file_format = _format_of(path)
     audio = np.asarray(audio, np.float32)
     if audio.ndim not in (1, 2):
         raise ValueError(f"audio of shape {audio.shape}; expected [S] or [C, S]")
     if not np.isfinite(audio).all():
         raise ValueError(f"audio for {path} holds NaN or infinity")
-    with replacing(path) as temporary:
+    channels = 1 if audio.ndim == 1 else len(audio)
+    with replacing(path) as temporary, _NotingFile(temporary, "w") as out:
         try:
-            file_format = WRITABLE[path.suffix.lower()]
-            soundfile.write(temporary, audio.T, sample_rate_hz, format=file_format, subtype="PCM_16")
-        except soundfile.LibsndfileError as error:
-            raise InputError(f"cannot write {path}: {error.error_string.strip()}") from error
+            with soundfile.SoundFile(out, "w", sample_rate_hz, channels, "PCM_16", format=file_format) as file:
+                if comment:
+                    file.comment = comment
+                file.write(audio.T)
+        except (soundfile.LibsndfileError, AssertionError) as error:  # AssertionError: soundfile's, on fewer samples
+            raise out.error or OutputError(f"cannot write {path} ({error}); expected another format") from error
+        if out.error:  # while it was closed
+            raise out.error
+
+
+def comment_of(path: str | os.PathLike) -> str:
+    """The comment in an audio file; "" where it has none, or is not audio."""
+    try:
+        with soundfile.SoundFile(os.fsencode(path)) as file:
+            return file.comment
+    except (soundfile.LibsndfileError, OSError, TypeError, ValueError):
+        return ""
 
 
 def stem_file(folder: str | os.PathLike, stem: str) -> Path:

@@ -5,7 +5,6 @@ Axes: S samples.
 
 from __future__ import annotations
 
-import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +14,7 @@ import numpy as np
 
 from hafm_jax.audio.files import write_audio
 from hafm_jax.audio.music import SONG_FILE
-from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import write_json
+from hafm_jax.common.files import unfinished, write_json, writing
 
 
 def write_song(
@@ -31,20 +29,20 @@ def write_song(
 
     vocals, instrumental: float32 [S] in -1..1, written with 16 bits in the format of `suffix` (.wav, .flac); facts: for
     song.json. Where another process has written the folder meanwhile, its song stays: it is the same.
-    Raises InputError where the folder cannot be written.
+    Raises OutputError where the folder cannot be written.
     """
-    partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
+    partial = unfinished(folder, "partial")
     try:
-        partial.mkdir(parents=True)
+        with writing(folder):
+            partial.mkdir(parents=True)
         write_audio(partial / f"vocals{suffix}", vocals, sample_rate_hz)
         write_audio(partial / f"instrumental{suffix}", instrumental, sample_rate_hz)
         write_json(partial / SONG_FILE, facts)
-        partial.rename(folder)
-    except OSError as error:
-        if not folder.is_dir():
-            raise InputError(
-                f"cannot write {folder} ({error.strerror or error}); expected a folder with space and permission: make "
-                "room, and run the same command again, which resumes"
-            ) from error
+        with writing(folder):
+            try:
+                partial.rename(folder)
+            except OSError:
+                if not folder.is_dir():
+                    raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from typing import NoReturn
 
 from hafm_jax.common.text import PrintableStream, printable
+
+# Errors of the machine: disk or quota full, read-only, damaged, gone. Errors of a user's path. A missing file is in
+# neither: it may be a mistake of ours, which needs its traceback.
+MACHINES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.ESTALE})
+PATHS = frozenset({errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP})
 
 
 class InputError(Exception):
@@ -16,6 +25,10 @@ class InputError(Exception):
 
     def __str__(self) -> str:
         return printable(super().__str__())
+
+
+class OutputError(InputError):
+    """A file of the user cannot be written. Work that leaves out what it cannot use must not leave out this."""
 
 
 @contextmanager
@@ -36,9 +49,12 @@ def run_command(main: Callable[[], None]) -> None:
     """Run a command's `main`; bad input becomes one line on stderr and exit code 2, Ctrl-C or SIGTERM 130 or 143.
     What it prints on stdout, names in files of strangers included, moves no cursor (PrintableStream).
 
-    A command that counts its progress raises KeyboardInterrupt again with that as its message.
+    So does an OSError that is the machine's and not the program's (MACHINES, and PATHS where it names a path). A
+    command that counts its progress raises KeyboardInterrupt again with that as its message.
     """
     caught = []
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: names of files may be no text
 
     def stop(number: int, frame: object) -> None:
         caught.append(number)
@@ -49,8 +65,18 @@ def run_command(main: Callable[[], None]) -> None:
         with redirect_stdout(PrintableStream(sys.stdout)):
             main()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _fail(str(error))
+    except OSError as error:
+        if not (error.errno in MACHINES or (error.errno in PATHS and error.filename)):
+            raise
+        where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "a file"
+        _fail(f"cannot read or write {where} ({error.strerror}); expected space and permission: run again with them")
     except KeyboardInterrupt as interrupt:
         print(f"interrupted{f': {interrupt}' if interrupt.args else ''}", file=sys.stderr)
         sys.exit(128 + (caught[0] if caught else signal.SIGINT))
+
+
+def _fail(message: str) -> NoReturn:
+    """One line: a name may hold line ends, what moves a terminal's cursor, or bytes that are no text."""
+    print("error: " + printable(message).replace("\n", r"\n"), file=sys.stderr)
+    sys.exit(2)

@@ -8,12 +8,15 @@ import json
 import os
 import secrets
 import stat
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from hafm_jax.common.errors import InputError
+from hafm_jax.common.errors import InputError, OutputError
+
+NAME_KEPT = 40  # characters of a file's name in that of its unfinished file: 160 bytes of 255, at 4 bytes each
 
 MOST_JSON_BYTES = 2**24  # ours: an index of half a million songs; what a stranger sends must not fill the memory
 CHECKSUM = "checksum"
@@ -104,22 +107,36 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` to write to: renamed to `path` if the block succeeds, removed if it does not.
 
     The bytes are on the disk before the name, and the name when this returns: a file that is written next is never
-    there without this one. Raises InputError where the place cannot be written.
+    there without this one. Raises OutputError where the place cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = unfinished(path, "tmp")
     try:
-        yield temporary
-        _sync(temporary)
-        os.replace(temporary, path)
+        with writing(path):
+            yield temporary
+            _sync(temporary)
+            os.replace(temporary, path)
         with suppress(OSError):  # some network file systems have no such call for folders
             _sync(path.parent)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {path} ({error.strerror or error}); expected an existing folder with space and permission"
-        ) from error
     finally:
-        if temporary.parent.is_dir():
-            temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # it was renamed; or it cannot be removed, and an error is on its way that says why
+            temporary.unlink()
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an OSError of the block, which writes `path`, into an OutputError that has its reason."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path} ({error.strerror or error}); expected an existing folder with space and permission: "
+            "make room there, or choose another place"
+        ) from error
+
+
+def unfinished(path: Path, ending: str) -> Path:
+    """A new hidden name beside `path`, .NAME.MARK.ENDING, no longer than file systems allow where NAME itself is."""
+    return path.with_name(f".{path.name[:NAME_KEPT]}.{secrets.token_hex(4)}.{ending}")
 
 
 def _sync(path: Path) -> None:
@@ -132,22 +149,33 @@ def _sync(path: Path) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a whole file or none. Raises InputError as `replacing`."""
+    """Write a whole file or none. Raises OutputError as `replacing`."""
     with replacing(path) as temporary:
         temporary.write_bytes(data)
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Write a whole JSON file or none, indented, with a newline at its end. Raises InputError as `replacing`."""
+    """Write a whole JSON file or none, indented, with a newline at its end. Raises OutputError as `replacing`."""
     write_bytes(path, (json.dumps(document, indent=2) + "\n").encode())
 
 
 def make_folder(path: Path, option: str) -> None:
-    """Make a folder and those above it, unless it is there. Raises InputError that names the command's `option`."""
+    """Make a folder and those above it, unless it is there. Raises OutputError, which names the command's `option`,
+    where that fails, or where no file can be written in it."""
+    what = "make the folder"
     try:
         path.mkdir(parents=True, exist_ok=True)
+        what = "write in the folder"
+        try_to_write(path)
     except OSError as error:
-        raise InputError(
-            f"cannot make the folder {path} ({error.strerror}); expected a place that can be written: choose another "
-            f"{option}"
+        raise OutputError(
+            f"cannot {what} {path} ({error.strerror}); expected a place that can be written: choose another {option}"
         ) from error
+
+
+def try_to_write(folder: Path) -> None:
+    """Write a byte to a file without a name in `folder`: permissions do not tell of full disks and read-only file
+    systems, nor apply to root. Raises OSError."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(b"0")
+        file.flush()

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hafm_jax.audio.files import read_audio, resample, stem_file, to_mono
-from hafm_jax.common.errors import InputError
+from hafm_jax.common.errors import InputError, OutputError
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ
 
 CLIP_S = 10  # [paper]
@@ -72,9 +72,12 @@ def read_band(report: Path, system: str, clip_id: str) -> np.ndarray:
 
 @contextmanager
 def left_out(failures: dict[str, str], name: str) -> Generator[None]:
-    """An exception inside the block, whatever its type, is recorded as `failures[name]`; then work continues."""
+    """An exception inside the block, whatever its type, is recorded as `failures[name]`; then work continues. Not an
+    OutputError: a full disk is not a fault of the clip."""
     try:
         yield
+    except OutputError:
+        raise
     except Exception as error:
         failures[name] = reason(error)
 

@@ -10,7 +10,6 @@ README.md                      the model card
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ import jax
 from hafm_jax.common import safetensors_io
 from hafm_jax.common.download import from_hub
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import read_json, reading, sealed, write_bytes, write_json
+from hafm_jax.common.files import make_folder, read_json, reading, sealed, write_bytes, write_json
 from hafm_jax.common.options import from_fields
 from hafm_jax.model import transformer
 from hafm_jax.model.config import StageConfig
@@ -66,14 +65,14 @@ def check_tokenizers(directory: Path) -> None:
 def save_model(directory: Path, stages: dict[str, StageWeights], tokenizers: Path, card: str, dtype: str) -> None:
     """Write a model directory; weights are stored in `dtype`. Raises InputError where it cannot be written."""
     check_tokenizers(tokenizers)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        for part in TOKENIZERS:
-            if (tokenizers / part).resolve() != (directory / part).resolve():
-                keep = shutil.ignore_patterns("*.jsonl")  # training logs stay behind
-                shutil.copytree(tokenizers / part, directory / part, dirs_exist_ok=True, ignore=keep)
-    except OSError as error:
-        raise InputError(f"cannot write {directory}: {error}; choose another --out") from error
+    for part in TOKENIZERS:
+        make_folder(directory / part, "--out")
+        if not (tokenizers / part).samefile(directory / part):
+            for path in (tokenizers / part).rglob("*"):
+                if path.is_file() and path.suffix != ".jsonl":  # training logs stay behind
+                    copy = directory / part / path.relative_to(tokenizers / part)
+                    make_folder(copy.parent, "--out")
+                    write_bytes(copy, path.read_bytes())
     described = {}
     for name, stage in stages.items():
         described[name] = {

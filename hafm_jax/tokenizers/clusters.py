@@ -6,13 +6,14 @@ Axes: F frames, D feature dimensions, K clusters.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from hafm_jax.audio.files import read_audio, stem_file
 from hafm_jax.common.errors import InputError
+from hafm_jax.common.files import writing
 from hafm_jax.common.work import on_device
 from hafm_jax.streams import STREAMS
 from hafm_jax.tokenizers.semantic import FeatureExtractor, nearest_centroids, num_frames, semantic_audio
@@ -57,11 +58,15 @@ def sample_frames(extractor: FeatureExtractor, folders: list[Path], sampling: Sa
     per_song = max(MIN_FRAMES_PER_SONG, -(-wanted // len(folders)))
     order = rng.permutation(len(folders))
     split = folders[0].parent.name
-    shape = (wanted * len(STEMS), extractor.dimensions)
-    frames = np.memmap(scratch / f"{split}.float32", np.float32, "w+", shape=shape)
+    # Written, and only then mapped: where the disk is full, writing raises, but a store to a mapped page is a SIGBUS.
+    path, frame_bytes = scratch / f"{split}.float32", 4 * extractor.dimensions
     rows: dict[str, slice] = {}
     filled = num_songs = 0
-    with tqdm(total=len(frames), desc=f"features of {split}", unit="frame", unit_scale=True) as bar:
+    with (
+        writing(path),
+        path.open("wb") as file,
+        tqdm(total=wanted * len(STEMS), desc=f"features of {split}", unit="frame", unit_scale=True) as bar,
+    ):
         for stem in STEMS:
             start, songs = filled, 0
             skipped: list[str] = []
@@ -69,17 +74,18 @@ def sample_frames(extractor: FeatureExtractor, folders: list[Path], sampling: Sa
                 if filled - start == wanted or (filled == start and len(skipped) >= sampling.max_unusable):
                     break
                 sigma = sampling.vocal_noise_sigma if stem == "vocals" else 0.0
-                room = frames[filled : min(filled + per_song, start + wanted)]
                 try:
-                    path = stem_file(folders[number], stem)
-                    audio, rate_hz = read_audio(path, sampling.max_s)
+                    song = stem_file(folders[number], stem)
+                    audio, rate_hz = read_audio(song, sampling.max_s)
                     audio = semantic_audio(audio, rate_hz, sigma, int(rng.integers(1 << 32)))
                     if audio.size == 0:
-                        raise InputError(f"{path} is shorter than a sample at 16 kHz; expected a song: remove it")
-                    taken = _take_frames(extractor, audio, rng, room)
+                        raise InputError(f"{song} is shorter than a sample at 16 kHz; expected a song: remove it")
+                    taken = min(per_song, start + wanted - filled, num_frames(audio))
+                    _write_frames(extractor, audio, rng, taken, file)
                 except InputError as error:
                     skipped.append(str(error))
                     bar.write(f"skipped {folders[number].name}: {error}")
+                    file.seek(filled * frame_bytes)  # the next song overwrites what was written of this one
                     continue
                 filled, songs = filled + taken, songs + 1
                 bar.update(taken)
@@ -90,23 +96,20 @@ def sample_frames(extractor: FeatureExtractor, folders: list[Path], sampling: Sa
                 )
             rows[stem], num_songs = slice(start, filled), max(num_songs, songs)
         bar.total = bar.n  # there may be fewer frames than wanted
-    return Sample(frames[:filled], rows, num_songs)
+    return Sample(np.memmap(path, np.float32, "r+", shape=(filled, extractor.dimensions)), rows, num_songs)
 
 
-def _take_frames(extractor: FeatureExtractor, audio: np.ndarray, rng: np.random.Generator, room: np.ndarray) -> int:
-    """Fill `room` [F, D] with random frames of audio [S] at 16 kHz, or with all of them; returns how many.
-
-    Raises InputError where features are not finite.
-    """
-    taken = min(len(room), num_frames(audio))
+def _write_frames(
+    extractor: FeatureExtractor, audio: np.ndarray, rng: np.random.Generator, taken: int, file: BinaryIO
+) -> None:
+    """Write `taken` random frames of audio [S] at 16 kHz. Raises InputError where features are not finite."""
     chosen = np.sort(rng.choice(num_frames(audio), taken, replace=False))
     with on_device("computing features"):
         for _, first, features in extractor.blocks([audio]):
             if not np.isfinite(features).all():
                 raise extractor.not_finite()
-            here = np.flatnonzero((first <= chosen) & (chosen < first + len(features)))
-            room[here] = features[chosen[here] - first]
-    return taken
+            here = chosen[(first <= chosen) & (chosen < first + len(features))]
+            file.write(features[here - first].astype(np.float32).tobytes())
 
 
 def fit(frames: np.ndarray, num_clusters: int, seed: int) -> np.ndarray:

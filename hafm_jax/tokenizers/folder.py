@@ -17,6 +17,7 @@ import numpy as np
 from hafm_jax.common.cache import use_compilation_cache
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import read_json
+from hafm_jax.common.outputs import check_apart, check_folder
 from hafm_jax.tokenizers.codecs import CONFIG_FILE, Codec, codec_sha256, load_codec, read_config
 from hafm_jax.tokenizers.semantic import SemanticTokenizer, load_semantic
 
@@ -31,6 +32,20 @@ class Tokenizers(NamedTuple):
     semantic: SemanticTokenizer
     codec: Codec
     facts: dict[str, dict[str, Any]]
+
+
+def check_out(out: Path, part: str, songs: Path | None, inputs: Mapping[str, Path | None]) -> None:
+    """Raises InputError where the tokenizer `part` (semantic, codec) cannot be written in the folder `out`, or would
+    replace songs that it is made of, one of `inputs` (as of `check_apart`), or the tokenizer of a model, whose stages
+    know no other."""
+    for split in ("train", "validation"):
+        check_apart([out / part], {**inputs, "--songs": songs and songs / split})
+    check_folder(out)
+    if (out / "config.json").exists():
+        raise InputError(
+            f"{out} has a config.json, so it is a model or a tokenizer itself; expected a new folder, or one of "
+            "tokenizers: choose another --out"
+        )
 
 
 @functools.lru_cache(maxsize=1)

@@ -42,19 +42,20 @@ class Checkpoints:
     def __init__(self, workdir: str | Path, keep: int | None):
         self.directory = Path(workdir).absolute() / "checkpoints"
         self._claim = ExitStack()
-        if keep is None:
-            options = ocp.CheckpointManagerOptions(create=False)
-        else:
-            self._claim.enter_context(claim_workdir(self.directory.parent))
-            options = ocp.CheckpointManagerOptions(
-                preservation_policy=managers.LatestN(keep),
-                enable_async_checkpointing=True,
-                cleanup_tmp_directories=True,  # what a kill or a full disk left
-            )
+        # Metadata that are damaged must not keep the whole checkpoints from being read.
+        self._options = ocp.CheckpointManagerOptions(create=False, lightweight_initialize=True)
         self._writes = keep is not None
+        if self._writes:
+            self._claim.enter_context(claim_workdir(self.directory.parent))
+            self._options.create = True
+            self._options.cleanup_tmp_directories = True  # what a kill or a full disk left
+            self._options.preservation_policy = managers.LatestN(keep)
+        self._manager = self._open()
+
+    def _open(self) -> ocp.CheckpointManager:
         handler = ocp.StandardCheckpointHandler()  # set before the first save, so that metadata can be read
         with writing(self.directory):
-            self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handler)
+            return ocp.CheckpointManager(self.directory, options=self._options, item_handlers=handler)
 
     def latest(self) -> int | None:
         """The last step whose checkpoint is complete, or None."""
@@ -66,7 +67,7 @@ class Checkpoints:
     def save(self, step: int, state: Any) -> None:
         """Start to save `state` (a pytree of arrays) as `step`; returns before the files are complete.
 
-        Raises Unwritable, also where the checkpoint before this one could not be completed.
+        Raises OutputError, also where the checkpoint before this one could not be completed.
         """
         arrays = _forms(state)
         for name, checksum in _checksums(state).items():
@@ -147,10 +148,11 @@ class Checkpoints:
             with writing(free):
                 (self.directory / str(step)).rename(free)
         hosts.all_of(True)  # no process looks again before it is renamed
-        self._manager.reload()
+        self._manager.close()
+        self._manager = self._open()
 
     def close(self) -> None:
-        """Wait until everything is on disk. Raises Unwritable where that fails."""
+        """Wait until everything is on disk. Raises OutputError where that fails."""
         with self._claim, writing(self.directory):
             try:
                 self._manager.wait_until_finished()

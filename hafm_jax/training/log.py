@@ -69,8 +69,8 @@ class RunLog:
     """Lines of metrics.jsonl, TensorBoard events and sounds in `workdir`.
 
     What is logged there of steps after `first_step`, or damaged, is removed: those steps are made again. Rates are over
-    the time between two calls of `log`, without the time spent in `paused` (evaluation, checkpoints). Raises Unwritable
-    where the files cannot be written.
+    the time between two calls of `log`, without the time spent in `paused` (evaluation, checkpoints). Raises
+    OutputError where the files cannot be written.
     """
 
     def __init__(self, workdir: Path, first_step: int, tokens_per_step: int, flops_per_step: float, writes: bool):

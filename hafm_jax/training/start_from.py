@@ -9,11 +9,12 @@ import jax
 from ml_collections import ConfigDict
 
 from hafm_jax.common.errors import InputError
+from hafm_jax.common.files import reading
 from hafm_jax.model.pretrained import load_model
 from hafm_jax.model.transformer import Params
 from hafm_jax.tokenizers.folder import token_vectors
 from hafm_jax.training.step import ShardedStep, State, stage_config
-from hafm_jax.training.workdir import read_description, restore_last
+from hafm_jax.training.workdir import DESCRIPTION, read_description, restore_last, run_config
 
 
 def first_state(config: ConfigDict, sharded: ShardedStep, description: dict[str, Any]) -> State:
@@ -35,7 +36,7 @@ def _parameters_of(config: ConfigDict, sharded: ShardedStep, data: dict[str, Any
     if "stages" in before:
         trained = load_model(config.start_from, [config.stage]).stages[config.stage]
         before = trained.facts
-    found = trained.config if trained else stage_config(ConfigDict(before["config"]))
+    found = trained.config if trained else stage_config(run_config(source, before))
     for field in ("stage_name", "d_model", "num_layers", "num_heads", "position"):
         if getattr(found, field) != getattr(sharded.config, field):
             raise InputError(
@@ -43,9 +44,11 @@ def _parameters_of(config: ConfigDict, sharded: ShardedStep, data: dict[str, Any
                 f"has {getattr(sharded.config, field)}: set --config.stage, size and position as there, or start from "
                 "another one"
             )
-    if before["data"]["tokenizers"] != data["tokenizers"]:
+    with reading(source / "config.json", DESCRIPTION):
+        made_by = before["data"]["tokenizers"]
+    if made_by != data["tokenizers"]:
         raise InputError(
-            f"--config.start_from={source} was trained on tokens of {before['data']['tokenizers']}, --data has those "
+            f"--config.start_from={source} was trained on tokens of {made_by}, --data has those "
             f"of {data['tokenizers']}: its ids mean other sounds; extract --data with the same tokenizers"
         )
     if trained is None:

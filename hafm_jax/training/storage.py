@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from errno import ENOSPC
 from pathlib import Path
 
-from hafm_jax.common.errors import InputError, first_line
+from hafm_jax.common.errors import InputError, OutputError, first_line
 from hafm_jax.common.resume import NoLocks, claim
 from hafm_jax.training import hosts
 
@@ -17,13 +17,9 @@ LOCK_FILE = "lock"
 REFUSED = ("RESOURCE_EXHAUSTED", "PERMISSION_DENIED", os.strerror(ENOSPC))  # in messages of Orbax's storage
 
 
-class Unwritable(InputError):
-    """The work directory cannot be written, as where its disk is full."""
-
-
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what the block raises because `path` cannot be written into Unwritable."""
+    """Turn what the block raises because `path` cannot be written into OutputError."""
     try:
         yield
     except Exception as error:  # Orbax raises OSError, ValueError and others
@@ -35,7 +31,7 @@ def writing(path: Path) -> Iterator[None]:
             raise
         if reason == os.strerror(ENOSPC):
             reason = f"the disk is full: {reason}"
-        raise Unwritable(f"cannot write {path} ({reason})") from error
+        raise OutputError(f"cannot write {path} ({reason})") from error
 
 
 @contextmanager

@@ -102,6 +102,17 @@ def _check_description(description: dict[str, Any]) -> None:
             raise TypeError(f"step is {before['step']!r}")
 
 
+def run_config(workdir: Path, description: dict[str, Any]) -> ConfigDict:
+    """The configuration of a run. Raises InputError where a field cannot be used."""
+    with reading(workdir / "config.json", DESCRIPTION):
+        config = ConfigDict(description["config"])  # ValueError on names with dots
+    try:
+        check_config(config)
+    except InputError as error:
+        raise InputError(f"{workdir / 'config.json'}: {error}") from error
+    return config
+
+
 def restore_last(workdir: Path, description: dict[str, Any], like: State) -> tuple[Params, dict[str, Any]]:
     """The parameters of the last whole checkpoint, placed as in `like` (Checkpoints.restore), and the run's facts:
     its description, the step and the losses there. Changes nothing. Raises InputError where there is no checkpoint."""
@@ -120,11 +131,7 @@ def load_run(workdir: Path) -> StageWeights:
     """The last whole checkpoint of a training run. Raises InputError where there is none, and where the run's
     description is damaged; damaged metrics are left out of its facts."""
     description = read_description(workdir)
-    training = ConfigDict(description["config"])
-    try:
-        check_config(training)
-    except InputError as error:
-        raise InputError(f"{workdir / 'config.json'}: {error}") from error
+    training = run_config(workdir, description)
     shapes = jax.eval_shape(partial(init_state, stage_config(training), optimizer(training)), jax.random.key(0))
     params, facts = restore_last(workdir, description, shapes)
     return StageWeights(stage_config(training), params, facts, Sampling(**training.sampling))

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import scipy.signal
 import soundfile
+from helpers.full_disk import REASON, files_of_at_most
 from helpers.tunes import sine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hafm_jax.audio import files
-from hafm_jax.common.errors import InputError
+from hafm_jax.common import files as common_files
+from hafm_jax.common.errors import InputError, OutputError
 
 RATE_HZ = 24_000
 
@@ -77,6 +81,50 @@ def test_unwritable_places_are_refused_and_leave_nothing(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         files.write_audio(tmp_path / "a.wav", np.zeros(8), 16_000)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.wav"]
+
+
+@settings(max_examples=60)
+@given(suffix=st.sampled_from([".wav", ".flac"]), share=st.floats(0, 1), channels=st.sampled_from([1, 2]))
+def test_on_a_full_disk_sound_is_whole_or_as_it_was_and_the_reason_is_told(tmp_path_factory, suffix, share, channels):
+    folder = tmp_path_factory.mktemp("full")
+    audio = np.random.default_rng(0).uniform(-1, 1, (channels, 12_000)).astype(np.float32)
+    files.write_audio(folder / f"whole{suffix}", audio, RATE_HZ)
+    whole = (folder / f"whole{suffix}").read_bytes()
+    path = folder / f"a{suffix}"
+    path.write_bytes(b"old")
+    with files_of_at_most(round(share * len(whole))):
+        try:
+            files.write_audio(path, audio, RATE_HZ)
+        except OutputError as error:
+            assert str(error).startswith(f"cannot write {path} ({REASON}); expected ")
+    assert path.read_bytes() == (whole if share == 1 or round(share * len(whole)) == len(whole) else b"old")
+    assert len(list(folder.iterdir())) == 2
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac"])
+def test_a_full_disk_is_full_and_not_a_system_error(tmp_path, monkeypatch, suffix):
+    full = tmp_path / "full"
+    full.symlink_to("/dev/full")  # takes nothing
+    monkeypatch.setattr(common_files, "unfinished", lambda *_: full)
+    with pytest.raises(OutputError, match=r"\(No space left on device\)"):
+        files.write_audio(tmp_path / f"a{suffix}", np.zeros(99), RATE_HZ)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac"])
+def test_a_comment_is_read_back(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    for comment in ("made by a test", ""):
+        files.write_audio(path, np.zeros(99), RATE_HZ, comment)
+        assert files.comment_of(path) == comment
+    path.write_text("no sound")
+    assert files.comment_of(path) == files.comment_of(tmp_path / "none") == files.comment_of(tmp_path) == ""
+
+
+def test_names_that_are_no_text_are_written(tmp_path):
+    path = tmp_path / os.fsdecode(b"a\xff\n.wav")
+    files.write_audio(path, np.zeros(99), RATE_HZ)
+    assert files.read_audio(path)[0].shape == (1, 99)
 
 
 def test_a_stem_is_found_in_either_format_but_not_in_both(tmp_path):

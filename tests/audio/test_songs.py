@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import numpy as np
 import pytest
+from helpers.full_disk import files_of_at_most
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hafm_jax.audio import songs
 from hafm_jax.audio.files import read_audio
-from hafm_jax.common.errors import InputError
+from hafm_jax.common.errors import InputError, OutputError
 
 TONE = (0.5 * np.sin(np.arange(500) / 9)).astype(np.float32)
 
@@ -38,3 +42,14 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "train").write_text("a file")
     with pytest.raises(InputError, match=r"cannot write .*train/a \(Not a directory\)"):
         songs.write_song(tmp_path / "train" / "a", TONE, TONE, 24_000, {})
+
+
+@given(room=st.integers(0, 1600))
+def test_on_a_full_disk_there_is_no_part_of_a_song(tmp_path_factory, room):
+    out = tmp_path_factory.mktemp("full")
+    folder = out / "train" / ("a" * 255)  # as long as a name may be
+    with files_of_at_most(room), suppress(OutputError):
+        songs.write_song(folder, TONE, TONE, 24_000, {"words": "la" * 400})
+    left = [path for path in out.rglob("*") if path != folder.parent]
+    assert not left or sorted(left) == [folder, *(folder / n for n in ("instrumental.wav", "song.json", "vocals.wav"))]
+    assert bool(left) == (room >= 2 * len(TONE) + 44)

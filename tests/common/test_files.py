@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
+from functools import partial
+from pathlib import Path
 
 import pytest
+from helpers.full_disk import REASON, files_of_at_most
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hafm_jax.common.errors import InputError
+from hafm_jax.common.errors import InputError, OutputError
 from hafm_jax.common.files import (
     CHECKSUM,
     MOST_JSON_BYTES,
@@ -55,6 +59,43 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@given(room=st.integers(0, 300), length=st.integers(0, 300), old=st.none() | st.binary(max_size=300))
+def test_on_a_full_disk_the_file_is_whole_or_as_it_was(tmp_path_factory, room, length, old):
+    folder = tmp_path_factory.mktemp("full")
+    path = folder / "file"
+    if old is not None:
+        path.write_bytes(old)
+    with files_of_at_most(room):
+        if length > room:
+            with pytest.raises(OutputError, match=rf"cannot write .*/file \({REASON}\); expected .*: make room"):
+                write_bytes(path, bytes(length))
+        else:
+            write_bytes(path, bytes(length))
+    left = {found.name: found.read_bytes() for found in folder.iterdir()}
+    assert left == ({"file": bytes(length)} if length <= room else {} if old is None else {"file": old})
+
+
+@pytest.mark.parametrize("call", ["open", "fsync", "replace", "close"])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO])
+@pytest.mark.parametrize("read_only", [False, True])
+def test_the_reason_is_kept_whichever_call_fails(tmp_path, monkeypatch, call, code, read_only):
+    """Also where the unfinished file cannot be removed, for a reason of its own."""
+    (tmp_path / "file").write_bytes(b"old")
+
+    def fail(*_, code=code, **__):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, call, fail)
+    if read_only:
+        monkeypatch.setattr(Path, "unlink", partial(fail, code=errno.EROFS))
+    with pytest.raises(OutputError) as raised:
+        write_bytes(tmp_path / "file", b"new")
+    monkeypatch.undo()
+    assert f"({os.strerror(code)})" in str(raised.value)
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert read_only or len(list(tmp_path.iterdir())) == 1
+
+
 def test_bytes_are_on_the_disk_before_their_name(tmp_path, monkeypatch):
     """Without it a power failure may leave the name of a file, but not what it held."""
     calls = []
@@ -87,6 +128,9 @@ def test_a_folder_is_made_with_those_above_it_and_may_be_there(tmp_path):
         make_folder(tmp_path / "file", "--out")
     with pytest.raises(InputError, match=r"cannot make the folder .*file/below"):
         make_folder(tmp_path / "file" / "below", "--out")
+    with files_of_at_most(0), pytest.raises(OutputError, match=rf"cannot write in the folder .*a \({REASON}\)"):
+        make_folder(tmp_path / "a", "--out")
+    assert not any(path.is_file() for path in (tmp_path / "a").rglob("*"))
 
 
 # ------------------------------------------------------------------------------------------------------------ reading

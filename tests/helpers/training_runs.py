@@ -47,10 +47,14 @@ def start(token_set: Path, workdir: Path, *flags: str) -> subprocess.Popen:
     )
 
 
-def start_two(token_set: Path, workdir: Path, *flags: str) -> list[subprocess.Popen]:
+def free_address() -> str:
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
+        return f"localhost:{free.getsockname()[1]}"
+
+
+def start_two(token_set: Path, workdir: Path, *flags: str) -> list[subprocess.Popen]:
+    address = free_address()
     return [
         start(token_set, workdir, f"--coordinator={address}", "--num-processes=2", f"--process-id={i}", *flags)
         for i in range(2)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from helpers.full_disk import REASON, files_of_at_most
 from helpers.tunes import songs  # noqa: F401 (a fixture)
 from scipy.stats import entropy
 from sklearn.cluster import KMeans
 
 from hafm_jax.audio import files
-from hafm_jax.common.errors import InputError
+from hafm_jax.common.errors import InputError, OutputError
 from hafm_jax.tokenizers import clusters, semantic
 
 
@@ -58,3 +59,29 @@ def test_one_unusable_song_is_skipped_and_many_are_an_error(songs, tmp_path, cap
     with pytest.raises(InputError, match=r"no vocals of .* cannot be read as audio"):
         clusters.sample_frames(extractor, bad, sampling(0.001), tmp_path)
     assert capsys.readouterr().out.count("skipped") == 8  # not the ninth
+
+
+def test_a_full_disk_ends_in_its_reason_and_not_in_a_signal(songs, tmp_path):
+    """Also it is not a fault of the song whose frames are written then."""
+    extractor, folders = semantic.FeatureExtractor("chroma"), files.song_folders(songs, "train")
+    with files_of_at_most(4 * 50 * extractor.dimensions), pytest.raises(OutputError, match=rf"float32 \({REASON}\)"):
+        clusters.sample_frames(extractor, folders, sampling(0.001), tmp_path)
+
+
+def test_frames_of_a_song_that_fails_in_the_middle_are_not_kept(songs, tmp_path, monkeypatch, capsys):
+    extractor, folders = semantic.FeatureExtractor("chroma"), files.song_folders(songs, "train")
+    wanted = clusters.sample_frames(extractor, folders, sampling(0.001), tmp_path)
+    blocks, calls = extractor.blocks, []
+
+    def failing(self, audio):
+        calls.append(audio)
+        for number, (song, first, features) in enumerate(blocks(audio)):
+            half = len(features) // 2
+            yield song, first, features[:half]
+            yield song, first + half, features[half:] if len(calls) > 1 or number else np.full_like(features, np.nan)
+
+    monkeypatch.setattr(semantic.FeatureExtractor, "blocks", failing)
+    (tmp_path / "again").mkdir()
+    sample = clusters.sample_frames(extractor, [folders[0], *folders], sampling(0.001), tmp_path / "again")
+    assert sample.rows == wanted.rows and np.isfinite(sample.frames).all()
+    assert capsys.readouterr().out.count("skipped") == 1

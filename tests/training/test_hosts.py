@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 
 import jax
 import numpy as np
 import pytest
-from helpers.training_runs import STEPS, finish, losses, start, start_two, token_set_of, wait_for_step
+from helpers import read_lines
+from helpers.training_runs import (
+    ENVIRONMENT,
+    STEPS,
+    finish,
+    free_address,
+    losses,
+    start,
+    start_two,
+    token_set_of,
+    wait_for_step,
+)
 from ml_collections import ConfigDict
 
 from hafm_jax.common.errors import InputError
@@ -126,6 +140,58 @@ def test_one_process_resumes_a_run_of_two(token_set, whole, tmp_path):
     saved = kill_after_a_checkpoint(tmp_path, *start_two(token_set, tmp_path))
     assert f"from step {saved}" in finish(start(token_set, tmp_path))[0]
     np.testing.assert_allclose(losses(tmp_path)[STEPS], losses(whole)[STEPS], atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_a_run_that_is_killed_at_random_times_ends_bit_for_bit(seed, token_set, whole, tmp_path):
+    rng = np.random.default_rng(seed)
+    kills = 0
+    while kills < 4:
+        process = start(token_set, tmp_path, "--config.checkpoint_every=1")
+        wait_for_step(tmp_path, max(losses(tmp_path), default=0) + 1, process)
+        if rng.random() < 0.5:  # while a checkpoint is written
+            while process.poll() is None and not list(tmp_path.glob("checkpoints/*tmp*")):
+                pass
+        time.sleep(rng.uniform(0, 0.05))
+        ended = process.poll()
+        process.kill()
+        printed = process.communicate()[0]
+        assert ended in (None, 0), printed
+        if ended == 0:
+            break
+        kills += 1
+    finish(start(token_set, tmp_path, "--config.checkpoint_every=1"))
+    assert_same_run(tmp_path, whole)
+    steps = [line["step"] for line in read_lines(tmp_path / "metrics.jsonl") if "loss" in line]
+    assert steps == list(range(1, STEPS + 1))  # no step is logged twice
+    assert not list(tmp_path.glob("checkpoints/*tmp*"))
+
+
+JOINING = """
+import signal, sys
+from hafm_jax.training import hosts
+signal.signal(signal.SIGTERM, lambda *_: None)
+print("joining", flush=True)
+hosts.join(sys.argv[1], 2, 0)
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, hosts.RESTART_EXIT_CODE), (signal.SIGINT, 130)])
+def test_a_process_that_waits_for_the_others_ends_at_once(number, code):
+    process = subprocess.Popen(
+        [sys.executable, "-c", JOINING, free_address()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | ENVIRONMENT,
+    )
+    assert process.stdout.readline() == "joining\n"
+    time.sleep(1)  # it is in C++ then, or will be
+    process.send_signal(number)
+    _, error = process.communicate(timeout=20)
+    assert process.returncode == code
+    assert error.splitlines()[-1] == hosts.ENDS[number][1]
 
 
 def test_hosts_with_different_data_are_refused(monkeypatch):

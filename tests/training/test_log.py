@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 
+from hafm_jax.common.errors import OutputError
 from hafm_jax.dataset.tfrecord import FOOTER, HEADER, walk_records
 from hafm_jax.training.log import RunLog, read_metrics
-from hafm_jax.training.storage import Unwritable
 
 RATE_HZ = 24_000
 
@@ -128,9 +128,9 @@ def test_a_full_disk_is_called_one_and_does_not_hang(tmp_path, monkeypatch):
     (tmp_path / "metrics.jsonl").unlink()
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
     for _ in range(20):  # more than a queue of events would hold
-        with pytest.raises(Unwritable, match=r"cannot write .*the disk is full"):
+        with pytest.raises(OutputError, match=r"cannot write .*the disk is full"):
             log.write(1, {"loss": 1.0})
     monkeypatch.setattr(EventsWriter, "write_event", lambda *_: open("/dev/full", "w").write("x" * 10**5))
-    with pytest.raises(Unwritable, match="the disk is full"):
+    with pytest.raises(OutputError, match="the disk is full"):
         log.audio(1, "sound", np.zeros(10, np.float32), RATE_HZ)
     log.close()

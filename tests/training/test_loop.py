@@ -8,7 +8,9 @@ import json
 import os
 import pkgutil
 import shutil
-from functools import partial
+import subprocess
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 
 import jax
@@ -91,35 +93,82 @@ def refused_by_storage(*_: object, **__: object) -> None:
     raise ValueError('RESOURCE_EXHAUSTED: Error writing "x" in OCDBT database: Failed to write 7 bytes to file 7')
 
 
-@pytest.mark.parametrize(
-    ("where", "fails", "after", "saved"),
-    [
-        ("hafm_jax.training.checkpoint.ocp.CheckpointManager.save", refused_by_storage, 1, "step 3 is saved"),
-        ("hafm_jax.training.checkpoint.ocp.CheckpointManager.wait_until_finished", refused_by_storage, 2, "3 is saved"),
-        ("hafm_jax.training.log.EventsWriter.flush", disk_full, 2, "step 3 is saved"),
-        ("hafm_jax.training.log.EventsWriter.flush", disk_full, 0, "no step is saved"),
-    ],
-)
-def test_on_a_full_disk_it_says_what_is_saved_and_resumes_bit_for_bit(
-    where, fails, after, saved, tiny, token_set, tmp_path, monkeypatch
-):
-    calls, works = [], pkgutil.resolve_name(where)
+@pytest.fixture
+def compiled_once(monkeypatch) -> None:
+    """Runs of one configuration share their compiled functions."""
 
-    def sometimes(*arguments, **more):
-        calls.append(where)
-        return (works if len(calls) <= after else fails)(*arguments, **more)
+    class Shared(ShardedStep):
+        compile = cache(ShardedStep.compile)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(where, sometimes)
-        with pytest.raises(InputError, match=rf"cannot write .*the disk is full.*{saved} in .*run the same command"):
-            loop.train(tiny, [(token_set, 1.0)], tmp_path / "full")
-    resumed = loop.train(tiny, [(token_set, 1.0)], tmp_path / "full")
-    whole = loop.train(tiny, [(token_set, 1.0)], tmp_path / "whole")
-    jax.tree.map(np.testing.assert_array_equal, whole, resumed)
-    steps = [[x["step"] for x in read_lines(tmp_path / run / "metrics.jsonl")] for run in ("full", "whole")]
-    assert steps[0] == steps[1]  # no step is logged twice
+    made: dict[str, Shared] = {}
+
+    def sharded(training: ConfigDict, mesh: jax.sharding.Mesh) -> Shared:
+        key = json.dumps(training.to_dict())
+        made[key] = made.get(key) or Shared(training, mesh)
+        return made[key]
+
+    monkeypatch.setattr(loop, "ShardedStep", sharded)
 
 
+FULL = [  # what fails, how, after how many calls, and what is saved then
+    ("hafm_jax.training.checkpoint.ocp.CheckpointManager.save", refused_by_storage, 1, "step 3 is saved"),
+    ("hafm_jax.training.log.EventsWriter.flush", disk_full, 2, "step 3 is saved"),
+    ("hafm_jax.training.log.EventsWriter.flush", disk_full, 0, "no step is saved"),
+]
+
+
+@pytest.mark.usefixtures("compiled_once")
+def test_on_a_full_disk_it_says_what_is_saved_and_resumes_bit_for_bit(tiny, token_set, tmp_path, monkeypatch):
+    train = partial(loop.train, tiny, [(token_set, 1.0)])
+    whole = train(tmp_path / "whole")
+    for number, (where, fails, after, saved) in enumerate(FULL):
+        workdir, calls, works = tmp_path / f"full{number}", [], pkgutil.resolve_name(where)
+
+        def sometimes(*arguments, calls=calls, after=after, works=works, fails=fails, **more):
+            calls.append(arguments)
+            return (works if len(calls) <= after else fails)(*arguments, **more)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(where, sometimes)
+            message = rf"cannot write .*the disk is full.*{saved} in .*run the same command again"
+            with pytest.raises(InputError, match=message):
+                train(workdir)
+        jax.tree.map(np.testing.assert_array_equal, whole, train(workdir))
+        steps = [[x["step"] for x in read_lines(run / "metrics.jsonl")] for run in (workdir, tmp_path / "whole")]
+        assert steps[0] == steps[1]  # no step is logged twice
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Callable[[str], Path]]:
+    """A function that gives a disk of tmp_path a size, for those who may mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    def resize(size: str) -> Path:
+        how = f"size={size}" + ",remount" * os.path.ismount(disk)
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", how, "tmpfs", disk], capture_output=True).returncode:
+            pytest.skip("needs the right to mount a disk")
+        return disk
+
+    yield resize
+    subprocess.run(["umount", disk], capture_output=True)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("compiled_once")
+def test_a_disk_that_is_full_while_a_checkpoint_is_written(tiny, token_set, tmp_path, small_disk):
+    tiny.update(checkpoint_every=1, keep_checkpoints=50, steps=8)
+    train = partial(loop.train, tiny, [(token_set, 1.0)])
+    disk = small_disk("9m")  # three checkpoints
+    with pytest.raises(InputError, match=r"the disk is full.*step [1-4] is saved"):
+        train(disk / "run")
+    small_disk("90m")
+    resumed = train(disk / "run")
+    jax.tree.map(np.testing.assert_array_equal, train(tmp_path / "whole"), resumed)
+    assert sorted(int(path.name) for path in (disk / "run" / "checkpoints").iterdir()) == list(range(1, 9))
+
+
+@pytest.mark.usefixtures("compiled_once")
 def test_a_second_training_is_refused_and_disturbs_nothing(tiny, token_set, tmp_path):
     loop.train(tiny, [(token_set, 1.0)], tmp_path / "run")
     first = Checkpoints(tmp_path / "run", 2)
@@ -143,6 +192,7 @@ def test_a_file_system_without_locks_is_said(tiny, tmp_path, monkeypatch, capsys
         pass
 
 
+@pytest.mark.usefixtures("compiled_once")
 def test_a_damaged_description_is_named_and_can_be_replaced(tiny, token_set, tmp_path):
     train = partial(loop.train, tiny, [(token_set, 1.0)])
     whole = train(tmp_path / "run")

@@ -32,7 +32,7 @@ def write_page(path: Path, template: str, **context: Any) -> None:
         lstrip_blocks=True,
     )
     page = environment.get_template(template).render(**context)
-    write_bytes(path, page.encode(errors="backslashreplace"))  # a name of a file may hold what UTF-8 cannot
+    write_bytes(path, page.encode(errors="backslashreplace"))  # names of files may be no text
 
 
 class Html(str):

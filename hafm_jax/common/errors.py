@@ -80,6 +80,6 @@ def run_command(main: Callable[[], None]) -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    one_line = printable(message).replace("\n", "\\n")  # a name may hold line ends
-    print(f"error: {one_line}", file=sys.stderr)
+    """One line: a name may hold line ends, what moves a terminal's cursor, or bytes that are no text."""
+    print("error: " + printable(message).replace("\n", r"\n"), file=sys.stderr)
     sys.exit(2)

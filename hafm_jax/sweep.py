@@ -145,8 +145,9 @@ def plan(arguments: argparse.Namespace) -> None:
     queue.check_same_runs(arguments.workdir, planned)
     check_own(arguments.workdir, PLAN_FILE, [TABLE_FILE, queue.RUNS_FILE], "--workdir")
     make_folder(arguments.workdir, "--workdir")
-    queue.collect(arguments.workdir, planned)  # before the plan is replaced: it reads what is there
+    queue.read_states(arguments.workdir, planned)  # what is damaged is named before the plan is replaced
     planned.write(arguments.workdir)
+    queue.collect(arguments.workdir, planned)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     hourly = planned.config.devices[device].usd_per_hour
     lines = ["  ".join(map(str.rjust, row[:-1], widths[:-1])) + f"  {row[-1]}" for row in rows]

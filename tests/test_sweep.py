@@ -192,6 +192,7 @@ def test_on_ray_every_run_is_a_task(token_set, tmp_path, monkeypatch, capsys):
 
 def test_a_sweep_can_be_extended_but_not_changed(made, token_set, tmp_path, capsys):
     os.symlink(made / "runs", tmp_path / "runs")
+    (tmp_path / "plan.json").write_bytes((made / "plan.json").read_bytes())
     plan = planned(token_set, tmp_path, CONFIG.replace("(4_000, 8_000)", "(2_000, 4_000, 8_000)"))
     assert [run.status for run in queue.collect(tmp_path, plan)].count("unfinished") == 1
     printed = capsys.readouterr().out

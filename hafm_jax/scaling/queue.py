@@ -113,8 +113,14 @@ def _curve(run: Run, steps: int, lines: Sequence[dict[str, Any]]) -> list[list[f
 
 
 def collect(workdir: Path, plan: Plan) -> list[Run]:
-    """All runs in their present state; writes them to WORKDIR/runs.jsonl too. Raises InputError where a file of a run
-    is damaged, or the place cannot be written."""
+    """`read_states`, which it writes to WORKDIR/runs.jsonl too. Raises InputError where the place cannot be written."""
+    runs = read_states(workdir, plan)
+    write_runs(workdir / RUNS_FILE, runs)
+    return runs
+
+
+def read_states(workdir: Path, plan: Plan) -> list[Run]:
+    """All runs in their present state. Raises InputError where a file of a run is damaged."""
     runs = []
     for run in plan.runs():
         directory = run_directory(workdir, run)
@@ -122,7 +128,6 @@ def collect(workdir: Path, plan: Plan) -> list[Run]:
         if ended is None:
             ended = replace(run, curve=_curve(run, plan.training(run).steps, read_metrics(directory)))
         runs.append(ended)
-    write_runs(workdir / RUNS_FILE, runs)
     return runs
 
 

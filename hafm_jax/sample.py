@@ -152,6 +152,7 @@ def run(arguments: argparse.Namespace, progress: Progress, written: list[Path]) 
     if sound.damage:
         print(f"warning: {arguments.vocal} {sound.damage}: the band is as long as what was read", file=sys.stderr)
     vocal, rate_hz = sound.audio, sound.sample_rate_hz
+    del sound  # so that the audio is freed once it is resampled
     if abs(vocal).max() < 1e-4:
         print(f"warning: {arguments.vocal} is silent: the band has no voice to follow", file=sys.stderr)
     files.check_writable(arguments.out)

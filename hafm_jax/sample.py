@@ -178,6 +178,7 @@ def run(arguments: argparse.Namespace, progress: Progress, written: list[Path]) 
     if sound.damage:
         print(f"warning: {arguments.vocal} {sound.damage}: the band is as long as what was read", file=sys.stderr)
     vocal, rate_hz = sound.audio, sound.sample_rate_hz
+    del sound  # so that the audio is freed once it is resampled
     if voice.is_silent(vocal, rate_hz):
         print(f"warning: {arguments.vocal} is silent: the band has no voice to follow", file=sys.stderr)
     outputs = output_paths(arguments.out, arguments.num_samples)

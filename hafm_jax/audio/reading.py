@@ -39,6 +39,7 @@ HIGHEST_SAMPLE = 2.0**31  # programs write floats in the scale of 32-bit integer
 TOLERANCE_S = 0.1  # claims include what encoders add: 6.5 ms in Opus, up to two frames of 26 ms in MP3
 LEAST_HOLE_S = 0.01  # the times of webm are rounded to 1 ms
 SAMPLES_A_BYTE = 8192  # at most: a FLAC of silence has 65,535 samples in 8 bytes or more
+FIRST_PACKET, LONGEST_PACKET = 256, 8192  # samples, of Vorbis
 MOST_FAILURES = 100  # to find the next packet of a damaged container
 PIPE_PATIENCE_S = 2.0  # then the user is told that a pipe has sent nothing yet
 BLOCK_BYTES = 1 << 16  # that are read at once, and of a pipe the first are seen before it is decoded
@@ -107,7 +108,10 @@ def read_sound(path: str | os.PathLike, max_s: float = math.inf, stream: int = 0
             f"{path} holds samples of up to {highest:.1e}; expected numbers in -1..1, or in the scale of integers of "
             "32 bits or fewer: export it again"
         )
-    return Sound(np.concatenate(pieces, axis=1), decoder.sample_rate_hz, decoder.claimed_s, tuple(holes))
+    audio = np.concatenate(pieces, axis=1)
+    if excess := decoder.excess(num_samples):
+        audio = np.pad(audio[:, : num_samples - max(0, excess)], [(0, 0), (0, max(0, -excess))])
+    return Sound(audio, decoder.sample_rate_hz, decoder.claimed_s, tuple(holes))
 
 
 def read_audio(path: str | os.PathLike, max_s: float = math.inf, stream: int = 0) -> tuple[np.ndarray, int]:
@@ -231,6 +235,7 @@ class _Decoder:
         states_length = STATE_LENGTHS.intersection(formats) or ("mp3" in formats and counts_frames)
         stated_s = float(stream.duration * stream.time_base) if states_length and stream.duration else None
         self._end_s = stated_s if EDIT_LISTS in formats else None
+        self._is_vorbis = "ogg" in formats and "vorbis" in stream.codec_context.name
         claimed_s = wav.claimed_s if wav else stated_s
         self.claimed_s = None if claimed_s is None else min(claimed_s, max_s)
         _check_shape(path, self.sample_rate_hz, self._channels)
@@ -282,6 +287,15 @@ class _Decoder:
             yield missing, np.ascontiguousarray(audio.T)
             if num_samples >= wanted:
                 return
+
+    def excess(self, num_samples: int) -> int:
+        """Samples that were decoded beyond the stated length, or are missing at it if less than 0: in a Vorbis file of
+        one page FFmpeg is wrong about the end by the first packet, up to 32 ms."""
+        if not self._is_vorbis or self.claimed_s is None:
+            return 0
+        excess = num_samples - round(self.claimed_s * self.sample_rate_hz)
+        # Much more is another stream, chained to the first; much less is damage.
+        return excess if -FIRST_PACKET <= excess <= LONGEST_PACKET else 0
 
     def _in_samples(self, time: int, unit_s: Fraction) -> int:
         return round(time * unit_s * self.sample_rate_hz)

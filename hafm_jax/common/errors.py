@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -80,6 +81,7 @@ def run_command(main: Callable[[], None]) -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    """One line: a name may hold line ends, what moves a terminal's cursor, or bytes that are no text."""
-    print("error: " + printable(message).replace("\n", r"\n"), file=sys.stderr)
+    """Names may hold line ends, what moves a terminal's cursor, or bytes that are no text: only a list's lines, which
+    are indented, stay lines."""
+    print("error: " + re.sub(r"\n(?!  )", r"\\n", printable(message)), file=sys.stderr)
     sys.exit(2)

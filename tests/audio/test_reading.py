@@ -139,6 +139,17 @@ def test_a_lossy_file_is_as_long_as_what_was_encoded_and_in_its_place(tmp_path, 
     assert length_s(path) == pytest.approx(SECONDS, abs=0.01)
 
 
+@settings(max_examples=20)
+@given(rate_hz=st.sampled_from([8000, 22_050, 24_000, 44_100]), num_samples=st.integers(2000, 30_000))
+def test_an_ogg_of_one_page_is_read_as_libsndfile_reads_it(tmp_path_factory, rate_hz, num_samples):
+    path = tmp_path_factory.mktemp("ogg") / "a.ogg"
+    soundfile.write(path, 0.3 * np.sin(np.arange(num_samples) ** 1.4 / 70), rate_hz)
+    expected, _ = soundfile.read(path)
+    sound = read_sound(path)
+    assert sound.audio.shape == (1, num_samples) and sound.damage == ""
+    np.testing.assert_allclose(sound.audio[0, :-300], expected[:-300], atol=1e-4)
+
+
 @pytest.mark.parametrize("file_format", ["WAV", "FLAC", "MP3", "VORBIS", "M4A"])
 @pytest.mark.parametrize("max_s", [0.04, 1.0, 2.5, 100.0, math.inf, 1e308])
 def test_no_more_is_read_than_asked_for(tmp_path, file_format, max_s):

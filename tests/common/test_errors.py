@@ -60,9 +60,13 @@ def test_any_text_is_one_line_without_codes_for_the_terminal(text):
         with pytest.raises(SystemExit):
             run_command(raising(InputError(text)))
     line = "".join(printed)
-    assert line.endswith("\n") and line[:-1].isprintable() and line[:-1].encode()
+    assert line.endswith("\n") and line[:-1].replace("\n  ", "").isprintable() and line[:-1].encode()
     if text.isprintable():
         assert line == f"error: {text}\n"
+
+
+def test_a_list_keeps_its_lines(capsys):
+    assert ended(capsys, raising(InputError("2 places:\n  a\n  b")))[1] == "error: 2 places:\n  a\n  b\n"
 
 
 def test_names_that_are_no_text_can_be_printed(capsys):

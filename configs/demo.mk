@@ -17,7 +17,7 @@ demo-model: $(DEMO)/.semantic_2 $(DEMO)/.coarse_3 $(DEMO)/.fine
 	$(PYTHON) -m hafm_jax.export --workdir $(DEMO)/semantic_2 $(DEMO)/coarse_3 $(DEMO)/fine \
 		--tokenizers $(DEMO)/tokenizers --dtype float16 --out hafm_jax/demo \
 		--trained-on "made by this project's synthesiser (make demo-model), 20 s each; no recordings" \
-		--limits "bands of the synthesiser's kind: bass, one or two chord instruments, drums and a lead, in one key and tempo. A voice should sing in time, in tune to A = 440 Hz, and the chords' roots on their beats, as the songs' melodies do."
+		--limits "bands of the synthesiser's kind: bass, one or two chord instruments, drums and a lead, in one key and tempo. A voice should sing in time and in tune, and the chords' roots on their beats, as the songs' melodies do."
 .PHONY: demo-model
 
 $(DEMO)/.songs:

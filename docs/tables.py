@@ -55,6 +55,7 @@ def negated(found: dict[str, float]) -> dict[str, float]:
 
 EVALUATION = "experiments/results/evaluation.json"
 VOICES = "experiments/results/voices.json"
+RECORDINGS = "experiments/results/recordings.json"
 SYSTEMS = {
     "truth": "the true band",
     "codec8": "the true band through the codec, 8 codebooks",
@@ -141,6 +142,17 @@ def voices() -> str:
         loop = found["measures"]["longest_loop_s"]
         rows.append([label, str(found["clips"]), *cells, f"{number(loop['mean'])}, {number(loop['high'])} s"])
     return markdown(["singer", "songs", *MEASURES.values(), "coverage", "longest loop of codes, mean and most"], rows)
+
+
+@table
+def recordings() -> str:
+    rows = []
+    for label, found in results(RECORDINGS)["recordings"].items():
+        intro = interval(found["intro_beat_f"]) if "intro_beat_f" in found else ""
+        levels = [number(found[name]["value"], 1) for name in ("hole", "burst")]
+        rows.append([label, interval(found["beat_f"]), interval(found["chroma_chords"]), intro, *levels])
+    header = ["the voice", MEASURES["beat_f"], MEASURES["chroma_chords"], "beats before it", "hole, dB", "burst, dB"]
+    return markdown(header, rows)
 
 
 @table

@@ -111,7 +111,7 @@ def test_a_folder_of_mixtures_becomes_a_batch(music, demucs_file, hubert_folder,
 
 
 def half_precision_task(folder: Path, hubert: Path, encodec: Path, loud: set[int], number: int) -> ShardTask:
-    """Songs, some of them so loud that HuBERT's numbers leave float16."""
+    """Songs, some with a band so loud that HuBERT's numbers leave float16; vocals are brought to one level."""
     config = {"features": "hubert", "source": str(hubert), "layer": 1}
     centroids = np.random.default_rng(0).standard_normal((9, 32), np.float32)
     save_semantic(folder / "tokenizers" / "semantic", config, centroids)
@@ -121,7 +121,7 @@ def half_precision_task(folder: Path, hubert: Path, encodec: Path, loud: set[int
         song.mkdir(parents=True)
         for stem in ("vocals", "instrumental"):
             noise = np.random.default_rng(k).normal(0, 0.1, 16_000)
-            audio = np.full(16_000, 1e6) if k in loud and stem == "vocals" else noise
+            audio = np.full(16_000, 1e6) if k in loud and stem == "instrumental" else noise
             soundfile.write(song / f"{stem}.wav", audio, 16_000, subtype="FLOAT")
     names = tuple(map(str, range(number)))
     facts = load_tokenizers(folder / "tokenizers", "float16").facts

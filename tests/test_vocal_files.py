@@ -43,7 +43,7 @@ def cells_of(tiny_model, tmp_path, monkeypatch):
 
 
 def voice(seconds: float) -> np.ndarray:
-    return 0.3 * np.sin(np.arange(round(seconds * RATE_HZ)) / 12)
+    return 0.3 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * RATE_HZ)) / RATE_HZ)  # in tune
 
 
 def test_a_cut_file_is_used_and_one_warning_names_both_durations(cells_of, tmp_path, capsys):

@@ -56,7 +56,7 @@ def read_bounded(path: Path, most_bytes: int = MOST_JSON_BYTES) -> bytes:
     with open_regular(path) as file:
         if (size := os.fstat(file.fileno()).st_size) > most_bytes:
             raise ValueError(f"it has {size:,} bytes, more than {most_bytes:,}")
-        return file.read(most_bytes)
+        return file.read(size)  # not `most_bytes`, for which memory would be taken at once
 
 
 def read_json(path: Path, expected: str) -> dict[str, Any]:

@@ -78,8 +78,9 @@ def test_the_cost_of_real_sizes(stage):
     tiny = [(48, 1, 2), (64, 2, 2), (96, 2, 4), (144, 3, 6), (192, 4, 8)]
     shapes = tiny + [(size.d_model, size.num_layers, size.num_heads) for size in NAMED_SIZES.values()]
     configs = [StageConfig(stage, *shape, window_cells=64) for shape in shapes]
-    bare = [StageConfig(stage, c.d_model, 0, c.num_heads, 64) for c in configs]  # all but the layers
-    parameters = np.array([num_parameters(c) - num_parameters(b) for c, b in zip(configs, bare, strict=True)], float)
+    one, two = ([StageConfig(stage, c.d_model, n, c.num_heads, 64) for c in configs] for n in (1, 2))
+    a_layer = [num_parameters(b) - num_parameters(a) for a, b in zip(one, two, strict=True)]
+    parameters = np.array([c.num_layers * n for c, n in zip(configs, a_layer, strict=True)], float)  # of the layers
     flops = np.array([train_flops(c, 64) for c in configs], float)
     tokens = np.full(len(configs), 64.0 * configs[0].stage.target.tokens_per_cell)
     cost, error = fit_token_cost(parameters, tokens, flops)

@@ -125,6 +125,8 @@ class Checkpoints:
         where a checkpoint holds other arrays, or where every checkpoint is damaged.
         """
         damaged = []
+        with writing(self.directory):
+            self._manager.wait_until_finished()  # one may still be being saved
         for step in sorted(self._steps(), reverse=True):
             try:
                 return step, self.restore(step, like)

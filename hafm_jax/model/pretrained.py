@@ -1,7 +1,6 @@
 """The model directory: config.json, the stages' weights, the tokenizer and the codec.
 
-config.json                    format version; of each stage its StageConfig, its Sampling, facts of its training, and
-                               the sha256 of its weights
+config.json                    format version; of each stage its StageConfig, Sampling, training and weights' sha256
 semantic.safetensors, coarse.safetensors, fine.safetensors
 semantic/  codec/              the tokenizers, as tokenize/ writes them
 README.md                      the model card

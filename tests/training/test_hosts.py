@@ -172,6 +172,7 @@ JOINING = """
 import signal, sys
 from hafm_jax.training import hosts
 signal.signal(signal.SIGTERM, lambda *_: None)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 print("joining", flush=True)
 hosts.join(sys.argv[1], 2, 0)
 """

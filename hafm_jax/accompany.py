@@ -33,15 +33,24 @@ from hafm_jax.model.pretrained import DEMO, load_model
 from hafm_jax.model.sampling import Sampling
 from hafm_jax.model.weights import Weights
 from hafm_jax.model.windows import generate_stage, plan_windows
-from hafm_jax.streams import CELLS_PER_S, CODEC_SAMPLE_RATE_HZ, STAGES, STREAMS, num_cells
+from hafm_jax.streams import (
+    CELLS_PER_S,
+    CODEC_SAMPLE_RATE_HZ,
+    SEMANTIC_SAMPLE_RATE_HZ,
+    STAGES,
+    STREAMS,
+    num_cells,
+    samples_per_cell,
+)
 from hafm_jax.tokenizers.codecs import Codec, load_codec
 from hafm_jax.tokenizers.rests import fill_rests
 from hafm_jax.tokenizers.semantic import (
+    VOCAL_NOISE_SIGMA,
     SemanticTokenizer,
+    clean_vocal,
     load_semantic,
     num_frames,
-    vocal_audio,
-    vocal_tokens,
+    with_noise,
 )
 
 Progress = Callable[[str, int, int], None]  # stage, frames just done, frames in all
@@ -351,8 +360,10 @@ class Accompanist:
         a vocal that is shorter."""
         stream, found = STREAMS["vocal_semantic"], []
         for vocal, seed in zip(vocals, seeds, strict=True):
-            tokens = vocal_tokens(self.tokenizer, vocal, sample_rate_hz, seed=seed, least_cells=cells)
-            audio = vocal_audio(vocal, sample_rate_hz, noise_sigma=0.0, seed=0)
+            audio = clean_vocal(vocal, sample_rate_hz)
+            missing = cells * samples_per_cell(SEMANTIC_SAMPLE_RATE_HZ) - audio.size
+            padded = np.pad(audio, (0, max(0, missing)))
+            tokens = self.tokenizer.encode(with_noise(padded, VOCAL_NOISE_SIGMA, seed))
             tokens[: num_frames(audio)] = fill_rests(tokens[: num_frames(audio)], audio)
             found.append(tokens[: cells * stream.frames_per_cell, None])
         return np.stack(found)

@@ -30,7 +30,7 @@ ONSET_BLUR_FRAMES, CHORD_BLUR_FRAMES = 2, 10  # half widths
 
 
 def fill_rests(tokens: np.ndarray, audio: np.ndarray) -> np.ndarray:
-    """Tokens int32 [F] of a voice -> int32 [F]. `audio`: the voice float32 [S] as `vocal_audio` gives it without noise.
+    """Tokens int32 [F] of a voice -> int32 [F]. `audio`: the voice float32 [S] of `clean_vocal`.
 
     Frames in a rest of LONG_REST_S or more become tokens from elsewhere in the voice; all others stay. A voice that is
     silent throughout stays as it is.

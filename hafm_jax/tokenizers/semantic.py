@@ -195,18 +195,22 @@ def semantic_audio(audio: np.ndarray, rate_hz: int) -> np.ndarray:
     return pad_to_cells(resample(to_mono(audio), rate_hz, SEMANTIC_SAMPLE_RATE_HZ), SEMANTIC_SAMPLE_RATE_HZ)
 
 
-def vocal_audio(vocal: np.ndarray, rate_hz: int, noise_sigma: float, seed: int, least_cells: int = 0) -> np.ndarray:
-    """As `semantic_audio`, but without DC and at VOICE_LUFS (hafm_jax.audio.voice), then with Gaussian noise of
-    `noise_sigma` (0: none). Silence follows a vocal that is shorter than `least_cells`.
+def clean_vocal(vocal: np.ndarray, rate_hz: int) -> np.ndarray:
+    """As `semantic_audio`, but without DC and at VOICE_LUFS (hafm_jax.audio.voice)."""
+    return pad_to_cells(voice.level(voice.one_channel(vocal, rate_hz)), SEMANTIC_SAMPLE_RATE_HZ)
 
-    The noise covers the padding too: the end of a song must not be the only place of digital silence.
-    """
-    mono = pad_to_cells(voice.level(voice.one_channel(vocal, rate_hz)), SEMANTIC_SAMPLE_RATE_HZ)
-    missing = least_cells * samples_per_cell(SEMANTIC_SAMPLE_RATE_HZ) - mono.size
-    mono = np.pad(mono, (0, max(0, missing)))
-    if noise_sigma == 0:
-        return mono
-    return mono + np.float32(noise_sigma) * np.random.default_rng(seed).standard_normal(mono.shape, np.float32)
+
+def with_noise(audio: np.ndarray, sigma: float, seed: int) -> np.ndarray:
+    """float32 [S] and Gaussian noise of `sigma` (0: none). It covers padding too: the end of a song must not be the only
+    place of digital silence."""
+    if sigma == 0:
+        return audio
+    return audio + np.float32(sigma) * np.random.default_rng(seed).standard_normal(audio.shape, np.float32)
+
+
+def vocal_audio(vocal: np.ndarray, rate_hz: int, noise_sigma: float, seed: int) -> np.ndarray:
+    """`clean_vocal` with noise, as training and sampling both read it."""
+    return with_noise(clean_vocal(vocal, rate_hz), noise_sigma, seed)
 
 
 def vocal_tokens(
@@ -215,14 +219,12 @@ def vocal_tokens(
     rate_hz: int,
     noise_sigma: float = VOCAL_NOISE_SIGMA,
     seed: int = 0,
-    least_cells: int = 0,
 ) -> np.ndarray:
     """A vocal, float32 [S] or [C, S] at any rate -> vocal_semantic int32 [2 * cells], of `vocal_audio`.
 
-    Training and sampling both use `vocal_audio`, so that the model's input is made in the same way in both. The tokens
-    of a silent vocal are those of the noise.
+    The tokens of a silent vocal are those of the noise.
     """
-    return tokenizer.encode(vocal_audio(vocal, rate_hz, noise_sigma, seed, least_cells))
+    return tokenizer.encode(vocal_audio(vocal, rate_hz, noise_sigma, seed))
 
 
 def instrumental_tokens(tokenizer: SemanticTokenizer, instrumental: np.ndarray, rate_hz: int) -> np.ndarray:

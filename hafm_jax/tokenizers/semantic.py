@@ -201,8 +201,8 @@ def clean_vocal(vocal: np.ndarray, rate_hz: int) -> np.ndarray:
 
 
 def with_noise(audio: np.ndarray, sigma: float, seed: int) -> np.ndarray:
-    """float32 [S] and Gaussian noise of `sigma` (0: none). It covers padding too: the end of a song must not be the only
-    place of digital silence."""
+    """float32 [S] with Gaussian noise of `sigma` (0: none). It covers padding too: the end of a song must not be the
+    only place of digital silence."""
     if sigma == 0:
         return audio
     return audio + np.float32(sigma) * np.random.default_rng(seed).standard_normal(audio.shape, np.float32)

@@ -119,6 +119,7 @@ def test_memory_is_stated_and_checked_before_the_work(run, tiny_model, tmp_path,
         run("--vocal", vocal)
 
 
+@pytest.mark.slow
 def test_audio_needs_the_memory_that_is_stated_for_it(run, tmp_path, monkeypatch):
     """Measured by numpy's own account, without the stages, whose memory does not depend on the vocal."""
     monkeypatch.setattr(Accompanist, "compile", lambda *_, **__: None)
@@ -126,16 +127,15 @@ def test_audio_needs_the_memory_that_is_stated_for_it(run, tmp_path, monkeypatch
     run("--vocal", write(tmp_path / "in.wav", 5))  # imports and compilation, which only the first run needs
     for rate_hz, channels in ((24_000, 1), (44_100, 2)):
         found, stated = [], []
-        for seconds in (10, 40):
+        for seconds in (30, 60):  # below 20 s the loading of the model needs more
             vocal = write(tmp_path / "in.wav", seconds, rate_hz, channels)
             tracemalloc.start()
             run("--vocal", vocal, "--num-samples", 2)
             found.append(tracemalloc.get_traced_memory()[1])
             tracemalloc.stop()
             stated.append(memory.audio_bytes((channels, seconds * rate_hz), rate_hz, 2))
-        print("FOUND", [f / 1e6 for f in found], [x / 1e6 for x in stated])
         (growth,), (stated_growth,) = np.diff(found), np.diff(stated)
-        assert 0.6 * stated_growth < growth < 1.01 * stated_growth  # tokens are less than a hundredth
+        assert 0.8 * stated_growth < growth < 1.01 * stated_growth  # tokens are less than a hundredth
 
 
 def test_zero_is_a_value_not_a_default(monkeypatch):

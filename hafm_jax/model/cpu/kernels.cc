@@ -23,18 +23,32 @@ namespace ffi = xla::ffi;
 
 namespace {
 
-// Vectors of the compilers' own kind: 16 lanes, in as many registers as the machine needs for them.
-constexpr int64_t kLanes = 16;
-typedef float Vec __attribute__((vector_size(64)));
-typedef float Half __attribute__((vector_size(32)));
-typedef float Quarter __attribute__((vector_size(16)));
-typedef uint32_t Bits __attribute__((vector_size(64)));
+// Vectors of the compilers' own kind.
+typedef float Float4 __attribute__((vector_size(16)));
+typedef float Float8 __attribute__((vector_size(32)));
+typedef float Float16 __attribute__((vector_size(64)));
+
+// A tile's sums must stay in registers: kTileRows by kTileOutputs vectors. AVX-512 has 32 of 16 lanes, AVX 16 of 8,
+// NEON 32 of 4, SSE 16 of 4. A tile that spills reads at half the memory's speed with two rows, at a tenth with four.
+constexpr int64_t kTileOutputs = 4;
+#if defined(__AVX512F__)
+typedef Float16 Vec;
+constexpr int64_t kTileRows = 4;
+#elif defined(__AVX__) || defined(__ARM_NEON)
+typedef Float8 Vec;
+constexpr int64_t kTileRows = 2;
+#else
+typedef Float4 Vec;
+constexpr int64_t kTileRows = 2;
+#endif
+constexpr int64_t kLanes = sizeof(Vec) / sizeof(float);
+typedef uint32_t Bits __attribute__((vector_size(sizeof(Vec))));
 typedef Vec LooseVec __attribute__((aligned(4)));
 typedef Bits LooseBits __attribute__((aligned(2)));
 
 constexpr int64_t kTaskBytes = 512 << 10;    // what a thread takes at a time, at most
 constexpr int64_t kSerialBytes = 256 << 10;  // less is done before another thread has woken up
-constexpr int64_t kTileOutputs = 4;          // times four rows: sixteen sums stay in registers
+constexpr int64_t kLineBytes = 64;           // of every processor's caches
 
 using bfloat16 = uint16_t;
 
@@ -48,25 +62,25 @@ float Widen(bfloat16 x) {
   return y;
 }
 
-// A stored run of elements as vectors. Two bfloat16 lie in one 32-bit lane, so theirs come out as the run's even
-// elements and its odd ones; `Arrange` brings a float32 operand into the same order.
+// A stored run of elements, and its `kVecs` vectors. Two bfloat16 share one 32-bit lane, so part 0 holds the run's even
+// elements and part 1 its odd ones; `Arrange` brings a float32 operand into the same order.
 template <class T>
 struct Run;
 
 template <>
 struct Run<float> {
   static constexpr int64_t kVecs = 1;
-  static void Load(const float* p, Vec* out) { out[0] = ::Load(p); }
+  Vec raw;
+  explicit Run(const float* p) : raw(Load(p)) {}
+  Vec Part(int64_t) const { return raw; }
 };
 
 template <>
 struct Run<bfloat16> {
   static constexpr int64_t kVecs = 2;
-  static void Load(const bfloat16* p, Vec* out) {
-    Bits pairs = *reinterpret_cast<const LooseBits*>(p);
-    out[0] = (Vec)(pairs << 16);
-    out[1] = (Vec)(pairs & 0xffff0000u);
-  }
+  Bits raw;
+  explicit Run(const bfloat16* p) : raw(*reinterpret_cast<const LooseBits*>(p)) {}
+  Vec Part(int64_t v) const { return (Vec)(v == 0 ? raw << 16 : raw & 0xffff0000u); }
 };
 
 template <class T>
@@ -88,14 +102,17 @@ void Restore(const float* x, float* y, int64_t width) {
   std::copy(x + i, x + width, y + i);
 }
 
-float Sum(Vec x) {  // by halves: a chain of sixteen sums would take longer than what it sums up
-  Half half[2];
+// By halves: a chain of sums would take longer than what it sums up.
+float Sum(Float4 x) { return (x[0] + x[2]) + (x[1] + x[3]); }
+[[maybe_unused]] float Sum(Float8 x) {
+  Float4 half[2];
   std::memcpy(half, &x, sizeof x);
-  half[0] += half[1];
-  Quarter quarter[2];
-  std::memcpy(quarter, half, sizeof quarter);
-  quarter[0] += quarter[1];
-  return (quarter[0][0] + quarter[0][2]) + (quarter[0][1] + quarter[0][3]);
+  return Sum(half[0] + half[1]);
+}
+[[maybe_unused]] float Sum(Float16 x) {
+  Float8 half[2];
+  std::memcpy(half, &x, sizeof x);
+  return Sum(half[0] + half[1]);
 }
 
 // exp(x) for x <= 0, to 2 units in the last place: 2^n times the Taylor series of the rest.
@@ -130,22 +147,16 @@ void ForEach(ffi::ThreadPool& pool, int64_t n, const std::function<void(int64_t)
 // y[R, N] = x[R, C] by w[N, C], for a tile of them.
 template <int kRows, int kOutputs, class T>
 void Tile(const float* x, const T* w, float* y, int64_t width, int64_t outputs) {
-  constexpr int64_t kVecs = Run<T>::kVecs;
   Vec sum[kRows][kOutputs] = {};
   int64_t i = 0;
-  for (; i + kRun<T> <= width; i += kRun<T>) {
-    Vec weight[kOutputs][kVecs];
+  for (; i + kRun<T> <= width; i += kRun<T>)
     for (int o = 0; o < kOutputs; ++o) {
-      Run<T>::Load(w + o * width + i, weight[o]);
+      Run<T> weights(w + o * width + i);
       // The next tile, to L2: what the hardware prefetches ends with every short row, and L1 has no room for it.
-      __builtin_prefetch(w + (o + kOutputs) * width + i, 0, 1);
+      if (i * sizeof(T) % kLineBytes == 0) __builtin_prefetch(w + (o + kOutputs) * width + i, 0, 1);
+      for (int v = 0; v < Run<T>::kVecs; ++v)
+        for (int r = 0; r < kRows; ++r) sum[r][o] += Load(x + r * width + i + v * kLanes) * weights.Part(v);
     }
-    for (int r = 0; r < kRows; ++r)
-      for (int v = 0; v < kVecs; ++v) {
-        Vec value = Load(x + r * width + i + v * kLanes);
-        for (int o = 0; o < kOutputs; ++o) sum[r][o] += value * weight[o][v];
-      }
-  }
   for (int r = 0; r < kRows; ++r)
     for (int o = 0; o < kOutputs; ++o) {
       float total = Sum(sum[r][o]);
@@ -157,7 +168,8 @@ void Tile(const float* x, const T* w, float* y, int64_t width, int64_t outputs) 
 template <int kOutputs, class T>
 void Rows(const float* x, const T* w, float* y, int64_t rows, int64_t width, int64_t outputs) {
   int64_t r = 0;
-  for (; r + 4 <= rows; r += 4) Tile<4, kOutputs>(x + r * width, w, y + r * outputs, width, outputs);
+  if constexpr (kTileRows >= 4)
+    for (; r + 4 <= rows; r += 4) Tile<4, kOutputs>(x + r * width, w, y + r * outputs, width, outputs);
   for (; r + 2 <= rows; r += 2) Tile<2, kOutputs>(x + r * width, w, y + r * outputs, width, outputs);
   for (; r < rows; ++r) Tile<1, kOutputs>(x + r * width, w, y + r * outputs, width, outputs);
 }
@@ -188,9 +200,8 @@ void WeightedColumns(const float* weight, const T* v, float* y, int64_t tokens, 
   Vec sum[kVecs] = {};
   for (int64_t t = 0; t < tokens; ++t)
     for (int i = 0; i < kVecs; i += Run<T>::kVecs) {
-      Vec value[Run<T>::kVecs];
-      Run<T>::Load(v + t * width + column + i * kLanes, value);
-      for (int j = 0; j < Run<T>::kVecs; ++j) sum[i + j] += weight[t] * value[j];
+      Run<T> values(v + t * width + column + i * kLanes);
+      for (int j = 0; j < Run<T>::kVecs; ++j) sum[i + j] += weight[t] * values.Part(j);
     }
   for (int i = 0; i < kVecs; ++i) Store(y + column + i * kLanes, sum[i]);
 }
@@ -211,9 +222,8 @@ void Head(const float* q, const T* k, const T* v, const float* bias, float* y, i
     Vec products = {};
     int64_t i = 0;
     for (; i + kRun<T> <= width; i += kRun<T>) {
-      Vec part[kVecs];
-      Run<T>::Load(key + i, part);
-      for (int j = 0; j < kVecs; ++j) products += Load(query + i + j * kLanes) * part[j];
+      Run<T> keys(key + i);
+      for (int j = 0; j < kVecs; ++j) products += Load(query + i + j * kLanes) * keys.Part(j);
     }
     score[t] = Sum(products) + bias[t];
     for (; i < width; ++i) score[t] += query[i] * Widen(key[i]);

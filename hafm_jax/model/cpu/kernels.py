@@ -32,7 +32,10 @@ TARGETS = ("hafm_jax_product", "hafm_jax_attend")
 # beyond, XLA's product is used, which is then the faster one.
 FEW_ROWS = 128
 THIS_PROCESSOR = "-march=native" if platform.machine() in ("x86_64", "AMD64") else "-mcpu=native"
-FLAGS = ("-std=c++17", "-O3", THIS_PROCESSOR, "-fPIC", "-shared", "-Wno-psabi", *os.environ.get("CXXFLAGS", "").split())
+# For some processors GCC fuses a product with its sum in one tile and not in another: rows would differ in rounding.
+FUSE_ALWAYS = "--param=avoid-fma-max-bits=0"
+FLAGS = ("-std=c++17", "-O3", THIS_PROCESSOR, FUSE_ALWAYS, "-fPIC", "-shared", "-Wno-psabi")
+FLAGS += tuple(os.environ.get("CXXFLAGS", "").split())
 
 
 def _compiler() -> str | None:

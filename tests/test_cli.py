@@ -52,6 +52,8 @@ def test_the_overview_is_one_screen_and_names_every_command(capsys):
     cli.main(["tokenize", "--help"])
     overview += capsys.readouterr().out
     assert all(f"  {name} " in overview for name in (*cli.COMMANDS, *cli.SCRIPTS))
+    page = (ROOT / "docs" / "command-line.md").read_text()
+    assert all(f"| `{' '.join(['hafm', *call])}` |" in page for call in CALLS if call[0] not in PARTS or len(call) == 1)
     assert {name.replace("-", "_") for name in cli.SCRIPTS} == {path.stem for path in (ROOT / "tokenize").glob("*.py")}
     cli.main(["--version"])
     assert capsys.readouterr().out == f"hafm_jax {hafm_jax.__version__}\n"

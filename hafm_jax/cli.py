@@ -13,6 +13,7 @@ from hafm_jax.common.shipped import load_script
 GROUPS = {  # what for -> command -> what it does
     "accompany a voice": {
         "sample": "a voice goes in, its band comes out: hafm sample --vocal take.m4a",
+        "batch": "the same for all vocals of a folder: hafm batch FOLDER --out FOLDER",
         "doctor": "does it work here? Versions, device, caches, extras, and a test sound",
     },
     "train a model": {

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import av
@@ -37,12 +39,18 @@ SECONDS = 1
 def place(tmp_path_factory) -> Path:
     """A folder with the environment `venv`, in which the wheel is installed, and the voice as a.wav and a.m4a."""
     folder = tmp_path_factory.mktemp("wheel")
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(lambda name: (ROOT / name).is_file(), listed.splitlines()):  # without what earlier builds left
+        (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, folder / "source" / name)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", folder, str(ROOT)], check=True)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    run = partial(subprocess.run, check=True, env=environment)
+    run([*pip, "wheel", "--no-deps", "--wheel-dir", folder, folder / "source"])
     (wheel,) = folder.glob("*.whl")
-    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
+    run([sys.executable, "-m", "venv", folder / "venv"])
     pip[0] = folder / "venv" / "bin" / "python"
-    subprocess.run([*pip, "install", "--constraint", ROOT / "constraints.txt", wheel], check=True)
+    run([*pip, "install", "--constraint", ROOT / "constraints.txt", wheel])
     voice, rate_hz = soundfile.read(ROOT / "examples" / "vocal.wav", frames=SECONDS * 24_000, dtype="float32")
     soundfile.write(folder / "a.wav", voice, rate_hz)
     with av.open(str(folder / "a.m4a"), "w") as container:

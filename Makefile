@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest --quiet --durations=15 --numprocesses 2 --dist worksteal
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow test-processors test-slurm lint format overfit evaluate demo-model clean
+.PHONY: demo test test-slow test-processors test-wheel test-slurm lint format overfit evaluate demo-model clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m hafm_jax.sample --vocal examples/vocal.wav --out mix.wav
@@ -23,6 +23,9 @@ test-processors: $(VENV)/.dev
 	XLA_FLAGS=--xla_cpu_max_isa=AVX2 CXXFLAGS=-march=x86-64-v3 OPENBLAS_CORETYPE=Haswell $(ROUNDING)
 	XLA_FLAGS=--xla_cpu_max_isa=SSE4_2 CXXFLAGS=-march=x86-64-v2 OPENBLAS_CORETYPE=Nehalem $(ROUNDING)
 	PATH=$(abspath $(BIN)) $(PYTEST) -m "not slow" tests/audio tests/corpus
+
+test-wheel: $(VENV)/.dev  # the wheel alone in an empty environment, by the package registry; two minutes
+	$(BIN)/python -m pytest --quiet tests/wheel/check_wheel.py
 
 test-slurm: $(VENV)/.dev  # needs SLURM's daemons (Debian: slurm-wlm), which it starts and ends; two minutes
 	$(BIN)/python -m pytest --quiet tests/slurm/check_slurm.py

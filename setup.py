@@ -46,9 +46,14 @@ setup(
         "Typing :: Typed",
     ],
     python_requires=">=3.11",
-    # Only this package: tokenize/ and configs/ hold scripts and must never be installed.
-    packages=find_packages(include=["hafm_jax", "hafm_jax.*"]),
-    package_data={"hafm_jax": ["py.typed", "model/cpu/*.cc", "demo/*", "demo/*/*", "*/*.html.j2"]},
+    # configs/ and tokenize/ are installed inside the package: at the top, tokenize is the standard library's name.
+    packages=[*find_packages(include=["hafm_jax", "hafm_jax.*"]), "hafm_jax.configs", "hafm_jax.tokenize"],
+    package_dir={"hafm_jax.configs": "configs", "hafm_jax.tokenize": "tokenize"},
+    package_data={
+        "hafm_jax": ["py.typed", "model/cpu/*.cc", "demo/*", "demo/*/*", "*/*.html.j2"],
+        "hafm_jax.configs": ["protocols/*.json"],
+    },
+    entry_points={"console_scripts": ["hafm=hafm_jax.cli:run"]},
     install_requires=CORE,
     extras_require=EXTRAS,
 )

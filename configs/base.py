@@ -1,6 +1,6 @@
 """The paper's model at full size: three runs, one a stage, about 85 M parameters each.
 
-    python -m hafm_jax.train --config configs/base.py --config.stage=semantic --data TOKENS --workdir runs/semantic
+    hafm train --config configs/base.py --config.stage=semantic --data TOKENS --workdir runs/semantic
 
 Not yet trained: tests/training/test_loop.py makes one step and a short decode of the coarse stage at this size.
 """

@@ -1,9 +1,9 @@
 """A scaling-law sweep: its sizes, lengths, learning rates, held-out runs and devices.
 
-    python -m hafm_jax.sweep plan --config configs/scaling.py --data TOKENS --workdir SWEEP
-    python -m hafm_jax.sweep run --workdir SWEEP --all
-    python -m hafm_jax.sweep fit --workdir SWEEP
-    python -m hafm_jax.sweep plot --workdir SWEEP
+    hafm sweep plan --config configs/scaling.py --data TOKENS --workdir SWEEP
+    hafm sweep run --workdir SWEEP --all
+    hafm sweep fit --workdir SWEEP
+    hafm sweep plot --workdir SWEEP
 
 This sweep is a miniature for two CPU cores and synthesised songs. For your own, copy the file, take larger sizes and
 budgets, and add your device. Learning rates and batch sizes follow from size and tokens by hafm_jax/scaling/rules.py.

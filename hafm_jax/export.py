@@ -1,24 +1,25 @@
 """Put three trained stages, a semantic tokenizer and a codec into one model directory.
 
-python -m hafm_jax.export --workdir runs/semantic runs/coarse runs/fine --tokenizers TOKENIZERS --out MODEL
+hafm export --workdir runs/semantic runs/coarse runs/fine --tokenizers TOKENIZERS --out MODEL
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hafm_jax.common.errors import InputError, run_command
+from hafm_jax.common.errors import InputError, needs_extra, run_command
 from hafm_jax.common.files import read_json
 from hafm_jax.common.options import local_path
 from hafm_jax.common.outputs import check_apart, check_folder, check_room
-from hafm_jax.dataset import fingerprint
-from hafm_jax.model.config import num_parameters
-from hafm_jax.model.pretrained import StageWeights, check_tokenizers, save_model
+from hafm_jax.common.shipped import local_or_shipped
 from hafm_jax.streams import CELLS_PER_S, STAGES
-from hafm_jax.training.workdir import load_run
+
+if TYPE_CHECKING:
+    from hafm_jax.model.pretrained import StageWeights
 
 CARD_MARK = "library_name: hafm_jax"
 LIMITS = "a model plays music of the kind that it was trained on, and no other."
@@ -53,6 +54,8 @@ def _figure(facts: dict[str, Any], name: str, form: str) -> str:
 
 def model_card(stages: dict[str, StageWeights], tokenizers: Path, trained_on: str, limits: str) -> str:
     """README.md of the model directory: its data, the time that it took to train, and its validation loss."""
+    from hafm_jax.model.config import num_parameters
+
     rows = []
     for name, stage in stages.items():
         c, f = stage.config, stage.facts
@@ -83,7 +86,7 @@ tags: [music, accompaniment, singing]
 
 # A HAFM model: instrumental accompaniment for a singing voice
 
-    python -m hafm_jax.sample --vocal in.wav --model THIS_DIRECTORY
+    hafm sample --vocal in.wav --model THIS_DIRECTORY
 
 Validation loss is in nats a token, in brackets by codebook.
 
@@ -128,28 +131,31 @@ def _same_config(written: Path, given: Path) -> bool:
     return not config.exists() or config.read_bytes() == (given / "config.json").read_bytes()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m hafm_jax.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="hafm export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--workdir", type=local_path, nargs="+", required=True, help="training runs, one for each stage"
-    )
-    parser.add_argument("--tokenizers", type=local_path, required=True, help="folder with semantic/ and codec/")
-    parser.add_argument("--out", type=local_path, required=True, help="the model directory to write")
-    parser.add_argument(
+    p.add_argument("--workdir", type=local_path, nargs="+", required=True, help="training runs, one for each stage")
+    p.add_argument("--tokenizers", type=local_or_shipped, required=True, help="folder with semantic/ and codec/")
+    p.add_argument("--out", type=local_path, required=True, help="the model directory to write")
+    p.add_argument(
         "--dtype",
         choices=["float32", "float16", "bfloat16"],
         default="float32",
         help="of the stored weights (default: float32, exact; float16 halves the files)",
     )
-    parser.add_argument(
-        "--trained-on", default="", help='for the model card, the songs: "40 h of choir music, CC BY 4.0"'
-    )
-    parser.add_argument(
-        "--limits", default=LIMITS, help="for the model card, what not to expect (default: %(default)s)"
-    )
-    arguments = parser.parse_args()
+    p.add_argument("--trained-on", default="", help='for the model card, the songs: "40 h of choir music, CC BY 4.0"')
+    p.add_argument("--limits", default=LIMITS, help="for the model card, what not to expect (default: %(default)s)")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = parser().parse_args(argv)
+    with needs_extra("train", "exporting"):
+        from hafm_jax.dataset import fingerprint
+        from hafm_jax.model.config import num_parameters
+        from hafm_jax.model.pretrained import check_tokenizers, save_model
+        from hafm_jax.training.workdir import load_run
 
     check_tokenizers(arguments.tokenizers)
     check_out(arguments.out, arguments.workdir, arguments.tokenizers)

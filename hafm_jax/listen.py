@@ -8,8 +8,8 @@ Listeners open page/index.html in a browser, without a server or a network. For 
 server: their file viewers show a page without the sounds beside it. Answers stay in the browser until the listener
 saves them as a file and sends it to you.
 
-    python -m hafm_jax.listen make --report REPORT --systems model retrieval random truth --out KIT
-    python -m hafm_jax.listen analyse --kit KIT --answers answers-*.json
+    hafm listen make --report REPORT --systems model retrieval random truth --out KIT
+    hafm listen analyse --kit KIT --answers answers-*.json
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from hafm_jax.common.text import printable
 
 def parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
-    p = argparse.ArgumentParser(prog="python -m hafm_jax.listen", description=__doc__, formatter_class=raw)
+    p = argparse.ArgumentParser(prog="hafm listen", description=__doc__, formatter_class=raw)
     commands = p.add_subparsers(dest="command", required=True)
 
     make = commands.add_parser(
@@ -36,9 +36,7 @@ def parser() -> argparse.ArgumentParser:
         "Sides and order are random and balanced; --seed repeats them. If truth is among the systems, there are three\n"
         "checks with a known answer (the true band against no band). Give listeners KIT/page, but not KIT/key.json.",
     )
-    make.add_argument(
-        "--report", type=local_path, required=True, help="a report folder of hafm_jax.evaluate, with clips/"
-    )
+    make.add_argument("--report", type=local_path, required=True, help="a report folder of hafm evaluate, with clips/")
     make.add_argument("--systems", nargs="+", required=True, metavar="SYSTEM", help="two or more folders of clips/")
     make.add_argument("--against", metavar="SYSTEM", help="compare only with this system (default: every two systems)")
     make.add_argument(

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:  # where it is used it is imported, so that a command's --help need not wait for it
+    import numpy as np
 
 CELLS_PER_S = 25  # 50 Hz and 75 Hz meet every 40 ms
 SEMANTIC_SAMPLE_RATE_HZ = 16_000  # HuBERT's input [paper]
@@ -120,6 +122,8 @@ def interleave(frames: np.ndarray) -> np.ndarray:
 
 def tokens_of(stream: Stream, record: dict[str, np.ndarray]) -> np.ndarray:
     """The stream's tokens [F, K] of a record: `vocal_semantic` and `instrumental_semantic` [2N], `acoustic` [3N, 8]."""
+    import numpy as np
+
     values = np.asarray(record[stream.field])
     if values.ndim == 1:
         values = values[:, None]
@@ -128,6 +132,8 @@ def tokens_of(stream: Stream, record: dict[str, np.ndarray]) -> np.ndarray:
 
 def check_codes(codes: np.ndarray, num_codebooks: int, vocabulary: int) -> np.ndarray:
     """A codec's codes as an array. Raises ValueError unless it is int [B, F, K] of valid ids, K in 1..num_codebooks."""
+    import numpy as np
+
     codes = np.asarray(codes)
     if codes.ndim != 3 or not 1 <= codes.shape[2] <= num_codebooks:
         raise ValueError(f"codes have shape {codes.shape}; expected [B, F, K] with K in 1..{num_codebooks}")

@@ -1,4 +1,4 @@
-"""Train one stage: python -m hafm_jax.train --config configs/base.py --config.stage=coarse --data TOKENS --workdir DIR
+"""Train one stage: hafm train --config configs/base.py --config.stage=coarse --data TOKENS --workdir DIR
 
 Reads token sets (tokenize/extract_tokens.py): --data DIR, or --data DIR=WEIGHT several times for a mixture. Writes to
 the work directory: config.json, metrics.jsonl (a line for each logged step), tensorboard/, checkpoints/ and, where the
@@ -19,20 +19,17 @@ import argparse
 import re
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from absl import flags
-from ml_collections import ConfigDict, config_flags
-
-from hafm_jax.common.cache import use_compilation_cache
-from hafm_jax.common.errors import InputError, run_command
+from hafm_jax.common.errors import InputError, needs_extra, run_command
 from hafm_jax.common.options import local, local_path
 from hafm_jax.common.outputs import check_apart, check_folder
-from hafm_jax.dataset.verify import verify_tokens
-from hafm_jax.training import hosts
-from hafm_jax.training.loop import Preempted, train
-from hafm_jax.training.settings import FIELDS, token_sets
+from hafm_jax.common.shipped import find_shipped, let_configs_be_imported
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 DEFAULT_CONFIG = "configs/base.py"
 
@@ -44,13 +41,15 @@ class Parser(argparse.ArgumentParser):
 
 def parser() -> Parser:
     p = Parser(
-        prog="python -m hafm_jax.train",
+        prog="hafm train",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     p.add_argument(
-        "--config", default=DEFAULT_CONFIG, help="a file of configs/; its fields are options too (default: %(default)s)"
+        "--config",
+        default=DEFAULT_CONFIG,
+        help="a file, yours or of the shipped configs/; its fields are options too (default: %(default)s)",
     )
     p.add_argument(
         "--data",
@@ -72,7 +71,14 @@ def read_config(path: str, overrides: list[str]) -> ConfigDict:
 
     Raises InputError where there is no such file or field, or where a value has another type.
     """
-    command = ["train", f"--config={path}", *overrides]
+    from absl import flags
+    from ml_collections import config_flags
+
+    from hafm_jax.training.settings import FIELDS
+
+    let_configs_be_imported()
+    file, colon, argument = path.partition(":")
+    command = ["train", f"--config={find_shipped(Path(file))}{colon}{argument}", *overrides]
     values = flags.FlagValues()
     holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=command)
     try:
@@ -92,6 +98,8 @@ def read_config(path: str, overrides: list[str]) -> ConfigDict:
         raise _not_for_training(path, lacking[0])
     if stray:
         raise InputError(f"{stray[0]!r} belongs to no option; expected --NAME=VALUE: see --help")
+    if isinstance(config.tokenizers, str) and config.tokenizers:
+        config.tokenizers = str(find_shipped(Path(local(config.tokenizers))))
     return config
 
 
@@ -116,12 +124,21 @@ def check_workdir(workdir: Path, config: ConfigDict) -> None:
 
 def _exit_without_saving(*_: object) -> None:
     """SIGTERM before training catches it (hosts.Preemption), or after: there is nothing to save."""
+    from hafm_jax.training import hosts
+
     print(hosts.NOT_BEGUN, file=sys.stderr)
     sys.exit(hosts.RESTART_EXIT_CODE)
 
 
-def main() -> None:
-    arguments, overrides = parser().parse_known_args()
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments, overrides = parser().parse_known_args(argv)
+    with needs_extra("train", "training"):
+        from hafm_jax.common.cache import use_compilation_cache
+        from hafm_jax.dataset.verify import verify_tokens
+        from hafm_jax.training import hosts
+        from hafm_jax.training.loop import Preempted, train
+        from hafm_jax.training.settings import token_sets
+
     config = None if arguments.verify else read_config(arguments.config, overrides)
     for name in ("data",) if arguments.verify else ("data", "workdir"):
         if not getattr(arguments, name):

@@ -11,7 +11,9 @@ from helpers import ROOT
 
 PACKAGE = ROOT / "hafm_jax"
 FLOORS = [  # from the top down; rooms of one floor do not import each other (docs/design.md, "Rooms and imports")
-    ["sample", "train", "export", "evaluate", "listen", "sweep"],
+    ["cli"],
+    ["batch"],
+    ["sample", "train", "export", "evaluate", "listen", "sweep", "doctor"],
     ["scaling", "listening"],
     ["evaluation"],
     ["metrics", "training", "corpus", "accompany"],

@@ -23,7 +23,7 @@ from hafm_jax.common.errors import InputError
 from hafm_jax.scaling import queue
 from hafm_jax.scaling.plan import Plan
 from hafm_jax.scaling.runs import read_runs
-from hafm_jax.training import loop
+from hafm_jax.training import hosts, loop
 from hafm_jax.training.hosts import RESTART_EXIT_CODE
 
 CONFIG = """
@@ -101,7 +101,7 @@ def test_two_processes_make_every_run_once(made, capsys):
 
 def test_a_run_that_is_done_is_not_made_again(made, monkeypatch, capsys):
     monkeypatch.setattr(queue, "train", lambda *_: pytest.fail("it was trained again"))
-    monkeypatch.setattr(sweep.hosts, "join", lambda *_: None)  # JAX has computed here already: too late to join others
+    monkeypatch.setattr(hosts, "join", lambda *_: None)  # JAX has computed here already: too late to join others
     sweep.main(["run", "--workdir", str(made), "--index", "0"])
     assert "finished" in capsys.readouterr().out
 

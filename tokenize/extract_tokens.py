@@ -1,9 +1,9 @@
 """Turn songs into token records: the data set that training reads.
 
-    python tokenize/extract_tokens.py --songs SONGS --tokenizers TOKENIZERS --out TOKENS
+    hafm tokenize extract-tokens --songs SONGS --tokenizers TOKENIZERS --out TOKENS
 
 reads    SONGS/SPLIT/ID/vocals and instrumental, .wav or .flac, of any rate and number of channels
-         TOKENIZERS/semantic (from tokenize/fit_kmeans.py) and TOKENIZERS/codec (from tokenize/train_codec.py, or with
+         TOKENIZERS/semantic (from fit-kmeans) and TOKENIZERS/codec (from train-codec, or with
          just a config.json: {"codec": "encodec", "source": "facebook/encodec_24khz"}); a model directory will do
 writes   TOKENS/hafm_tokens-SPLIT.tfrecord-*, dataset_info.json and features.json, tokens.json, and card.html, a page
          with hours, songs left out, licences and how evenly the tokens are used
@@ -27,28 +27,31 @@ from __future__ import annotations
 import argparse
 import os
 import re
+from collections.abc import Sequence
 from contextlib import closing
+from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
-from hafm_jax.audio.files import song_splits
-from hafm_jax.common import work
 from hafm_jax.common.errors import InputError, run_command
 from hafm_jax.common.options import check_at_least, local_path
 from hafm_jax.common.outputs import check_apart, check_folder
-from hafm_jax.corpus import extraction
-from hafm_jax.corpus.progress import Part
+from hafm_jax.common.shipped import local_or_shipped
+from hafm_jax.common.work import RAY_GPUS
+from hafm_jax.corpus.choices import Part
 from hafm_jax.corpus.screening import Limits
 from hafm_jax.streams import CELLS_PER_S
-from hafm_jax.tokenizers.hub import DTYPES
-from hafm_jax.tokenizers.semantic import VOCAL_NOISE_SIGMA
+from hafm_jax.tokenizers.choices import DTYPES, VOCAL_NOISE_SIGMA
+
+if TYPE_CHECKING:
+    from hafm_jax.corpus.extraction import ShardTask
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="hafm tokenize extract-tokens", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = p.add_argument
     add("--songs", type=local_path, required=True, help="songs folder: SPLIT/ID/vocals and instrumental, .wav or .flac")
-    add("--tokenizers", type=local_path, required=True, help="folder with semantic/ and codec/")
+    add("--tokenizers", type=local_or_shipped, required=True, help="folder with semantic/ and codec/")
     add("--out", type=local_path, required=True, help="folder for the token set; a finished one is not replaced")
     add("--splits", nargs="+", help="splits to extract (default: all that SONGS has)")
     add(
@@ -70,8 +73,14 @@ def parse_arguments() -> argparse.Namespace:
     add("--workers", type=int, help="processes (default: one a GPU, or one for two cores where there is none)")
     add("--part", type=Part.parse, default=Part(), help="I/N: every N-th shard from the I-th (default: all)")
     add("--ray", action="store_true", help="extract on the Ray cluster of RAY_ADDRESS; all see the same folders")
-    add("--ray-gpus", type=float, help=f"of a shard on Ray, 0.5 for two at once (default: {work.RAY_GPUS})")
-    arguments = parser.parse_args()
+    add("--ray-gpus", type=float, help=f"of a shard on Ray, 0.5 for two at once (default: {RAY_GPUS})")
+    return p
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    arguments = parser().parse_args(argv)
+    from hafm_jax.audio.files import song_splits
+
     check_at_least(arguments, num_shards=1, workers=1, vocal_noise=0, max_seconds=0, ray_gpus=0, seed=0)
     if arguments.splits is None:
         arguments.splits = song_splits(arguments.songs)
@@ -86,8 +95,13 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def extract(arguments: argparse.Namespace, tasks: list[extraction.ShardTask]) -> None:
+def extract(arguments: argparse.Namespace, tasks: list[ShardTask]) -> None:
     """Make the shards of this part that are not done."""
+    from tqdm import tqdm
+
+    from hafm_jax.common import work
+    from hafm_jax.corpus import extraction
+
     mine = arguments.part.share(tasks)
     missing = [task for task in mine if extraction.read_done(task) is None]
     gpus = work.gpus_here()
@@ -102,8 +116,10 @@ def extract(arguments: argparse.Namespace, tasks: list[extraction.ShardTask]) ->
                     bar.write(f"left out {one['split']}/{one['id']}: {one['reason']}, {one['detail']}")
 
 
-def main() -> None:
-    arguments = parse_arguments()
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = parse_arguments(argv)
+    from hafm_jax.corpus import extraction
+
     for split in arguments.splits:
         check_apart([arguments.out], {"--songs": arguments.songs / split})
     for part in ("semantic", "codec"):

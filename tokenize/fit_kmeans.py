@@ -1,8 +1,8 @@
 """Fit the semantic tokenizer: k-means on features of vocals and instrumentals, half of the frames from each.
 
-    python tokenize/fit_kmeans.py --songs SONGS --features chroma --out TOKENIZERS
-    python tokenize/fit_kmeans.py --songs SONGS --features hubert --source facebook/hubert-base-ls960 --out TOKENIZERS
-    python tokenize/fit_kmeans.py --centroids km_500.npy --features hubert --source DIR_OR_HUB_ID --out TOKENIZERS
+    hafm tokenize fit-kmeans --songs SONGS --features chroma --out TOKENIZERS
+    hafm tokenize fit-kmeans --songs SONGS --features hubert --source facebook/hubert-base-ls960 --out TOKENIZERS
+    hafm tokenize fit-kmeans --centroids km_500.npy --features hubert --source DIR_OR_HUB_ID --out TOKENIZERS
 
 reads    SONGS/train/ID/vocals and instrumental, .wav or .flac; SONGS/validation, where it exists, for the report
 writes   TOKENIZERS/semantic/config.json, with a report on the clusters, and centroids.safetensors
@@ -25,22 +25,19 @@ from __future__ import annotations
 import argparse
 import platform
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 import hafm_jax
-from hafm_jax.audio.files import song_folders
-from hafm_jax.common.errors import InputError, run_command
+from hafm_jax.common.errors import InputError, needs_extra, run_command
 from hafm_jax.common.files import make_folder, reading, sha256_of
 from hafm_jax.common.options import check_at_least, local_path
-from hafm_jax.corpus.screening import HOPELESS_SONGS, Limits
 from hafm_jax.streams import STREAMS
-from hafm_jax.tokenizers.clusters import FRAMES_PER_HOUR, STEMS, Sampling, describe, fit, sample_frames
-from hafm_jax.tokenizers.folder import MADE_WITH, check_out, is_made, names_sha256
-from hafm_jax.tokenizers.hub import DTYPES
-from hafm_jax.tokenizers.semantic import VOCAL_NOISE_SIGMA, FeatureExtractor, read_centroids, save_semantic
+from hafm_jax.tokenizers.choices import DTYPES, VOCAL_NOISE_SIGMA
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def print_report(reports: dict[str, dict[str, dict[str, float | int]]]) -> None:
@@ -53,13 +50,15 @@ def print_report(reports: dict[str, dict[str, dict[str, float | int]]]) -> None:
             )
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="hafm tokenize fit-kmeans", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = p.add_argument
     vocabulary = STREAMS["vocal_semantic"].vocabulary
     add("--songs", type=local_path, help="songs folder with a split train; needed unless there are --centroids")
     add("--features", choices=("chroma", "hubert"), required=True, help="features of a frame")
-    made_by = parser.add_mutually_exclusive_group()
+    made_by = p.add_mutually_exclusive_group()
     made_by.add_argument(
         "--clusters", type=int, default=vocabulary, help=f"ids of a token, at most {vocabulary} (default: %(default)s)"
     )
@@ -73,7 +72,13 @@ def parse_arguments() -> argparse.Namespace:
         "--vocal-noise", type=float, default=VOCAL_NOISE_SIGMA, help="sigma of the vocals' noise (default: %(default)s)"
     )
     add("--seed", type=int, default=0, help="of noise, choice of frames and k-means (default: %(default)s)")
-    arguments = parser.parse_args()
+    return p
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    arguments, vocabulary = parser().parse_args(argv), STREAMS["vocal_semantic"].vocabulary
+    from hafm_jax.tokenizers.clusters import FRAMES_PER_HOUR, STEMS
+
     if arguments.songs is None and arguments.centroids is None:
         raise InputError("neither --songs nor --centroids; expected songs to fit to, or centroids: give one of them")
     if not 1 <= arguments.clusters <= vocabulary:
@@ -88,6 +93,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def songs_of(arguments: argparse.Namespace) -> dict[str, list[Path]]:
     """Split -> folders of its songs."""
+    from hafm_jax.audio.files import song_folders
+
     if arguments.songs is None:
         return {}
     splits = ("train", "validation") if (arguments.songs / "validation").is_dir() else ("train",)
@@ -96,6 +103,8 @@ def songs_of(arguments: argparse.Namespace) -> dict[str, list[Path]]:
 
 def made_with(arguments: argparse.Namespace, folders: dict[str, list[Path]]) -> dict[str, Any]:
     """All that decides about the tokenizer, beside the songs' sound."""
+    from hafm_jax.tokenizers.folder import names_sha256
+
     names = ["features", "clusters", "hours", "vocal_noise", "seed", "dtype"]
     if arguments.features == "hubert":
         names += ["source", "layer"]
@@ -117,7 +126,13 @@ def make_tokenizer(
     arguments: argparse.Namespace, folders: dict[str, list[Path]], scratch: Path
 ) -> tuple[dict[str, Any], np.ndarray]:
     """(config, centroids [K, D]) of the tokenizer; the sampled frames are in the folder `scratch` meanwhile."""
-    import sklearn
+    import numpy as np
+
+    with needs_extra("tokenize", "fitting a tokenizer"):
+        import sklearn
+    from hafm_jax.corpus.screening import HOPELESS_SONGS, Limits
+    from hafm_jax.tokenizers.clusters import Sampling, describe, fit, sample_frames
+    from hafm_jax.tokenizers.semantic import FeatureExtractor, read_centroids
 
     model = {"source": arguments.source, "layer": arguments.layer} if arguments.features == "hubert" else {}
     extractor = FeatureExtractor(arguments.features, dtype=arguments.dtype, **model)
@@ -152,8 +167,11 @@ def make_tokenizer(
     return {"features": arguments.features, **model, "fit": facts}, centroids
 
 
-def main() -> None:
-    arguments = parse_arguments()
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = parse_arguments(argv)
+    from hafm_jax.tokenizers.folder import MADE_WITH, check_out, is_made
+    from hafm_jax.tokenizers.semantic import save_semantic
+
     check_out(arguments.out, "semantic", arguments.songs, {"--centroids": arguments.centroids})
     folders, directory = songs_of(arguments), arguments.out / "semantic"
     run = made_with(arguments, folders)

@@ -1,9 +1,9 @@
 """Turn a collection of music into songs: the vocals and the instrumental of every track that is of use.
 
-    python tokenize/separate_stems.py --music fma_large --layout fma --metadata fma_metadata \\
-                                      --separator mdx --weights vocals.onnx --out SONGS
-    python tokenize/separate_stems.py --music musdb18hq --layout musdb --separator given --out SONGS
-    python tokenize/extract_tokens.py --songs SONGS ...                              is the step after it
+    hafm tokenize separate-stems --music fma_large --layout fma --metadata fma_metadata \\
+                                 --separator mdx --weights vocals.onnx --out SONGS
+    hafm tokenize separate-stems --music musdb18hq --layout musdb --separator given --out SONGS
+    hafm tokenize extract-tokens --songs SONGS ...                              is the step after it
 
 reads    MUSIC, one of three layouts:
          folder   any tree of audio files (wav, flac, mp3, ogg, ...; with PyAV m4a, mp4, wma, ... too); links in it
@@ -38,31 +38,31 @@ from __future__ import annotations
 import argparse
 import functools
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
-from hafm_jax.common import work
 from hafm_jax.common.errors import InputError, run_command
-from hafm_jax.common.files import make_folder
 from hafm_jax.common.options import check_at_least, local_path
 from hafm_jax.common.outputs import check_apart, check_folder, check_own
-from hafm_jax.common.resume import RUN_FILE, check_same_run
-from hafm_jax.corpus import collections, stems
-from hafm_jax.corpus.progress import Part, Progress
-from hafm_jax.corpus.screening import Limits, Unusable
-from hafm_jax.corpus.stems import GIVEN, Recipe
-from hafm_jax.corpus.tracks import Corpus
+from hafm_jax.common.work import RAY_GPUS
+from hafm_jax.corpus.choices import GIVEN, LAYOUTS, TEST_SHARE, VALIDATION_SHARE, Part
+from hafm_jax.corpus.screening import Limits
+
+if TYPE_CHECKING:
+    from hafm_jax.corpus.tracks import Corpus
 
 SHOWN = 10  # rows of the metadata that are printed
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="hafm tokenize separate-stems", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = p.add_argument
     limits = Limits()
     add("--music", type=local_path, required=True, help="the collection's folder")
-    add("--layout", choices=collections.LAYOUTS, required=True, help="how it is laid out")
+    add("--layout", choices=LAYOUTS, required=True, help="how it is laid out")
     add("--metadata", type=local_path, help="fma: the archive's fma_metadata, for its tracks.csv")
     add("--separator", choices=("demucs", "mdx", GIVEN), required=True, help="given: the stems of musdb as they are")
     add("--weights", help="demucs, mdx: file, folder, URL or Hub id of the network")
@@ -73,13 +73,19 @@ def parse_arguments() -> argparse.Namespace:
     fainter = "tracks with fainter vocals, 20 log10 of their RMS, are left out (default: %(default)s)"
     add("--vocal-gate-dbfs", type=float, default=limits.vocal_gate_dbfs, help=fainter)
     share = "folder: of all tracks, 0..1 (default: %(default)s)"
-    add("--validation-share", type=float, default=collections.VALIDATION_SHARE, help=share)
-    add("--test-share", type=float, default=collections.TEST_SHARE, help=share)
+    add("--validation-share", type=float, default=VALIDATION_SHARE, help=share)
+    add("--test-share", type=float, default=TEST_SHARE, help=share)
     add("--part", type=Part.parse, default=Part(), help="I/N: every N-th track from the I-th (default: all)")
     add("--workers", type=int, default=1, help="processes, each with its own separator (default: %(default)s)")
     add("--ray", action="store_true", help="separate on the Ray cluster of RAY_ADDRESS; all see the same folders")
-    add("--ray-gpus", type=float, help=f"of a track on Ray, 0.5 for two at once (default: {work.RAY_GPUS})")
-    arguments = parser.parse_args()
+    add("--ray-gpus", type=float, help=f"of a track on Ray, 0.5 for two at once (default: {RAY_GPUS})")
+    return p
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    from hafm_jax.common.resume import RUN_FILE
+
+    arguments = parser().parse_args(argv)
     if (arguments.separator == GIVEN) != (arguments.weights is None):
         raise InputError(
             f"--separator {arguments.separator} {'without' if arguments.weights is None else 'with'} --weights; "
@@ -106,6 +112,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def print_listing(music: Path, corpus: Corpus) -> None:
     """What the collection holds, before the hours of work."""
+    from hafm_jax.corpus import collections
+
     aside = ", ".join(f"{number} {reason}" for reason, number in collections.counts_of(corpus.aside).items())
     print(
         f"{music}: {corpus.found} files, {corpus.found - len(corpus.aside)} of them of tracks; the others: "
@@ -117,8 +125,18 @@ def print_listing(music: Path, corpus: Corpus) -> None:
         print(f"and {len(corpus.bad_rows) - SHOWN} more rows, all in report.json")
 
 
-def main() -> None:
-    arguments = parse_arguments()
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = parse_arguments(argv)
+    from tqdm import tqdm
+
+    from hafm_jax.common import work
+    from hafm_jax.common.files import make_folder
+    from hafm_jax.common.resume import check_same_run
+    from hafm_jax.corpus import collections, stems
+    from hafm_jax.corpus.progress import Progress
+    from hafm_jax.corpus.screening import Unusable
+    from hafm_jax.corpus.stems import Recipe
+
     shares = {}
     if arguments.layout == "folder":
         shares = {"validation_share": arguments.validation_share, "test_share": arguments.test_share}

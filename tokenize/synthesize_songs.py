@@ -10,34 +10,30 @@ reads    nothing
 The same seed writes the same songs. A song that is there already is kept: an interrupted run resumes, and asking for
 more songs adds to those that are there. A song's folder appears only when it is whole.
 
-    python tokenize/synthesize_songs.py --out songs --num-songs 512 --seconds 30 --seed 0
-    python tokenize/extract_tokens.py --songs songs ...                                     is the step after it
+    hafm tokenize synthesize-songs --out songs --num-songs 512 --seconds 30 --seed 0
+    hafm tokenize extract-tokens --songs songs ...                                         is the step after it
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from contextlib import closing
 
-from tqdm import tqdm
-
-from hafm_jax.common import work
 from hafm_jax.common.errors import run_command
 from hafm_jax.common.options import check_at_least, local_path
 from hafm_jax.common.outputs import check_own, check_room
-from hafm_jax.common.resume import RUN_FILE
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ
-from hafm_jax.synthesis.song import SPLITS
-from hafm_jax.synthesis.song_set import make_song, tasks_left
 
 HELD_OUT_SHARE = 16  # one song for validation and one for testing to so many for training
 
 
-def parse_arguments() -> tuple[argparse.Namespace, dict[str, int]]:
-    """The arguments, and the songs of each split."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="hafm tokenize synthesize-songs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = p.add_argument
     held_out = "(default: a 16th of --num-songs, at least 1)"
     add("--out", type=local_path, required=True, help="folder for the songs; made if missing")
     add("--num-songs", type=int, default=256, help="songs for training (default: 256)")
@@ -46,7 +42,14 @@ def parse_arguments() -> tuple[argparse.Namespace, dict[str, int]]:
     add("--seconds", type=float, default=30.0, help="length of each song, at least 1 (default: 30)")
     add("--seed", type=int, default=0, help="base seed; another one gives other songs (default: 0)")
     add("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
-    arguments = parser.parse_args()
+    return p
+
+
+def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, int]]:
+    """The arguments, and the songs of each split."""
+    arguments = parser().parse_args(argv)
+    from hafm_jax.synthesis.song import SPLITS
+
     share = max(1, arguments.num_songs // HELD_OUT_SHARE)
     given = (arguments.num_songs, arguments.num_validation, arguments.num_test)
     counts = {split: share if number is None else number for split, number in zip(SPLITS, given, strict=True)}
@@ -54,9 +57,15 @@ def parse_arguments() -> tuple[argparse.Namespace, dict[str, int]]:
     return arguments, counts
 
 
-def main() -> None:
-    arguments, counts = parse_arguments()
-    check_own(arguments.out, RUN_FILE, SPLITS)
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments, counts = parse_arguments(argv)
+    from tqdm import tqdm
+
+    from hafm_jax.common import work
+    from hafm_jax.common.resume import RUN_FILE
+    from hafm_jax.synthesis.song_set import make_song, tasks_left
+
+    check_own(arguments.out, RUN_FILE, counts)
     tasks = tasks_left(arguments.out, counts, arguments.seed, arguments.seconds)
     check_room(arguments.out, len(tasks) * arguments.seconds * CODEC_SAMPLE_RATE_HZ * 2 * 2)  # two stems of 16 bits
     total = sum(counts.values())

@@ -1,6 +1,6 @@
 """Train our neural audio codec `spectral` on the instrumentals of a songs folder.
 
-    python tokenize/train_codec.py --songs SONGS --out TOKENIZERS
+    hafm tokenize train-codec --songs SONGS --out TOKENIZERS
 
 reads    SONGS/train/ID/instrumental, .wav or .flac at any rate, all held in memory as 16-bit mono, about 170 MB an
          hour; SONGS/validation for the final evaluation
@@ -17,24 +17,22 @@ import argparse
 import json
 import math
 import shutil
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
 
-from hafm_jax.audio.files import song_folders
-from hafm_jax.common.errors import InputError, run_command
+from hafm_jax.common.errors import InputError, needs_extra, run_command
 from hafm_jax.common.files import make_folder, write_bytes
 from hafm_jax.common.options import check_at_least, local_path
 from hafm_jax.common.outputs import check_own
-from hafm_jax.common.resume import RUN_FILE
-from hafm_jax.tokenizers import codecs, spectral_codec
-from hafm_jax.tokenizers.codec_training import METRICS_FILE, Recipe, evaluate, load_split, train
-from hafm_jax.tokenizers.folder import MADE_WITH, check_out, is_made, names_sha256
-from hafm_jax.training.checkpoint import Checkpoints
+from hafm_jax.tokenizers.choices import Recipe
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add, recipe = parser.add_argument, Recipe()
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="hafm tokenize train-codec", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add, recipe = p.add_argument, Recipe()
     add("--songs", type=local_path, required=True, help="songs folder with the splits train and validation")
     add("--out", type=local_path, required=True, help="tokenizers folder; codec/ is written in it")
     add("--steps", type=int, default=recipe.steps, help="updates (default: %(default)s)")
@@ -47,7 +45,11 @@ def parse_arguments() -> argparse.Namespace:
         help="peak, warmed up then cosine (default: %(default)s)",
     )
     add("--seed", type=int, default=recipe.seed, help="of weights and crops (default: %(default)s)")
-    arguments = parser.parse_args()
+    return p
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    arguments = parser().parse_args(argv)
     check_at_least(arguments, seed=0)
     for name in ("steps", "batch_size", "seconds", "learning_rate"):
         if not 0 < getattr(arguments, name) < math.inf:
@@ -55,8 +57,16 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def main() -> None:
-    args = parse_arguments()
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_arguments(argv)
+    with needs_extra("tokenize", "training a codec"):
+        from hafm_jax.audio.files import song_folders
+        from hafm_jax.common.resume import RUN_FILE
+        from hafm_jax.tokenizers import codecs, spectral_codec
+        from hafm_jax.tokenizers.codec_training import METRICS_FILE, evaluate, load_split, train
+        from hafm_jax.tokenizers.folder import MADE_WITH, check_out, is_made, names_sha256
+        from hafm_jax.training.checkpoint import Checkpoints
+
     recipe = Recipe(args.steps, args.batch_size, args.seconds, args.learning_rate, args.seed)
     directory, workdir = args.out / "codec", args.out / "codec_training"
     check_out(args.out, "codec", args.songs, {})

@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from typing import NoReturn
 
 from hafm_jax.common.text import PrintableStream, printable
@@ -34,11 +34,19 @@ class OutputError(InputError):
 
 @contextmanager
 def needed_for(what: str, remedy: str) -> Iterator[None]:
-    """Turn the ImportError of a package of an extra into an InputError: WHAT needs it, and the remedy installs it."""
+    """Turn the ImportError of a package of an extra into an InputError: WHAT needs it, and the remedy installs it. A
+    module of this package that cannot be imported is a mistake of ours."""
     try:
         yield
     except ImportError as error:
+        if (error.name or "").partition(".")[0] == "hafm_jax":
+            raise
         raise InputError(f"{what} ({error}): {remedy}") from error
+
+
+def needs_extra(extra: str, what: str) -> AbstractContextManager[None]:
+    """`needed_for` packages of an extra of ours."""
+    return needed_for(f"{what} needs the extra {extra}", f'pip install "hafm_jax[{extra}]"')
 
 
 def first_line(error: Exception) -> str:

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hafm_jax.common.errors import InputError
+from hafm_jax.corpus.choices import EXPECTED, LAYOUTS, TEST_SHARE, VALIDATION_SHARE
 from hafm_jax.corpus.duplicates import find_duplicates
 from hafm_jax.corpus.fma import fma_tracks, read_table, tracks_csv
 from hafm_jax.corpus.listing import Aside, list_audio
@@ -27,14 +28,6 @@ from hafm_jax.corpus.musdb import musdb_tracks
 from hafm_jax.corpus.reading import Source
 from hafm_jax.corpus.screening import Reason, Unusable
 from hafm_jax.corpus.tracks import Corpus, Track, track_id
-
-EXPECTED = {
-    "folder": "audio files in it or in folders of it",
-    "fma": "000/000002.mp3 and so on",
-    "musdb": "train/NAME/mixture.wav or train/NAME.stem.mp4, and test likewise",
-}
-LAYOUTS = tuple(EXPECTED)
-VALIDATION_SHARE = TEST_SHARE = 0.05  # of a folder without splits of its own
 
 
 def find_tracks(

@@ -17,17 +17,17 @@ import fcntl
 import json
 import math
 import os
-import re
 import shutil
 import time
 from collections import Counter
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 from hafm_jax.audio.music import SONG_FILE
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import reading, write_json
 from hafm_jax.common.resume import end_after_whole_line, whole_lines
+from hafm_jax.corpus.choices import Part
 from hafm_jax.corpus.collections import counts_of
 from hafm_jax.corpus.screening import Reason, Unusable
 from hafm_jax.corpus.tracks import Corpus, Track
@@ -36,26 +36,6 @@ REPORT_EVERY_S = 30.0
 AT_WORK = ".at_work"
 
 Song = dict[str, Any]  # what song.json holds, among it id, split, seconds, licence
-
-
-class Part(NamedTuple):
-    """Part number/of of the work, counted from 1: every `of`-th task."""
-
-    number: int = 1
-    of: int = 1
-
-    @classmethod
-    def parse(cls, text: str) -> Part:
-        match = re.fullmatch(r"(\d+)/(\d+)", text)
-        if not match or not 1 <= int(match[1]) <= int(match[2]):
-            raise InputError(f"part {text!r}; expected I/N with I in 1..N, as in 2/8")
-        return cls(int(match[1]), int(match[2]))
-
-    def file(self, name: str, suffix: str) -> str:
-        return f"{name}{suffix}" if self.of == 1 else f"{name}-{self.number}-of-{self.of}{suffix}"
-
-    def share(self, items: list) -> list:
-        return items[self.number - 1 :: self.of]
 
 
 class Progress:

@@ -9,9 +9,10 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:  # where it is used it is imported, so that a command's --help need not wait for it
+    import numpy as np
 
 # Ours: if so many songs have no features and not one has any, the fault is not in the songs, and the run is stopped.
 HOPELESS_SONGS = 8
@@ -74,6 +75,8 @@ def check_file(path: Path) -> None:
 def rms_dbfs(audio: np.ndarray) -> float:
     """20 log10 of the root mean square of all samples: 0 for a full-scale square wave, -3.01 for a sine, -inf for
     silence. Any shape."""
+    import numpy as np
+
     samples = np.asarray(audio).reshape(-1)
     power = np.einsum("s,s->", samples, samples, dtype=np.float64) / max(samples.size, 1)  # without a float64 copy
     return float(10 * np.log10(power)) if power > 0 else -math.inf

@@ -21,6 +21,7 @@ from hafm_jax.audio.songs import write_song
 from hafm_jax.common.download import check_sha256
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.work import on_device
+from hafm_jax.corpus.choices import GIVEN
 from hafm_jax.corpus.fma import tracks_csv
 from hafm_jax.corpus.progress import Song
 from hafm_jax.corpus.reading import Source, read_source
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 SONG_SAMPLE_RATE_HZ = CODEC_SAMPLE_RATE_HZ  # the higher of the tokenizers' rates; both are mono
 FULL_SCALE = 1 - 2**-15  # the highest sample of 16 bits
-GIVEN = "given"
 FORMAT_VERSION = 1  # of a songs folder
 RAY_BATCH = 100  # ours: tracks of a task on Ray; a GPU loads the separator for each task
 

@@ -66,7 +66,7 @@ def read_band(report: Path, system: str, clip_id: str) -> np.ndarray:
     if rate_hz != CODEC_SAMPLE_RATE_HZ or len(audio) != 1:
         raise InputError(
             f"{path} has {len(audio)} channels at {rate_hz} Hz; expected 1 at {CODEC_SAMPLE_RATE_HZ} Hz: make the "
-            "report again with python -m hafm_jax.evaluate"
+            "report again with hafm evaluate"
         )
     return audio[0]
 

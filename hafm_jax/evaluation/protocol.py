@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -27,9 +26,10 @@ from hafm_jax.audio.files import song_folders, stem_file, to_mono
 from hafm_jax.audio.reading import read_audio
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import read_json, reading, sealed, write_json
-from hafm_jax.common.options import check_file_name, check_number, from_fields
+from hafm_jax.common.options import check_file_name, from_fields
 from hafm_jax.corpus.screening import Limits, Unusable
 from hafm_jax.evaluation.clips import CLIP_S, Clip
+from hafm_jax.evaluation.rule import Rule
 from hafm_jax.metrics.adherence import mismatch
 from hafm_jax.metrics.frechet import MIN_CLIPS
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ
@@ -38,29 +38,6 @@ FORMAT_VERSION = 2
 MEASURES_VERSION = 2  # to be increased with any change of measures or systems that changes their figures
 LIBRARY_SONGS = 500  # at most; ours: their analysis takes minutes
 STEMS = ("vocals", "instrumental")
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How clips are chosen. Clips do not overlap; in each both stems sound, the vocal above the gate."""
-
-    split: str = "test"
-    num_clips: int | None = None  # None: all
-    reference_split: str = "train"
-    num_reference_clips: int = 256
-    vocal_gate_dbfs: float = Limits().vocal_gate_dbfs
-    seed: int = 0
-
-    def __post_init__(self):
-        """Raises InputError on a value that no evaluation can have."""
-        for name in ("split", "reference_split"):
-            check_file_name(name, getattr(self, name))
-        if self.num_clips is not None:
-            check_number("num_clips", self.num_clips, int, 1, math.inf)
-        check_number("num_reference_clips", self.num_reference_clips, int, 1, math.inf)
-        check_number("seed", self.seed, int, 0, math.inf)
-        if self.vocal_gate_dbfs != -math.inf:  # no gate
-            check_number("vocal_gate_dbfs", self.vocal_gate_dbfs, float, -math.inf, math.inf)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from hafm_jax.common.files import read_json, reading
 from hafm_jax.common.options import check_number
 from hafm_jax.listening.kit import FORMAT_VERSION, TRUTH, VOCAL_ALONE
 
-KEY = "the answer key of a listening kit: make one with python -m hafm_jax.listen make"
+KEY = "the answer key of a listening kit: make one with hafm listen make"
 MOST_LETTERS = 200  # of a name; the page takes 60
 ANSWERED = "%Y-%m-%dT%H:%M:%S.%fZ"  # as JavaScript's toISOString writes it
 CONFIDENCE = 0.95

@@ -39,7 +39,7 @@ TRUTH = "truth"
 VOCAL_ALONE = "vocal_alone"  # the other side of a check: no band at all
 NUM_CHECKS = 3
 DECISION_S = 8.0  # ours, for the announced duration: from the end of the second mix to the next pair
-MAKE_REPORT = "make a report with python -m hafm_jax.evaluate"
+MAKE_REPORT = "make a report with hafm evaluate"
 
 
 class Pair(NamedTuple):

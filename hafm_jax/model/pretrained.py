@@ -29,7 +29,7 @@ from hafm_jax.streams import STAGES
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
-WHOLE = "a model directory as `python -m hafm_jax.export` writes it: copy it again, whole"
+WHOLE = "a model directory as `hafm export` writes it: copy it again, whole"
 TOKENIZERS = ("semantic", "codec")
 DEMO = Path(__file__).parents[1] / "demo"
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")  # it does not begin with a dot, a slash or a tilde

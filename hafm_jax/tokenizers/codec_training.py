@@ -13,7 +13,7 @@ import json
 import math
 import platform
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,6 +30,7 @@ from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import write_bytes
 from hafm_jax.common.resume import check_same_run, whole_lines
 from hafm_jax.tokenizers import codecs, spectral_codec
+from hafm_jax.tokenizers.choices import Recipe
 from hafm_jax.tokenizers.codebooks import follow_latents, start_codebooks, unfitted_codebooks
 
 METRICS_FILE = "metrics.jsonl"
@@ -51,17 +52,6 @@ LOUD_WEIGHT = 60.0
 COMMITMENT_WEIGHT = 2.5
 LOUD_FLOOR = 0.01  # of a frame's summed amplitudes, which in music are about 5
 LATENT_NOISE = 0.3  # standard deviation in the unquantised phase; the latents' is 1
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """The settings of a run that the user chooses."""
-
-    steps: int = 6000
-    batch_size: int = 16
-    seconds: float = 1.0
-    learning_rate: float = 1e-3
-    seed: int = 0
 
 
 class Checkpoints(Protocol):

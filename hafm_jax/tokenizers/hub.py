@@ -16,8 +16,8 @@ import numpy as np
 
 from hafm_jax.common.errors import InputError, first_line, needed_for
 from hafm_jax.common.files import read_json
+from hafm_jax.tokenizers.choices import DTYPES
 
-DTYPES = ("float32", "float16", "bfloat16")
 INSTALL = 'install the extra: pip install "hafm_jax[torch]"'
 
 

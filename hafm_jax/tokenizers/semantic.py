@@ -28,11 +28,11 @@ from hafm_jax.audio.files import pad_to_cells, resample, to_mono
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import read_bounded, read_json, sealed, write_bytes, write_json
 from hafm_jax.streams import SEMANTIC_SAMPLE_RATE_HZ, STREAMS, samples_per_cell
+from hafm_jax.tokenizers.choices import VOCAL_NOISE_SIGMA
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
 CENTROIDS_FILE = "centroids.safetensors"
-VOCAL_NOISE_SIGMA = 0.01  # Gaussian noise on the vocal, which masks a separator's residue of the band [authors' code]
 MOST_CENTROID_BYTES = 2**26  # ours: 500 centroids of 16,000 dimensions in float64
 FRAMES_AT_ONCE = 4096  # distances of one block: 4096 x 500 float32 are 8 MB, for any length of a file
 MAKE_IT = "make it with tokenize/fit_kmeans.py"

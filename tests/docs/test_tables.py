@@ -19,13 +19,16 @@ from helpers import ROOT
 from helpers.scripts import load_module
 
 from configs.base import get_config
+from hafm_jax import cli
 
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "launch/README.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 LINK = re.compile(r"\]\((?!https?://|mailto:)([^)\s]+)\)")
-COMMAND = re.compile(r"python (?:-m (hafm_jax\.\w+)|(tokenize/\w+\.py))((?:[^\n]*\\\n)*[^\n]*)")
+COMMAND = re.compile(
+    r"(?:python -m (hafm_jax\.\w+)|python (tokenize/\w+\.py)|\b(hafm (?:tokenize )?[a-z-]+))((?:[^\n]*\\\n)*[^\n]*)"
+)
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w.-]*")
 
 COMMANDED = [page for page in PAGES if page.name != "CHANGELOG.md"]  # which names the commands of the past too
@@ -48,7 +51,9 @@ def help_text(command: str, arguments: Sequence[str], monkeypatch, capsys) -> st
     monkeypatch.setattr(sys, "argv", [command, *arguments, "--help"])
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # commands set handlers, which are not the tests'
     with suppress(SystemExit):
-        if command.startswith("hafm_jax"):
+        if command.startswith("hafm "):
+            cli.main([*command.split()[1:], *arguments, "--help"])
+        elif command.startswith("hafm_jax"):
             runpy.run_module(command, run_name="__main__")
         else:
             runpy.run_path(str(ROOT / command), run_name="__main__")
@@ -65,11 +70,11 @@ def parser_options(command: str, monkeypatch, capsys) -> set[str]:
 
 
 def commands_in(page: Path) -> list[tuple[str, set[str]]]:
-    """(module or script, the options it is given) of every command that a page shows."""
+    """(module, script or command of hafm; the options it is given) of every command that a page shows."""
     found = []
-    for module, script, rest in COMMAND.findall(page.read_text()):
+    for module, script, verb, rest in COMMAND.findall(page.read_text()):
         rest = re.split(r"[`#;]|\n\n", rest)[0]
-        found.append((module or script, set(OPTION.findall(rest))))
+        found.append((module or script or verb, set(OPTION.findall(rest))))
     return found
 
 
@@ -115,7 +120,7 @@ def test_config_fields_in_prose_exist():
 def test_the_readme_is_short_and_begins_with_what_to_do():
     lines = (ROOT / "README.md").read_text().splitlines()
     assert len(lines) <= 150
-    assert all(any(wanted in line for line in lines[:30]) for wanted in ("make demo", "hafm_jax.sample", "Accompanist"))
+    assert all(any(wanted in line for line in lines[:30]) for wanted in ("make demo", "hafm sample", "Accompanist"))
 
 
 def test_cited_pages_exist():

@@ -27,7 +27,7 @@ from hafm_jax.accompany import Accompanist, SamplingOptions
 from hafm_jax.audio.files import read_audio, write_audio
 from hafm_jax.common import cache
 from hafm_jax.common.errors import InputError
-from hafm_jax.evaluation import clips, systems
+from hafm_jax.evaluation import clips, command, systems
 from hafm_jax.evaluation import report as pages
 from hafm_jax.evaluation.baselines import Library
 from hafm_jax.evaluation.clips import CLIP_SAMPLES, read_band, read_clip
@@ -397,7 +397,7 @@ def test_weights_that_are_named_give_distances_of_their_own(report, run, copy, s
 def test_another_evaluations_protocol_is_used(report, songs, tmp_path):
     given = report[0] / "protocol.json"
     arguments = f"--songs {songs} --out {tmp_path} --protocol {given} --clips 1".split()
-    protocol = evaluate.choose_protocol(evaluate.parse_arguments(arguments))
+    protocol = command.choose_protocol(evaluate.parse_arguments(arguments))
     assert protocol.clips == read_protocol(given).clips[:1]
     assert protocol.fingerprint() != read_protocol(given).fingerprint()
 
@@ -441,8 +441,8 @@ def test_a_refused_start_leaves_nothing_that_refuses_the_next(run, songs, tmp_pa
 @pytest.mark.parametrize("name", ["a=b", "a#b", "=", "a=b#" + "c" * 63])
 def test_names_of_weights_may_have_any_letters(name, monkeypatch):
     asked = []
-    monkeypatch.setattr(evaluate, "load_embedding", lambda *arguments: asked.append(arguments) or load_embedding("mel"))
-    evaluate.load_embeddings([f"vggish={name}", f"vggish={name}#{'0aF' * 21}1", "mel"])
+    monkeypatch.setattr(command, "load_embedding", lambda *arguments: asked.append(arguments) or load_embedding("mel"))
+    command.load_embeddings([f"vggish={name}", f"vggish={name}#{'0aF' * 21}1", "mel"])
     assert asked == [("vggish", name, None), ("vggish", name, f"{'0aF' * 21}1"), ("mel", None, None)]
 
 

@@ -302,4 +302,4 @@ def test_the_package_is_another_name_of_the_command(monkeypatch, capsys):
     monkeypatch.setattr(signal, "signal", lambda *handler: None)  # this process is pytest's
     with pytest.raises(SystemExit, match="0"):
         runpy.run_module("hafm_jax.listening", run_name="__main__")
-    assert "python -m hafm_jax.listen analyse" in capsys.readouterr().out
+    assert "hafm listen analyse" in capsys.readouterr().out

@@ -16,7 +16,8 @@ from helpers.scripts import load_script, run
 from helpers.tunes import RATE_HZ, read_stems, songs, tune, write_stems  # noqa: F401 (a fixture)
 
 from hafm_jax.common.errors import InputError
-from hafm_jax.tokenizers import semantic
+from hafm_jax.tokenizers import codec_training, codecs, semantic
+from hafm_jax.training import checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -97,10 +98,10 @@ def test_a_codec_that_is_there_is_not_trained_again(monkeypatch, songs, tmp_path
         (workdir / "metrics.jsonl").write_text("{}\n")
         return None, {}
 
-    monkeypatch.setattr(script, "train", train)
-    monkeypatch.setattr(script, "Checkpoints", lambda *_, **__: io.BytesIO())  # which can be closed
-    monkeypatch.setattr(script, "evaluate", lambda codec, clips: {})
-    monkeypatch.setattr(script.codecs, "load_codec", lambda directory: None)
+    monkeypatch.setattr(codec_training, "train", train)
+    monkeypatch.setattr(checkpoint, "Checkpoints", lambda *_, **__: io.BytesIO())  # which can be closed
+    monkeypatch.setattr(codec_training, "evaluate", lambda codec, clips: {})
+    monkeypatch.setattr(codecs, "load_codec", lambda directory: None)
     saved = []
 
     def save(directory, config, params, **facts):
@@ -108,7 +109,7 @@ def test_a_codec_that_is_there_is_not_trained_again(monkeypatch, songs, tmp_path
         directory.mkdir(exist_ok=True)
         (directory / "config.json").write_text(json.dumps(facts))
 
-    monkeypatch.setattr(script.codecs, "save_spectral", save)
+    monkeypatch.setattr(codecs, "save_spectral", save)
     arguments = ["train_codec.py", "--songs", str(songs), "--out", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", [*arguments, "--steps", "20"])
     script.main()
@@ -125,7 +126,7 @@ def test_a_codec_that_is_there_is_not_trained_again(monkeypatch, songs, tmp_path
 
 def test_layer_nine_is_the_default(monkeypatch):
     monkeypatch.setattr(sys, "argv", "x --features hubert --source a/b --songs c --out d".split())
-    assert load_script("fit_kmeans").parse_arguments().layer == 9
+    assert load_script("fit_kmeans").parse_arguments(None).layer == 9
 
 
 @pytest.mark.parametrize("with_songs", [True, False])
@@ -207,4 +208,6 @@ def test_help_is_complete(monkeypatch, capsys, name, option):
         run(monkeypatch, name, "--help")
     out = capsys.readouterr().out
     assert ended.value.code == 0
-    assert all(word in out for word in ("reads", "writes", "default", option, f"python tokenize/{name}.py"))
+    assert all(
+        word in out for word in ("reads", "writes", "default", option, f"hafm tokenize {name.replace('_', '-')}")
+    )

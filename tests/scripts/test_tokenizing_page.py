@@ -6,7 +6,7 @@ import re
 
 from helpers import ROOT
 
-PARTS = {"fit_kmeans": "/semantic", "train_codec": "/codec"}  # of a tokenizers folder
+PARTS = {"fit-kmeans": "/semantic", "train-codec": "/codec"}  # of a tokenizers folder
 
 
 def test_no_two_commands_write_one_place():
@@ -14,7 +14,7 @@ def test_no_two_commands_write_one_place():
     blocks = "\n".join(re.findall(r"(?:^    .*\n)+", page, re.MULTILINE)).replace("\\\n", " ")
     written, made = [], set()
     for line in blocks.splitlines():
-        if command := re.search(r"python tokenize/(\w+)\.py .*--out (\w+)", line):
+        if command := re.search(r"hafm tokenize ([\w-]+) .*--out (\w+)", line):
             script, out = command.groups()
             written.append(out + PARTS.get(script, ""))
             made.add(out)

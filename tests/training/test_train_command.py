@@ -20,6 +20,7 @@ from helpers.training_runs import ENVIRONMENT
 
 from configs.base import get_config
 from hafm_jax import train
+from hafm_jax.common import cache
 from hafm_jax.common.errors import InputError, run_command
 from hafm_jax.model.config import SIZES, Size, num_parameters
 from hafm_jax.training import hosts, loop
@@ -120,8 +121,8 @@ def test_sigterm_before_the_first_step_asks_to_be_started_again(monkeypatch, her
         os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(hosts, "join", starting)
-    monkeypatch.setattr(train, "use_compilation_cache", lambda: None)
-    monkeypatch.setattr(train, "train", lambda *_: pytest.fail("it trained"))
+    monkeypatch.setattr(cache, "use_compilation_cache", lambda: None)
+    monkeypatch.setattr(loop, "train", lambda *_: pytest.fail("it trained"))
     code, _, error = here("--config=configs/base.py", "--data=tokens", "--workdir=run")
     assert code == 75 and error.endswith("run the same command again\n")
 
@@ -180,8 +181,8 @@ def test_help_names_inputs_outputs_and_defaults(here):
 def test_processes_are_numbered_in_either_spelling(form, monkeypatch, here):
     joined = []
     monkeypatch.setattr(hosts, "join", lambda *arguments: joined.append(arguments))
-    monkeypatch.setattr(train, "use_compilation_cache", lambda: None)
-    monkeypatch.setattr(train, "train", lambda config, sets, workdir: joined.append((config.steps, sets, workdir)))
+    monkeypatch.setattr(cache, "use_compilation_cache", lambda: None)
+    monkeypatch.setattr(loop, "train", lambda config, sets, workdir: joined.append((config.steps, sets, workdir)))
     command = ["--config", "configs/demo.py:coarse,2", "--config.steps", "5", "--coordinator=a:1", *form.split()]
     code, _, error = here(*command, "--data", "a=2", "--data=b", "--workdir", "run")
     assert code == 0, error

@@ -9,7 +9,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 .PHONY: demo test test-slow test-processors test-wheel test-slurm lint format overfit evaluate demo-model clean
 
 demo: $(VENV)/.demo
-	$(BIN)/python -m hafm_jax.sample --vocal examples/vocal.wav --out mix.wav
+	$(BIN)/python -m hafm_jax.sample --vocal examples/vocal.wav --out mix.wav --force
 
 test: $(VENV)/.dev
 	$(PYTEST) -m "not slow"
@@ -64,7 +64,7 @@ $(VENV)/.dev: setup.py constraints.txt | $(VENV)/bin/python
 	touch $@ $(VENV)/.demo
 
 clean:
-	rm -rf $(VENV) build mix.wav mix_instrumental.wav
+	rm -rf $(VENV) build mix.wav mix_instrumental.wav mix.json
 
 .PHONY: docs
 docs: $(VENV)/.dev  # strict about links between pages, files and headings; links to other sites are not followed

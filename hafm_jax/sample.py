@@ -1,8 +1,9 @@
 """Accompany a singing voice: python -m hafm_jax.sample --vocal in.wav
 
-Writes mix.wav (the voice with its band) and mix_instrumental.wav (the band alone), both at 24 kHz and exactly as long
-as the vocal. The vocal is any audio file (wav, flac, mp3, m4a, ogg, ...) or a pipe, mono or stereo, at any rate. It
-should be an isolated voice, without other instruments: separate a song first (tokenize/separate_stems.py).
+Writes mix.wav (the voice with its band), mix_instrumental.wav (the band alone) and mix.json (how they were made), at
+the vocal's own rate and exactly as long as it; in the mix the voice is as it came, but for its level. The vocal is any
+audio file (wav, flac, mp3, m4a, ogg, ...) or a pipe, mono or stereo, at any rate. It should be an isolated voice,
+without other instruments: separate a song first (tokenize/separate_stems.py).
 
 Three stages draw tokens one after another: `semantic` decides the music (key, chords, beat), `coarse` its sound,
 `fine` the details of the sound. The same seed gives the same music; draw several and keep the one you like.
@@ -11,19 +12,25 @@ Three stages draw tokens one after another: `semantic` decides the music (key, c
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
+import os
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from hafm_jax.common.errors import InputError
 from hafm_jax.common.options import local_path, number
-from hafm_jax.common.outputs import check_apart, check_room
+from hafm_jax.common.outputs import check_apart, check_files, check_room
 from hafm_jax.model import ranges
-from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ, STAGES
+from hafm_jax.streams import STAGES
+
+if TYPE_CHECKING:
+    from hafm_jax.model.options import SamplingOptions
 
 OUT = Path("mix.wav")
-COMMENT = "made by hafm_jax.sample"  # in the files, by which it knows its own
 STARTED_S = time.monotonic()  # before JAX is imported, which takes part of the time to load
 
 EXAMPLES = """examples:
@@ -35,6 +42,8 @@ EXAMPLES = """examples:
     python -m hafm_jax.sample --vocal in.wav --guidance-scale 3 --temperature semantic=0.7 coarse=0.9 fine=0.9
   a model of your own (python -m hafm_jax.export writes it):
     python -m hafm_jax.sample --vocal in.wav --model MODEL --out song.flac
+  an mp3 as loud as streaming services play it, the voice further in front:
+    python -m hafm_jax.sample --vocal in.wav --out song.mp3 --loudness -14 --balance-lu 4
 """
 
 
@@ -69,13 +78,20 @@ def parser() -> argparse.ArgumentParser:
     )
     add = p.add_argument
     add("--vocal", type=local_path, metavar="FILE", required=True, help="the singing voice; - is the standard input")
-    add("--out", type=local_path, metavar="FILE", default=OUT, help="the mix, wav or flac (default: mix.wav)")
+    add(
+        "--out",
+        type=local_path,
+        metavar="FILE",
+        help="the mix: wav, flac, ogg, opus or mp3 (default: mix.wav, or mix-2.wav, ... where that is there)",
+    )
+    add("--force", action="store_true", help="replace outputs that are there")
     add(
         "--model",
         metavar="MODEL",
-        help="model directory, or Hugging Face Hub id OWNER/NAME (default: the demo model in the package)",
+        default="demo",
+        help="demo (the default, in the package), a model directory, or a Hub id OWNER/NAME or OWNER/NAME@REVISION",
     )
-    add("--seed", type=number(int, 0, 2**31 - 1), metavar="N", default=0, help="same seed, same music (default: 0)")
+    add("--seed", type=number(*ranges.SEED), metavar="N", default=0, help="same seed, same music (default: 0)")
     add("--seconds", type=number(float, 0.04, math.inf), metavar="S", help="only the first S seconds (default: all)")
     add(
         "--num-samples",
@@ -85,6 +101,33 @@ def parser() -> argparse.ArgumentParser:
         help="different accompaniments to draw at once, numbered mix_1.wav, mix_2.wav, ... (default: 1)",
     )
     add("--skip-fine", action="store_true", help="leave out the fine stage: faster, rougher sound")
+    mix = p.add_argument_group("the mix")
+    mix.add_argument(
+        "--balance-lu",
+        type=number(*ranges.MIX["balance_lu"]),
+        metavar="LU",
+        default=2.0,
+        help="loudness of the voice above the band's (default: 2)",
+    )
+    mix.add_argument(
+        "--loudness",
+        type=number(*ranges.MIX["loudness_lufs"]),
+        metavar="LUFS",
+        help="integrated loudness of the mix, as far as a peak of -1 dBFS allows (default: the voice keeps its level)",
+    )
+    mix.add_argument(
+        "--rate",
+        type=number(*ranges.MIX["rate_hz"]),
+        metavar="HZ",
+        help="rate of the files (default: the vocal's; 24000 is that of the band)",
+    )
+    mix.add_argument(
+        "--bits",
+        type=int,
+        choices=(16, 24, 32),
+        default=16,
+        help="of wav and flac; 32, wav alone, is float (default: 16)",
+    )
     how = p.add_argument_group(
         "how tokens are drawn",
         "For all stages, or for some: --temperature 0.8, or --temperature semantic=0.7 coarse=0.9.\n"
@@ -96,46 +139,60 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def check_outputs(arguments: argparse.Namespace) -> None:
-    """Raises InputError where an output cannot be written, or would replace the vocal, or a file that this command did
-    not write and that was not named."""
+def outputs_of(out: Path, num_samples: int) -> list[tuple[Path, Path, Path]]:
+    """(mix, instrumental, settings) of each sample."""
+    from hafm_jax.band import output_paths
+
+    numbers = [""] if num_samples == 1 else [f"_{i}" for i in range(1, num_samples + 1)]
+    return [output_paths(out.with_name(f"{out.stem}{number}{out.suffix}")) for number in numbers]
+
+
+def free_outputs(out: Path, num_samples: int) -> list[tuple[Path, Path, Path]]:
+    """`outputs_of` the first of mix.wav, mix-2.wav, mix-3.wav, ... of which no file is there."""
+    names = itertools.chain([out], (out.with_name(f"{out.stem}-{i}{out.suffix}") for i in itertools.count(2)))
+    found = (outputs_of(name, num_samples) for name in names)
+    return next(each for each in found if not any(os.path.lexists(path) for paths in each for path in paths))
+
+
+def check_outputs(arguments: argparse.Namespace) -> list[tuple[Path, Path, Path]]:
+    """`outputs_of` --out, or `free_outputs` where it is not given. Raises InputError where one cannot be written, would
+    replace the vocal, or is there without --force."""
     from hafm_jax.audio import files
+    from hafm_jax.band import check_absent
 
-    files.check_writable([arguments.out])  # of numbered outputs, too, the name and its folder must do
-    paths = [path for pair in output_paths(arguments.out, arguments.num_samples) for path in pair]
-    files.check_writable(paths)
+    names = free_outputs if arguments.out is None and not arguments.force else outputs_of
+    outputs = names(arguments.out or OUT, arguments.num_samples)
+    sounds = [path for pair in outputs for path in pair[:2]]
+    files.check_writable([arguments.out or OUT, *sounds], arguments.bits)  # numbered or not
+    check_files([settings for *_, settings in outputs])
+    paths = [path for each in outputs for path in each]
     check_apart(paths, {"--vocal": arguments.vocal})
-    named = None if arguments.out is OUT else arguments.out
-    for path in paths:
-        if path != named and path.exists() and files.comment_of(path) != COMMENT:
-            raise InputError(
-                f"{path} is there, and this command did not write it; expected a free name: move it, or choose another "
-                "--out"
-            )
+    if not arguments.force:
+        for path in paths:
+            check_absent(path)
+    return outputs
 
 
-def output_paths(out: Path, num_samples: int) -> list[tuple[Path, Path]]:
-    """(mix, instrumental) of each sample."""
-    stems = [out.stem] if num_samples == 1 else [f"{out.stem}_{i}" for i in range(1, num_samples + 1)]
-    return [(out.with_name(f"{s}{out.suffix}"), out.with_name(f"{s}_instrumental{out.suffix}")) for s in stems]
-
-
-def check_room_for(outputs: list[tuple[Path, Path]], shape: tuple[int, int]) -> None:
-    """Raises InputError where the disk has no room for outputs of `shape` [C, S]; of FLAC nothing is known before."""
-    paths = [path for pair in outputs for path in pair]
+def check_room_for(outputs: list[tuple[Path, Path, Path]], bits: int, shape: tuple[int, int]) -> None:
+    """Raises InputError where the disk has no room for outputs of `shape` [C, S]; of compressed formats nothing is
+    known before."""
+    paths = [path for each in outputs for path in each[:2]]
     if paths[0].suffix.lower() == ".wav":
-        one = 2 * math.prod(shape)  # 16 bits; a former output goes when the next one is complete
+        one = bits // 8 * math.prod(shape)  # a former output goes when the next one is complete
         check_room(paths[0], max(one, one * len(paths) - sum(path.stat().st_size for path in paths if path.exists())))
 
 
 class Progress:
-    """A bar from the first report on; as text, the share that is done."""
+    """A bar from the first report on; as text, the share that is done. compiled_s: when the last stage was compiled."""
 
     bar = None
+    compiled_s = None
 
     def __call__(self, what: str, done: int, total: int) -> None:
         from tqdm import tqdm
 
+        if what == "compile":
+            self.compiled_s = time.monotonic()
         if self.bar is None:
             self.bar = tqdm(leave=False)
         if self.bar.desc != f"{what}: ":
@@ -153,77 +210,87 @@ class Progress:
 
 def main(argv: list[str] | None = None) -> None:
     arguments = parser().parse_args(argv)
-    check_outputs(arguments)
+    outputs = check_outputs(arguments)
     progress, written = Progress(), []
     try:
-        run(arguments, progress, written)
+        run(arguments, outputs, progress, written)
     except KeyboardInterrupt as interrupt:
         progress.close()
-        outputs = [path for pair in output_paths(arguments.out, arguments.num_samples) for path in pair]
-        missing = ", ".join(str(path) for path in outputs if path not in written)
+        missing = ", ".join(str(path) for each in outputs for path in each[:2] if path not in written)
         files = f"written: {', '.join(map(str, written))}; not written: {missing}" if written else "nothing written"
         raise KeyboardInterrupt(f"{progress}, {files}") from interrupt
 
 
-def run(arguments: argparse.Namespace, progress: Progress, written: list[Path]) -> None:
-    """Adds each file to `written` once it is complete."""
-    from hafm_jax.accompany import Accompanist, SamplingOptions, band_cells, read_vocal
-    from hafm_jax.audio import files, mixing, tuning, voice
-    from hafm_jax.common.cache import use_compilation_cache
-    from hafm_jax.model import memory
-    from hafm_jax.model.pretrained import DEMO
-    from hafm_jax.model.weights import missing_kernels
+def options_of(arguments: argparse.Namespace, sampling: Mapping[str, Any]) -> SamplingOptions:
+    """What to draw by the arguments, of a model with its own `sampling`."""
+    from hafm_jax.model.options import SamplingOptions
 
-    sound = read_vocal(arguments.vocal, arguments.seconds)
-    if sound.damage:
-        print(f"warning: {arguments.vocal} {sound.damage}: the band is as long as what was read", file=sys.stderr)
-    vocal, rate_hz = sound.audio, sound.sample_rate_hz
-    del sound  # so that the audio is freed once it is resampled
-    if voice.is_silent(vocal, rate_hz):
-        print(f"warning: {arguments.vocal} is silent: the band has no voice to follow", file=sys.stderr)
-    outputs = output_paths(arguments.out, arguments.num_samples)
-    check_room_for(outputs, (len(vocal), files.resampled_length(vocal.shape[1], rate_hz, CODEC_SAMPLE_RATE_HZ)))
-    use_compilation_cache()
-    accompanist = Accompanist.load(arguments.model or str(DEMO))
-    sampling = dict(accompanist.sampling)
+    sampling = dict(sampling)
     for field in SAMPLING:
         for stage, value in getattr(arguments, field):
             for name in [stage] if stage else sampling:
                 sampling[name] = sampling[name]._replace(**{field: value})
-    options = SamplingOptions(arguments.num_samples, sampling, arguments.skip_fine)
+    return SamplingOptions(sampling=sampling, skip_fine=arguments.skip_fine)
+
+
+def run(
+    arguments: argparse.Namespace, outputs: list[tuple[Path, Path, Path]], progress: Progress, written: list[Path]
+) -> None:
+    """Adds the files of a sample to `written` once they are complete."""
+    import hafm_jax
+    from hafm_jax.audio import encoding, files, mixing, tuning, vocals
+    from hafm_jax.model import memory
+    from hafm_jax.model.weights import missing_kernels
+
+    vocal = vocals.read_vocal(arguments.vocal, arguments.seconds)
+    audio, rate_hz = vocal.audio, vocal.rate_hz
+    for note in vocal.notes:
+        print(f"warning: {note}", file=sys.stderr)
+    for mix_path, *_ in outputs:
+        encoding.check_format(mix_path, arguments.bits, len(audio))
+    samples = files.resampled_length(audio.shape[1], rate_hz, arguments.rate or rate_hz)
+    check_room_for(outputs, arguments.bits, (len(audio), samples))
+    model = hafm_jax.load(arguments.model)
+    options = options_of(arguments, model.sampling)
     loaded_s = time.monotonic()
     if reason := missing_kernels():
         print(f"note: decoding at XLA's own speed, without this package's kernels: {reason}", file=sys.stderr)
 
-    needed_gb = accompanist.check_memory(options, vocal.shape, rate_hz) / 1e9
-    audio_gb = memory.audio_bytes(vocal.shape, rate_hz, options.num_samples) / 1e9
+    number = arguments.num_samples
+    needed_gb = model.check_memory(replace(options, num_samples=number), audio.shape, rate_hz) / 1e9
+    audio_gb = memory.audio_bytes(audio.shape, rate_hz, number) / 1e9
     print(
         f"generating needs at most {needed_gb:.2f} GB of memory besides the model: {audio_gb:.2f} GB for audio; "
         "the rest does not depend on the vocal's length"
     )
-    played_hz = tuning.rate_in_tune(vocal, rate_hz)
+    played_hz = tuning.rate_in_tune(audio, rate_hz)
     if played_hz != rate_hz:
         a_hz = 440 * rate_hz / played_hz
         cents = 1200 * math.log2(a_hz / 440)
         print(f"the voice is tuned to A = {a_hz:.0f} Hz, {cents:+.0f} cents: its band is tuned to it")
-    accompanist.compile(band_cells(vocal.shape[1], played_hz), options, progress=progress)
-    compiled_s = time.monotonic()
-    instrumentals = accompanist(
-        vocal, rate_hz, options, seed=arguments.seed, rate_in_tune_hz=played_hz, progress=progress
-    )
+    bands = model.takes(vocal, number, options, seed=arguments.seed, rate_in_tune_hz=played_hz, progress=progress)
     progress.close()
     generated_s = time.monotonic()
+    compiled_s = progress.compiled_s or loaded_s
 
-    vocal = files.resample(vocal, rate_hz, CODEC_SAMPLE_RATE_HZ)
-    for instrumental, (mix_path, instrumental_path) in zip(instrumentals, outputs, strict=True):
-        mixed = mixing.mix(vocal, instrumental, CODEC_SAMPLE_RATE_HZ)
-        for path, audio in ((instrumental_path, mixed.instrumental), (mix_path, mixed.audio)):
-            files.write_audio(path, audio, CODEC_SAMPLE_RATE_HZ, COMMENT)
-            written.append(path)
-        print(f"{mix_path}  {instrumental_path}")
-        if note := mixing.describe_voice(mixed):
-            print(note)
-    duration_s = vocal.shape[-1] / CODEC_SAMPLE_RATE_HZ * options.num_samples
+    if not arguments.force:  # another run may have taken the names meanwhile: what was made is not lost
+        outputs[:] = free_outputs(arguments.out or OUT, number)
+    for band, paths in zip(bands, outputs, strict=True):
+        mixed = band.save(
+            paths[0],
+            force=arguments.force,
+            bits=arguments.bits,
+            balance_lu=arguments.balance_lu,
+            loudness_lufs=arguments.loudness,
+            rate_hz=arguments.rate,
+        )
+        written += paths
+        print("  ".join(map(str, paths)))
+        for line in (mixing.describe_voice(mixed), mixing.describe_loudness(mixed, arguments.loudness)):
+            if line:
+                print(line)
+        del mixed  # before the next is made
+    duration_s = vocal.seconds * number
     print(
         f"{duration_s:.1f} s of music in {time.monotonic() - STARTED_S:.1f} s: {loaded_s - STARTED_S:.1f} s to load, "
         f"{compiled_s - loaded_s:.1f} s to compile, {generated_s - compiled_s:.1f} s to generate "

@@ -17,6 +17,7 @@ FLOORS = [  # from the top down; rooms of one floor do not import each other (do
     ["scaling", "listening"],
     ["evaluation"],
     ["metrics", "training", "corpus", "accompany"],
+    ["band", "generation"],
     ["dataset", "model"],
     ["tokenizers"],
     ["synthesis"],

@@ -10,13 +10,15 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
+import av
 import numpy as np
 import soundfile
 import soxr
 
+from hafm_jax.audio import encoding
 from hafm_jax.audio.reading import read_audio
 from hafm_jax.common.errors import InputError, OutputError
 from hafm_jax.common.files import replacing
@@ -26,7 +28,7 @@ from hafm_jax.streams import num_cells, samples_per_cell
 MAKE_SONGS = "make one with tokenize/synthesize_songs.py or tokenize/separate_stems.py"
 CANCELLED = 0.25  # ours: channels cancel where their mean loses more than 6 dB by their signs
 SAMPLES_AT_ONCE = 1 << 16
-WRITABLE = {".wav": "WAV", ".flac": "FLAC"}  # suffix -> libsndfile's format; both written as 16-bit PCM
+STEM_SUFFIXES = (".wav", ".flac")  # of songs: what keeps every sample
 
 
 def read_mono(path: str | os.PathLike, sample_rate_hz: int, max_s: float = math.inf) -> np.ndarray:
@@ -35,18 +37,11 @@ def read_mono(path: str | os.PathLike, sample_rate_hz: int, max_s: float = math.
     return resample(to_mono(audio), found_hz, sample_rate_hz)
 
 
-def check_writable(paths: Collection[Path]) -> None:
+def check_writable(paths: Collection[Path], bits: int = 16, channels: int = 1) -> None:
     """Raises InputError where `write_audio` would fail for one of `paths`: to be called before long work, not after."""
     for path in paths:
-        _format_of(path)
+        encoding.check_format(path, bits, channels)
     check_files(paths)
-
-
-def _format_of(path: Path) -> str:
-    """libsndfile's name of the format of the suffix. Raises InputError on another suffix."""
-    if path.suffix.lower() not in WRITABLE:
-        raise InputError(f"cannot write {path}: found suffix '{path.suffix}', expected one of {', '.join(WRITABLE)}")
-    return WRITABLE[path.suffix.lower()]
 
 
 class _NotingFile(io.FileIO):
@@ -65,50 +60,48 @@ class _NotingFile(io.FileIO):
             return 0
 
 
-def write_audio(path: str | os.PathLike, audio: np.ndarray, sample_rate_hz: int, comment: str = "") -> None:
-    """Write `audio` [S] or [C, S] as 16-bit PCM, in the format that the suffix names (.wav, .flac).
+def write_audio(
+    path: str | os.PathLike,
+    audio: np.ndarray,
+    sample_rate_hz: int,
+    bits: int = 16,
+    tags: Mapping[str, str] | None = None,
+) -> None:
+    """Write `audio` [S] or [C, S] in the format that the suffix names: .wav (`bits` 16, 24, or 32, which is float),
+    .flac (16, 24), .ogg (Vorbis), .opus, .mp3; a lossy one at the next rate that it has. tags: title, comment,
+    software.
 
     It is written under a temporary name in the same folder and then renamed: a reader never sees half a file, and an
-    exception leaves nothing behind. Samples beyond -1..1 are clipped. `comment` becomes a field of the file, which
-    `comment_of` reads. Raises InputError on another suffix, OutputError where the place cannot be written, ValueError
-    on NaN or infinity.
+    exception leaves nothing behind. Samples beyond -1..1 are clipped, but not in float. Raises InputError on another
+    suffix, OutputError where the place cannot be written, ValueError on NaN or infinity.
     """
     path = Path(path)
-    file_format = _format_of(path)
     audio = np.asarray(audio, np.float32)
     if audio.ndim not in (1, 2):
         raise ValueError(f"audio of shape {audio.shape}; expected [S] or [C, S]")
+    audio = np.atleast_2d(audio)
+    encoding.check_format(path, bits, len(audio))
     if not np.isfinite(audio).all():
         raise ValueError(f"audio for {path} holds NaN or infinity")
-    channels = 1 if audio.ndim == 1 else len(audio)
-    with replacing(path) as temporary, _NotingFile(temporary, "w") as out:
+    rate_hz = encoding.written_rate_hz(path.suffix, sample_rate_hz)
+    audio = resample(audio, sample_rate_hz, rate_hz)
+    with replacing(path) as temporary, _NotingFile(temporary, "w+") as out:
         try:
-            with soundfile.SoundFile(out, "w", sample_rate_hz, channels, "PCM_16", format=file_format) as file:
-                if comment:
-                    file.comment = comment
-                file.write(audio.T)
-        except (soundfile.LibsndfileError, AssertionError) as error:  # AssertionError: soundfile's, on fewer samples
+            encoding.encode(out, audio, rate_hz, path.suffix, bits, tags)
+        except (soundfile.LibsndfileError, av.FFmpegError, AssertionError) as error:
+            # AssertionError: soundfile's, on fewer samples than there are
             raise out.error or OutputError(f"cannot write {path} ({error}); expected another format") from error
         if out.error:  # while it was closed
             raise out.error
 
 
-def comment_of(path: str | os.PathLike) -> str:
-    """The comment in an audio file; "" where it has none, or is not audio."""
-    try:
-        with soundfile.SoundFile(os.fsencode(path)) as file:
-            return file.comment
-    except (soundfile.LibsndfileError, OSError, TypeError, ValueError):
-        return ""
-
-
 def stem_file(folder: str | os.PathLike, stem: str) -> Path:
     """The file of a stem ("vocals" or "instrumental") in a song's folder. InputError unless there is exactly one."""
-    found = [path for suffix in WRITABLE if (path := Path(folder) / f"{stem}{suffix}").is_file()]
+    found = [path for suffix in STEM_SUFFIXES if (path := Path(folder) / f"{stem}{suffix}").is_file()]
     if len(found) != 1:
         raise InputError(
             f"{folder} holds {' and '.join(path.name for path in found) or f'no {stem}'}; expected one of "
-            f"{', '.join(stem + suffix for suffix in WRITABLE)}: {MAKE_SONGS}"
+            f"{', '.join(stem + suffix for suffix in STEM_SUFFIXES)}: {MAKE_SONGS}"
         )
     return found[0]
 
@@ -134,7 +127,7 @@ def song_folders(songs: str | os.PathLike, split: str, stem: str = "vocals") -> 
 
 def _folders_with(stem: str, root: Path, depth: str) -> set[Path]:
     """Folders at `depth` with a file of the stem, without those that are being written (.ID)."""
-    folders = {path.parent for suffix in WRITABLE for path in root.glob(f"{depth}/{stem}{suffix}")}
+    folders = {path.parent for suffix in STEM_SUFFIXES for path in root.glob(f"{depth}/{stem}{suffix}")}
     return {path for path in folders if not path.name.startswith(".")}
 
 

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hafm_jax.audio.loudness import SILENT_LUFS, block_powers, lufs, mean_power, power_of, sounding
+from hafm_jax.audio.loudness import SILENT_LUFS, block_powers, loudness_lufs, lufs, mean_power, power_of, sounding
 
 # All ours. At two LU a lead voice is clearly in front of its band, and the band still clear.
-INSTRUMENTAL_BELOW_VOCAL_LU = 2.0  # loudness of the instrumental below the vocal's, while both sound
+BALANCE_LU = 2.0  # loudness of the vocal above the instrumental's, while both sound
 LOUDNESS_WITHOUT_VOCAL_LUFS = -20.0  # of the instrumental where the vocal is silent
 FAINTEST_VOCAL_LUFS = -30.0  # a fainter vocal is raised to it: 7 LU below EBU R128's programmes, 68 dB above 16 bits
 MAX_INSTRUMENTAL_GAIN_DB = 30.0  # more would raise a nearly silent instrumental's noise
@@ -25,7 +25,8 @@ class Mix(NamedTuple):
     """`audio` = `vocal_gain` * (vocal - `vocal_offset`) + `instrumental`, exactly as it is written to a file.
 
     audio: float32 [C, S]; instrumental: float32 [C, S], the stem as it is in the mix; vocal_gain: linear;
-    vocal_offset: float32 [C, 1], nearly always 0; vocal_lufs: loudness of the vocal before its gain, -inf for silence.
+    vocal_offset: float32 [C, 1], nearly always 0; vocal_lufs: loudness of the vocal before its gain, -inf for silence;
+    limited_lufs: the loudness of the mix where its peak allows no more, and more was asked for, else None.
     """
 
     audio: np.ndarray
@@ -33,16 +34,24 @@ class Mix(NamedTuple):
     vocal_gain: float
     vocal_offset: np.ndarray
     vocal_lufs: float
+    sample_rate_hz: int
+    limited_lufs: float | None = None
 
 
-def mix(vocal: np.ndarray, instrumental: np.ndarray, sample_rate_hz: int) -> Mix:
+def mix(
+    vocal: np.ndarray,
+    instrumental: np.ndarray,
+    sample_rate_hz: int,
+    balance_lu: float = BALANCE_LU,
+    target_lufs: float | None = None,
+) -> Mix:
     """Put the instrumental behind the vocal and sum them; both [S] or [C, S], of one length and rate.
 
-    The instrumental is set INSTRUMENTAL_BELOW_VOCAL_LU below the vocal in loudness while both sound, whatever the level
-    of either, or to LOUDNESS_WITHOUT_VOCAL_LUFS where the vocal is silent; a silent instrumental stays as it is. A
-    vocal below FAINTEST_VOCAL_LUFS is raised to it. Where the mix or its stem would peak above PEAK_LIMIT_DBFS, one
-    gain over its whole length prevents it: linear, so no distortion. One channel beside several is copied into all of
-    them. Raises ValueError where lengths or channels do not fit.
+    The instrumental is set `balance_lu` below the vocal in loudness while both sound, whatever the level of either, or
+    to LOUDNESS_WITHOUT_VOCAL_LUFS where the vocal is silent; a silent instrumental stays as it is. A vocal below
+    FAINTEST_VOCAL_LUFS is raised to it. The mix has the integrated loudness `target_lufs` where one is given. Where it
+    or its stem would peak above PEAK_LIMIT_DBFS, one gain over its whole length prevents it: linear, so no distortion.
+    One channel beside several is copied into all of them. Raises ValueError where lengths or channels do not fit.
     """
     vocal, instrumental = (np.atleast_2d(np.asarray(a, np.float32)) for a in (vocal, instrumental))
     if vocal.shape[-1] != instrumental.shape[-1]:
@@ -61,7 +70,7 @@ def mix(vocal: np.ndarray, instrumental: np.ndarray, sample_rate_hz: int) -> Mix
     else:
         faintest = np.sqrt(power_of(FAINTEST_VOCAL_LUFS) / vocal_power)
         vocal_gain = max(faintest, min(1.0, limit / _peak(vocal)))
-        target = vocal_gain**2 * vocal_power / 10 ** (INSTRUMENTAL_BELOW_VOCAL_LU / 10)
+        target = vocal_gain**2 * vocal_power / 10 ** (balance_lu / 10)
     gain = 1.0
     if lufs(instrumental_power) >= SILENT_LUFS:
         gain = min(np.sqrt(target / instrumental_power), 10 ** (MAX_INSTRUMENTAL_GAIN_DB / 20))
@@ -69,10 +78,28 @@ def mix(vocal: np.ndarray, instrumental: np.ndarray, sample_rate_hz: int) -> Mix
     stem = instrumental * np.float32(gain)
     audio = vocal * np.float32(vocal_gain)
     audio += stem
-    common = min(np.float32(1.0), limit / max(_peak(audio), _peak(stem), limit))
+    wanted, found_lufs = np.float32(1.0), -np.inf
+    if target_lufs is not None:
+        found_lufs = loudness_lufs(audio, sample_rate_hz)
+        if found_lufs > -np.inf:
+            wanted = np.float32(10 ** ((target_lufs - found_lufs) / 20))
+    peak = max(_peak(audio), _peak(stem))
+    common = min(wanted, limit / peak) if peak else wanted
     audio *= common
     stem *= common
-    return Mix(audio, stem, float(np.float32(vocal_gain) * common), offset, float(vocal_lufs))
+    limited = float(found_lufs + 20 * np.log10(common)) if target_lufs is not None and common < wanted else None
+    gain = float(np.float32(vocal_gain) * common)
+    return Mix(audio, stem, gain, offset, float(vocal_lufs), sample_rate_hz, limited)
+
+
+def describe_loudness(mixed: Mix, target_lufs: float | None) -> str:
+    """A line where the mix is fainter than was asked for, else ""."""
+    if mixed.limited_lufs is None:
+        return ""
+    return (
+        f"the mix is at {mixed.limited_lufs:.1f} LUFS and not at {target_lufs:.1f}: more would lift its peak above "
+        f"{PEAK_LIMIT_DBFS:.0f} dBFS"
+    )
 
 
 def describe_voice(mixed: Mix) -> str:

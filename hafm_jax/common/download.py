@@ -30,8 +30,9 @@ def find_weights(source: str, patterns: Sequence[str]) -> Path:
     raise InputError(f"no weights at {source}; {FORMS}: check the path")
 
 
-def from_hub(source: str, patterns: Sequence[str]) -> Path:
+def from_hub(source: str, patterns: Sequence[str], revision: str | None = None) -> Path:
     """The local folder of the Hub repository OWNER/NAME, with the files that match `patterns`, or OWNER/NAME/FILE.
+    revision: a branch, a tag or a commit of the repository.
 
     Raises InputError where it cannot be downloaded.
     """
@@ -42,10 +43,11 @@ def from_hub(source: str, patterns: Sequence[str]) -> Path:
     try:
         if file:
             return Path(huggingface_hub.hf_hub_download(f"{owner}/{name}", "/".join(file)))
-        return Path(huggingface_hub.snapshot_download(source, allow_patterns=list(patterns)))
+        return Path(huggingface_hub.snapshot_download(source, revision=revision, allow_patterns=list(patterns)))
     except Exception as error:  # the Hub's client raises a dozen kinds: offline, not found, gated, ...
+        what = f"{source}@{revision}" if revision else source
         raise InputError(
-            f"{source} is not a local file or folder and cannot be downloaded ({first_line(error)}); {FORMS}"
+            f"{what} is not a local file or folder and cannot be downloaded ({first_line(error)}); {FORMS}"
         ) from error
 
 

@@ -19,7 +19,7 @@ import jax
 from hafm_jax.common import safetensors_io
 from hafm_jax.common.download import from_hub
 from hafm_jax.common.errors import InputError
-from hafm_jax.common.files import make_folder, read_json, reading, sealed, write_bytes, write_json
+from hafm_jax.common.files import make_folder, read_json, reading, sealed, sha256_of, write_bytes, write_json
 from hafm_jax.common.options import from_fields
 from hafm_jax.model import transformer
 from hafm_jax.model.config import StageConfig
@@ -31,6 +31,7 @@ FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
 WHOLE = "a model directory as `hafm export` writes it: copy it again, whole"
 TOKENIZERS = ("semantic", "codec")
+PARTS = (".json", ".safetensors", ".npy")  # suffixes of what a model directory is read from
 DEMO = Path(__file__).parents[1] / "demo"
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")  # it does not begin with a dot, a slash or a tilde
 
@@ -85,17 +86,23 @@ def save_model(directory: Path, stages: dict[str, StageWeights], tokenizers: Pat
 
 
 def find_model(source: str) -> Path:
-    """A local directory, or the downloaded snapshot of a Hugging Face Hub id ("owner/name").
+    """A local directory, or the downloaded snapshot of a Hugging Face Hub id OWNER/NAME or OWNER/NAME@REVISION (a
+    branch, a tag or a commit); "demo" is the shipped one.
 
     Raises InputError where there is neither, or where a downloaded model names a file of this machine as the weights of
     a tokenizer: a stranger's model opens nothing but itself and the Hub.
     """
-    path = Path(source)
-    if path.is_dir():
-        return path
-    if path.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
-        raise InputError(f"no model directory at {source}; expected a folder with config.json, or a Hub id OWNER/NAME")
-    directory = from_hub(source, ["*.json", "*.safetensors", "*.npy", "README.md"])
+    path = DEMO if source == "demo" else Path(source)
+    with reading(path, "a folder with config.json"):  # a name too long, or with a NUL
+        if path.is_dir():
+            return path
+        there = path.exists()
+    if there or not (hub := re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", source)):
+        raise InputError(
+            f"no model directory at {source}; expected demo, a folder with config.json, or a Hub id OWNER/NAME or "
+            "OWNER/NAME@REVISION"
+        )
+    directory = from_hub(hub[1], [*(f"*{suffix}" for suffix in PARTS), "README.md"], hub[2])
     for part in TOKENIZERS:
         config = directory / part / CONFIG_FILE
         named = read_json(config, WHOLE).get("source")
@@ -105,6 +112,15 @@ def find_model(source: str) -> Path:
                 "use a folder of this machine, copy the model to a folder and name that as --model"
             )
     return directory
+
+
+def digest_of(directory: Path) -> str:
+    """SHA-256 of a model directory's config.json, which holds the digests of the stages' weights, and of the
+    tokenizers. Raises InputError where they cannot be read."""
+    parts = [path for part in TOKENIZERS for path in sorted((directory / part).rglob("*"))]
+    files = [path for path in parts if path.suffix in PARTS]
+    with reading(directory, WHOLE):
+        return sha256_of([directory / CONFIG_FILE, *files])
 
 
 def load_model(source: str, names: Collection[str] = tuple(STAGES)) -> Pretrained:

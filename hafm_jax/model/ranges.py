@@ -1,5 +1,5 @@
-"""The ranges of a model's numbers, wherever they come from: the command line, a training configuration, a model
-directory, Python. All ours. Without JAX, so that --help is quick."""
+"""The ranges of a model's and a mix's numbers, wherever they come from: the command line, a training configuration, a
+model directory, Python. All ours. Without JAX, so that --help is quick."""
 
 from __future__ import annotations
 
@@ -18,4 +18,13 @@ STAGE: dict[str, tuple[type, float, float]] = {
     "num_layers": (int, 1, 2**16),
     "num_heads": (int, 1, 2**20),
     "window_cells": (int, 1, 2**20),  # of 40 ms: 12 hours
+}
+
+SEED = (int, 0, 2**31 - 1)
+
+# Option of a mix -> the same; the last is its rate.
+MIX: dict[str, tuple[type, float, float]] = {
+    "balance_lu": (float, -40, 40),
+    "loudness_lufs": (float, -60, 0),
+    "rate_hz": (int, 8_000, 384_000),
 }

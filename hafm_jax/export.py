@@ -67,8 +67,8 @@ def model_card(stages: dict[str, StageWeights], tokenizers: Path, trained_on: st
             f"| {c.position} | {c.window_cells / CELLS_PER_S:g} s | {steps} | {minutes} "
             f"| {_figure(f, 'validation_loss', '.3f')} ({codebooks}) |"
         )
-    semantic = json.loads((tokenizers / "semantic" / "config.json").read_text())
-    codec = json.loads((tokenizers / "codec" / "config.json").read_text())
+    semantic = json.loads((tokenizers / "semantic" / "config.json").read_bytes())
+    codec = json.loads((tokenizers / "codec" / "config.json").read_bytes())
     facts = next(iter(stages.values())).facts
     runs = [run for stage in stages.values() for run in runs_of(stage.facts)]
     seeds = " and ".join(map(str, sorted({run["config"]["seed"] for run in runs})))
@@ -117,7 +117,7 @@ def check_out(out: Path, workdirs: list[Path], tokenizers: Path) -> None:
         foreign = [] if "stages" in read_json(config, "that of a model: choose another --out") else [config.name]
     else:  # nothing is there, or what an interrupted export left
         foreign = [part for part in parts if not _same_config(out / part, tokenizers / part)]
-        if card.exists() and CARD_MARK not in card.read_text(errors="replace"):
+        if card.exists() and CARD_MARK not in card.read_text(encoding="utf-8", errors="replace"):
             foreign.append(card.name)
     if foreign:
         raise InputError(

@@ -31,6 +31,7 @@ import numpy as np
 from hafm_jax.audio.headers import WavHeader, counts_mp3_frames
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.free_memory import host_free_bytes
+from hafm_jax.common.system import NONBLOCK, STANDARD_INPUT
 
 # All ours.
 LEAST_RATE_HZ, MOST_RATE_HZ = 1_000, 1_000_000  # below, nothing of a voice is left; above, the header is wrong
@@ -152,8 +153,11 @@ def _check_no_pipe(path: Path) -> None:
 
 def _open(path: Path) -> BufferedReader:
     try:
-        is_pipe = stat.S_ISFIFO(os.stat(path).st_mode)
-        file = open(_open_pipe(path) if is_pipe else path, "rb", BLOCK_BYTES)
+        if sys.platform == "win32" and str(path) == str(Path(STANDARD_INPUT)):  # it has no name there
+            file = open(os.dup(0), "rb", BLOCK_BYTES)
+        else:
+            is_pipe = stat.S_ISFIFO(os.stat(path).st_mode)
+            file = open(_open_pipe(path) if is_pipe else path, "rb", BLOCK_BYTES)
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; expected an audio file: check the path") from error
     except IsADirectoryError as error:
@@ -169,7 +173,7 @@ def _open(path: Path) -> BufferedReader:
 
 def _open_pipe(path: Path) -> int:
     """A descriptor that has something to read, or whose other end is closed."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # else opening waits for a writer, without a word
+    descriptor = os.open(path, os.O_RDONLY | NONBLOCK)  # else opening waits for a writer, without a word
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     if not poll.poll(1000 * PIPE_PATIENCE_S):

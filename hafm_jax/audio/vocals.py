@@ -20,9 +20,9 @@ from hafm_jax.audio.reading import HIGHEST_SAMPLE, LEAST_RATE_HZ, MOST_RATE_HZ, 
 from hafm_jax.audio.voice import is_silent
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.options import check_number
+from hafm_jax.common.system import STANDARD_INPUT
 from hafm_jax.streams import CELLS_PER_S
 
-STANDARD_INPUT = "/dev/stdin"
 MOST_CHANNELS = 8  # of an array, whose short axis is its channels
 FORMS = "expected the path of an audio file, or (array, rate in Hz)"
 LAYOUTS = "expected [samples], [samples, channels] or [channels, samples], with at most 8 channels"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from hafm_jax.common.errors import InputError, OutputError
+from hafm_jax.common.system import NONBLOCK, sync
 
 NAME_KEPT = 40  # characters of a file's name in that of its unfinished file: 160 bytes of 255, at 4 bytes each
 
@@ -44,7 +45,7 @@ def reading(path: Path, expected: str) -> Iterator[None]:
 def open_regular(path: Path) -> BinaryIO:
     """A file, opened to read its bytes. Raises OSError, also where it is a pipe or a device, which may never end."""
     # Without O_NONBLOCK, opening a pipe waits for whoever writes to it.
-    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | NONBLOCK))
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError(errno.EINVAL, "it is not a regular file", str(path))
@@ -113,10 +114,10 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         with writing(path):
             yield temporary
-            _sync(temporary)
+            sync(temporary)
             os.replace(temporary, path)
         with suppress(OSError):  # some network file systems have no such call for folders
-            _sync(path.parent)
+            sync(path.parent)
     finally:
         with suppress(OSError):  # it was renamed; or it cannot be removed, and an error is on its way that says why
             temporary.unlink()
@@ -137,15 +138,6 @@ def writing(path: Path) -> Iterator[None]:
 def unfinished(path: Path, ending: str) -> Path:
     """A new hidden name beside `path`, .NAME.MARK.ENDING, no longer than file systems allow where NAME itself is."""
     return path.with_name(f".{path.name[:NAME_KEPT]}.{secrets.token_hex(4)}.{ending}")
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file's bytes, or a folder's names, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -8,7 +8,6 @@ a log       has one line for each record; only whole lines count
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import read_json, write_bytes, write_json
+from hafm_jax.common.system import lock
 
 RUN_FILE = "run.json"
 
@@ -55,16 +55,12 @@ def claim(path: Path, *, wait: bool = False) -> Iterator[bool]:
         ) from error
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))  # released when this process ends
-        except BlockingIOError:
-            mine = False
+            mine = lock(file, wait=wait)
         except OSError as error:
             raise NoLocks(
                 f"the file system of {path} cannot lock files ({error.strerror}); expected one that can, as local "
                 "disks, NFS and Lustre"
             ) from error
-        else:
-            mine = True
         yield mine
 
 

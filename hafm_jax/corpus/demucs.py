@@ -113,7 +113,7 @@ def _read_description(path: Path) -> dict[str, Any]:
     import yaml  # comes with demucs
 
     try:
-        document = yaml.safe_load(path.read_text())
+        document = yaml.safe_load(path.read_bytes())
         if not document["models"] or not all(isinstance(name, str) for name in document["models"]):
             raise ValueError("it names no models")
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:

@@ -193,7 +193,7 @@ def read_done(task: ShardTask) -> Done | None:
     if not task.done_file.exists():
         return None
     with reading(task.done_file, "facts of a shard: delete it, and the shard is made again"):
-        done = json.loads(task.done_file.read_text())
+        done = json.loads(task.done_file.read_bytes())
         num_bytes = done["num_bytes"] + framed_size(0) * len(done["cells"])
     published = (task.out / SHARDS / PUBLISHING).exists()
     is_whole = published or (task.shard.exists() and task.shard.stat().st_size == num_bytes)

@@ -162,7 +162,7 @@ def _config(path: Path, sha256: str) -> MdxConfig:
             f"training (Ultimate Vocal Remover: mdx_n_fft_scale_set): write {form} there, with its numbers"
         )
     with reading(beside, f"a description of an MDX-Net, {form}: correct it"):
-        config = MdxConfig(**json.loads(beside.read_text()))
+        config = MdxConfig(**json.loads(beside.read_bytes()))
     sound = isinstance(config.n_fft, int) and config.n_fft > 0 and isinstance(config.gain, int | float)
     if not sound or config.stem not in STEMS:
         raise InputError(f"{beside} holds {config}; expected {form}, stem one of {', '.join(STEMS)}: correct it")

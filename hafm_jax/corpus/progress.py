@@ -13,7 +13,6 @@ Of part 2/8, the files are rejects-2-of-8.jsonl and report-2-of-8.json.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
@@ -27,6 +26,7 @@ from hafm_jax.audio.music import SONG_FILE
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import reading, write_json
 from hafm_jax.common.resume import end_after_whole_line, whole_lines
+from hafm_jax.common.system import lock
 from hafm_jax.corpus.choices import Part
 from hafm_jax.corpus.collections import counts_of
 from hafm_jax.corpus.screening import Reason, Unusable
@@ -130,7 +130,7 @@ def rejected_by_reason(songs: Path) -> dict[str, int]:
     if not path.exists():
         return {}
     with reading(path, "the report of tokenize/separate_stems.py: run it again, or remove the file"):
-        numbers = json.loads(path.read_text())["rejected_by_reason"]
+        numbers = json.loads(path.read_bytes())["rejected_by_reason"]
         return {reason: number for reason, number in numbers.items() if number}
 
 
@@ -139,13 +139,9 @@ def _at_work(out: Path) -> tuple[IO[str] | None, bool]:
     no other)."""
     try:
         file = (out / AT_WORK).open("a")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_alone = True
-        except BlockingIOError:
-            is_alone = False
-        fcntl.flock(file, fcntl.LOCK_SH)
-    except OSError:  # a file system without locks
+        is_alone = lock(file)
+        lock(file, wait=True, shared=True)
+    except OSError:  # a file system without locks, or Windows
         return None, True
     return file, is_alone
 
@@ -169,7 +165,7 @@ def _check_no_strangers(out: Path, corpus: Corpus) -> None:
 def _read_song(folder: Path) -> Song:
     path = folder / SONG_FILE
     with reading(path, "facts of a song: remove its folder, and it is made again"):
-        song = json.loads(path.read_text())
+        song = json.loads(path.read_bytes())
         if absent := {"id", "split", "seconds", "licence"} - set(song):
             raise ValueError(f"no {', '.join(sorted(absent))}")
     return song

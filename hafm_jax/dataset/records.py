@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import read_bounded, reading
+from hafm_jax.common.system import BINARY, read_at
 from hafm_jax.dataset.examples import decode_example
 from hafm_jax.dataset.layout import cells_of, index_name, index_sha256, shards
 from hafm_jax.dataset.tfrecord import framed_size, unframe, walk_records
@@ -93,7 +94,7 @@ class TokenRecords:
         descriptor = self._files.get(shard)
         if descriptor is None:
             try:
-                descriptor = os.open(self._paths[shard], os.O_RDONLY)
+                descriptor = os.open(self._paths[shard], os.O_RDONLY | BINARY)
             except OSError as error:
                 raise InputError(
                     f"{self._paths[shard]} cannot be opened ({error.strerror}): check the data set"
@@ -103,7 +104,7 @@ class TokenRecords:
             if kept != descriptor:
                 os.close(descriptor)
                 descriptor = kept
-        return os.pread(descriptor, length, offset)
+        return read_at(descriptor, length, offset)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_files": {}}

@@ -45,7 +45,11 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
 @contextmanager
 def _ending_at_once() -> Iterator[None]:
     """End the process on SIGTERM or Ctrl-C while it waits for the others, for minutes in C++, where Python runs no
-    handler. Python's own part of a handler still writes the signal's number to a file descriptor: a thread reads it."""
+    handler. Python's own part of a handler still writes the signal's number to a file descriptor: a thread reads it.
+    On Windows that would have to be a socket; there, they wait."""
+    if sys.platform == "win32":
+        yield
+        return
     to_read, to_write = os.pipe()
     os.set_blocking(to_write, False)
 

@@ -53,7 +53,7 @@ def _processor() -> str:
 def library(compiler: str) -> Path:
     """The compiled kernels; they are built where they are missing, whole or not at all. Raises OSError and
     CalledProcessError."""
-    parts = (SOURCE.read_text(), compiler, *FLAGS, jaxlib.__version__, platform.machine(), _processor())
+    parts = (SOURCE.read_bytes(), compiler, *FLAGS, jaxlib.__version__, platform.machine(), _processor())
     name = f"kernels-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}.so"
     path = cache_directory() / name
     if not path.exists():

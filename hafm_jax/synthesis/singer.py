@@ -30,6 +30,7 @@ PEAK = 0.9
 PHRASE_GAP_S = 0.12  # a rest this long ends a phrase
 BREATH_GAP_S = 0.35
 RELEASE_S = 0.07
+LONGEST_PERIOD_HZ = (71.0, 142.0)  # the lower is WORLD's own; above the upper, spectra would become coarse (ours)
 _STOPS = ("k", "t", "p", "ch", "ts", "ky", "py", "kw")  # their closure is silent
 _NEPER = np.log(10) / 10  # of power, in a decibel
 
@@ -173,7 +174,7 @@ def _breath(bank: Bank, rng: np.random.Generator, rate_hz: int) -> np.ndarray:
     else:
         sound = instruments.shaped_noise(rng, seconds, rate_hz, rng.uniform(600, 1100), rng.uniform(3500, 6000))
     sound = sound * np.sin(np.pi * np.linspace(0, 1, len(sound)) ** 0.8).astype(np.float32)
-    return sound * np.float32(LEVEL * 10 ** (rng.uniform(-30, -20) / 20) / (np.sqrt(np.mean(sound**2)) + 1e-9))
+    return sound * np.float32(LEVEL * 10 ** (rng.uniform(-34, -24) / 20) / (np.sqrt(np.mean(sound**2)) + 1e-9))
 
 
 @dataclass(frozen=True)
@@ -227,7 +228,10 @@ def _sing_phrase(
     envelope, noise, voiced = _blend(placed, end)
     midi, level_db = _gestures(phrase, notes, placed, end, singer, rng)
     f0_hz = np.where(voiced, 440.0 * 2.0 ** ((midi - 69) / 12), 0.0)
-    power, noise = _spectra(envelope, noise, level_db, singer, rate_hz)
+    envelope = np.where(voiced[:, None], _open_jaw(envelope, midi, singer.warp), envelope)
+    # WORLD's own rule, at the pitch that is sung: high voices need shorter spectra.
+    size = world().get_cheaptrick_fft_size(rate_hz, float(np.clip(f0_hz[voiced].min(initial=1e9), *LONGEST_PERIOD_HZ)))
+    power, noise = _spectra(envelope, noise, level_db, singer, np.linspace(0, rate_hz / 2, size // 2 + 1))
     sound = world().synthesize(f0_hz, power, noise, rate_hz, 1000 * FRAME_S)
     return start_s, sound.astype(np.float32)
 
@@ -261,6 +265,17 @@ def _source_frames(placed: _Placed, count: int) -> np.ndarray:
         return np.minimum(frames, steady.stop - 1)
     turn = np.abs((frames - steady.start + length - 1) % (2 * length - 2) - (length - 1))
     return np.where(frames < steady.start, frames, steady.start + turn)
+
+
+def _open_jaw(envelope: np.ndarray, midi: np.ndarray, warp: float) -> np.ndarray:
+    """Above its first formant a singer opens the jaw, so that the formant follows the pitch (Sundberg 1975): up to the
+    fundamental an envelope does not fall, and after it by no more than 18 dB an octave. [F, K] -> [F, K]."""
+    points_hz = coarse_axis_hz() * warp
+    top_hz = 1.1 * 440.0 * 2.0 ** ((midi - 69) / 12)  # [F]
+    highest = np.maximum.accumulate(envelope, axis=1)
+    peak = np.take_along_axis(highest, np.searchsorted(points_hz, top_hz)[:, None], axis=1)
+    octaves = np.log2(np.maximum(points_hz / top_hz[:, None], 1))
+    return np.maximum(envelope, peak - 18 * _NEPER * octaves)
 
 
 def _gestures(
@@ -304,10 +319,9 @@ def _gestures(
 
 
 def _spectra(
-    envelope: np.ndarray, noise: np.ndarray, level_db: np.ndarray, singer: RecordedSinger, rate_hz: int
+    envelope: np.ndarray, noise: np.ndarray, level_db: np.ndarray, singer: RecordedSinger, bins_hz: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Power and aperiodicity as WORLD takes them, float64 [F, B], of the warped and tilted singer."""
-    bins_hz = np.linspace(0, rate_hz / 2, world().get_cheaptrick_fft_size(rate_hz) // 2 + 1)
     points_hz = coarse_axis_hz()
     place = np.interp(bins_hz / singer.warp, points_hz, np.arange(len(points_hz)))
     below = np.minimum(place.astype(int), len(points_hz) - 2)

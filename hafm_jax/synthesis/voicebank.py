@@ -232,22 +232,25 @@ def coarse_axis_hz() -> np.ndarray:
 
 def _analyse(entry: Entry, pitch_hz: float) -> Syllable:
     audio, rate_hz = _cut(entry, _MARGIN_FRAMES)
-    f0_hz = _pitch_hz(audio, rate_hz, pitch_hz / _PITCH_SPREAD, pitch_hz * _PITCH_SPREAD)
     beat = round(entry.preutterance_s / FRAME_S) + _MARGIN_FRAMES
+    f0_hz = _pitch_hz(audio, rate_hz, pitch_hz / _PITCH_SPREAD, pitch_hz * _PITCH_SPREAD)
+    if np.mean(f0_hz[beat:] > 0) < 0.5:  # sung elsewhere than the others
+        f0_hz = _pitch_hz(audio, rate_hz, *_WIDEST_HZ)
     sounding = np.flatnonzero(f0_hz)
-    sounding = sounding[sounding >= beat]
-    if len(sounding):  # a vowel has no holes
-        vowel = np.arange(sounding[0], sounding[-1] + 1)
-        f0_hz[vowel] = np.interp(vowel, sounding, f0_hz[sounding])
+    if not len(sounding):  # a whisper: at the right pitch it is still a syllable
+        f0_hz[:], sounding = pitch_hz, np.arange(len(f0_hz))
+    # A vowel has no holes: it sounds from its first pitch after the consonant, at most 20 ms after the beat.
+    begins = min(sounding[sounding >= beat - 4].min(initial=beat + 4), beat + 4)
+    vowel = np.arange(begins, max(sounding[-1] + 1, begins + 1))
+    f0_hz[vowel] = np.interp(vowel, sounding, f0_hz[sounding])
     times_s = np.arange(len(f0_hz)) * FRAME_S
     power = world().cheaptrick(audio, f0_hz, times_s, rate_hz)
     noise = world().d4c(audio, f0_hz, times_s, rate_hz, threshold=0.0)  # 0: voiced is what dio calls voiced
     bins_hz = np.linspace(0, rate_hz / 2, power.shape[1])
     points_hz = coarse_axis_hz()
     logs = np.log(np.maximum(power, 1e-14))
-    envelope = np.stack([np.interp(points_hz, bins_hz, row) for row in logs])
-    # Beyond what was recorded there is nothing; 10 nepers are 43 dB.
-    envelope -= 10.0 * np.maximum(points_hz / (0.98 * rate_hz / 2) - 1, 0).clip(0, 1)
+    # Beyond what was recorded, its last band continues: lowered formants and higher rates reach there.
+    envelope = np.stack([np.interp(np.minimum(points_hz, 0.45 * rate_hz), bins_hz, row) for row in logs])
     aperiodicity = np.stack([np.interp(points_hz, bins_hz, row) for row in noise])
     level = np.log(power.mean(axis=1) + 1e-14)  # [F]
 
@@ -261,7 +264,10 @@ def _analyse(entry: Entry, pitch_hz: float) -> Syllable:
     excess = np.full(len(level), even[0])
     excess[steady] = even
     excess[steady[-1] :] = even[-1]
-    excess += np.maximum(level - excess - 0.5, 0)  # 2 dB: the attack of a vowel is no louder than that
+    # The attack of a vowel is within 2 dB of it, 50 ms after the beat at the latest; some recordings swell for longer.
+    late = np.clip((np.arange(len(level)) - beat) / 10, 0, 1)
+    allowed = np.where(late > 0, 0.5 + 5 * (1 - late), np.inf)
+    excess = np.clip(excess, level - 0.5, level + allowed)
     envelope -= excess[:, None]
     envelope[steady] = _running_mean(envelope[steady], 5)  # less of the recording's own roughness
     kept = slice(_MARGIN_FRAMES, steady[-1] + 1)

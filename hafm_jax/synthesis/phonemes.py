@@ -97,7 +97,7 @@ def _sounds(syllable: str) -> Mora | None:
         return None
     if not rest:  # "m", "n'", "l'": hummed, or with the vowel that lips make by themselves
         return NASAL if onset[-1] in "mn" else (_consonant(onset, ""), "u")
-    nuclei = (_NUCLEI[rest[:n]] for n in (4, 3, 2, 1) if rest[:n] in _NUCLEI)
+    nuclei = (_NUCLEI[rest[:n]] for n in (4, 3, 2, 1) if rest[:n] in _NUCLEI and not re.match(r".r[aeiouy]", rest))
     return _consonant(onset, rest), next(nuclei, rest[0])
 
 

@@ -239,7 +239,7 @@ def _sing_phrase(
 def _blend(placed: Sequence[_Placed], end: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Envelope and aperiodicity float [F, K] and voicing bool [F] of a phrase of `end` frames."""
     num_points = placed[0].syllable.envelope.shape[1]
-    envelope, noise = np.zeros((end, num_points), np.float32), np.zeros((end, num_points), np.float32)
+    envelope, noise = np.full((end, num_points), -30, np.float32), np.ones((end, num_points), np.float32)  # silence
     voiced = np.zeros(end, bool)
     for here, after in [*pairwise(placed), (placed[-1], None)]:
         stop = min(after.start + after.blend, end) if after else end

@@ -196,7 +196,6 @@ def _recording(folder: Path, name: str) -> Path:
     return found
 
 
-@lru_cache(maxsize=4096)
 def _length_s(path: Path) -> float:
     try:
         return soundfile.info(path).duration
@@ -232,6 +231,8 @@ def coarse_axis_hz() -> np.ndarray:
 
 def _analyse(entry: Entry, pitch_hz: float) -> Syllable:
     audio, rate_hz = _cut(entry, _MARGIN_FRAMES)
+    if not audio.any():
+        raise InputError(f"{entry.path} is silent where {entry.alias!r} should be; expected {_EXPECTED}")
     beat = round(entry.preutterance_s / FRAME_S) + _MARGIN_FRAMES
     f0_hz = _pitch_hz(audio, rate_hz, pitch_hz / _PITCH_SPREAD, pitch_hz * _PITCH_SPREAD)
     if np.mean(f0_hz[beat:] > 0) < 0.5:  # sung elsewhere than the others

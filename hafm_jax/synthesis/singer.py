@@ -287,7 +287,6 @@ def _gestures(
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pitch (MIDI) and level (dB) of a phrase: [F] each."""
-    smooth = instruments._smooth
     midi, vibrato, bend = np.zeros(end), np.zeros(end), np.zeros(end)
     level_db = np.zeros(end)
     middle = sum(singer.midi_range) / 2
@@ -305,12 +304,14 @@ def _gestures(
         place = (first / max(end, 1) - loudest) ** 2
         level_db[turn:] = 0.25 * np.clip(note.midi - middle, -8, 8) - 5 * place + rng.normal(0, 0.8)
     whole = np.arange(end)
-    drift = smooth(rng.normal(0, 1, end), 81) * 9  # of about unit variance
+    drift = instruments.smooth(rng.normal(0, 1, end), 81) * 9  # of about unit variance
     wave = np.sin(2 * np.pi * (np.cumsum(singer.vibrato_hz * (1 + 0.04 * drift)) * FRAME_S + rng.random()))
-    vibrato = smooth(vibrato, 9)
-    midi = smooth(midi, 2 * glide + 1) + vibrato * wave + bend
-    midi += 0.05 * drift + 0.025 * smooth(rng.normal(0, 1, end), 3)
-    level_db = smooth(level_db, 15) + 1.5 * vibrato * wave + 0.3 * smooth(rng.normal(0, 1, end), 3)
+    vibrato = instruments.smooth(vibrato, 9)
+    midi = instruments.smooth(midi, 2 * glide + 1) + vibrato * wave + bend
+    midi += 0.05 * drift + 0.025 * instruments.smooth(rng.normal(0, 1, end), 3)
+    level_db = (
+        instruments.smooth(level_db, 15) + 1.5 * vibrato * wave + 0.3 * instruments.smooth(rng.normal(0, 1, end), 3)
+    )
     level_db -= 60 * np.clip(1 - whole / 3, 0, 1) + 60 * np.clip(1 - (end - 1 - whole) * FRAME_S / RELEASE_S, 0, 1) ** 2
     for here in placed[1:]:
         if here.stops:

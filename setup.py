@@ -10,6 +10,7 @@ VERSION = next(
 CORE = ["numpy", "scipy>=1.15", "jax>=0.10", "flax>=0.12.8", "soundfile", "av>=14", "soxr", "safetensors", "tqdm"]
 EXTRAS = {
     "hub": ["huggingface_hub"],
+    "songs": ["pyworld", "setuptools<81"],  # pyworld 0.3.5 imports pkg_resources
     "torch": ["torch", "transformers"],
     "separate": ["demucs>=4.1", "onnxruntime", "pooch"],  # before 4.1, demucs needed torchaudio
     "tokenize": "optax orbax-checkpoint scikit-learn tensorflow-datasets google-crc32c jinja2 matplotlib".split(),

@@ -290,19 +290,17 @@ def _gestures(notes: list[Note], voice: Voice, rng: np.random.Generator, t_s: np
     intonation = np.full(frames, rng.normal(0, 0.06))
     for note in notes:
         intonation[frame(note.start_s - 0.05) :] = rng.normal(0, 0.08)
-    drift = _smooth(rng.normal(0, 1, frames), 41) * 6**0.5
-    jitter = _smooth(rng.normal(0, 1, frames), 3)
+    drift = smooth(rng.normal(0, 1, frames), 41) * 6**0.5
+    jitter = smooth(rng.normal(0, 1, frames), 3)
     rate = rng.uniform(5.0, 6.3) * (1 + 0.04 * drift)  # Hz
     wave = np.sin(2 * np.pi * np.cumsum(rate) / CONTROL_RATE_HZ)
-    midi = _smooth(midi + intonation, 15) + _smooth(vibrato, 9) * wave + scoop + 0.05 * drift + 0.02 * jitter
-    level = (
-        _smooth(level, 7) * (1 + 0.02 * _smooth(rng.normal(0, 1, frames), 3)) * (1 + 0.15 * _smooth(vibrato, 9) * wave)
-    )
-    formants = np.stack([_smooth(column, 13) for column in formants.T], axis=1)
+    midi = smooth(midi + intonation, 15) + smooth(vibrato, 9) * wave + scoop + 0.05 * drift + 0.02 * jitter
+    level = smooth(level, 7) * (1 + 0.02 * smooth(rng.normal(0, 1, frames), 3)) * (1 + 0.15 * smooth(vibrato, 9) * wave)
+    formants = np.stack([smooth(column, 13) for column in formants.T], axis=1)
     return midi, level, formants, noise, consonants
 
 
-def _smooth(values: np.ndarray, width: int) -> np.ndarray:
+def smooth(values: np.ndarray, width: int) -> np.ndarray:
     """Running Hann-weighted mean over `width` frames (odd), edges held: [F] -> [F]."""
     window = np.hanning(width + 2)[1:-1]
     return np.convolve(np.pad(values, width // 2, mode="edge"), window / window.sum(), mode="valid")

@@ -1,52 +1,51 @@
 """Accompany all vocals of a folder: hafm batch FOLDER --out FOLDER [options of hafm sample]
 
 reads    FOLDER/NAME.EXT    isolated voices, any audio files; folders in it and hidden files are not read
-writes   OUT/NAME.wav, OUT/NAME_instrumental.wav    what `hafm sample --vocal FOLDER/NAME.EXT` writes, to the bit
+writes   OUT/NAME.wav, OUT/NAME_instrumental.wav, OUT/NAME.json    what `hafm sample --vocal FOLDER/NAME.EXT` writes, to
+                            the bit; OUT/NAME_1.wav, ... with --num-samples
          OUT/run.json       the model and the settings; other ones need another folder
-         OUT/vocals.jsonl   the vocals that are done, with their SHA-256
 
-FOLDER comes first. The options of hafm sample can follow, but for --vocal and --out: --model, --seed, --num-samples,
---temperature and so on. Vocals of one length are drawn together, and all share the loaded model and its programs, so a
-folder takes less time than its vocals one by one.
+FOLDER comes first. The options of hafm sample can follow, but for --vocal, --out and --force: --model, --seed,
+--num-samples, --temperature and so on. Vocals of one length are drawn together, and all share the loaded model and its
+programs, so a folder takes less time than its vocals one by one.
 
-A vocal that is done is not made again: if the command is stopped, the same command resumes. A file that cannot be used
-is left out and named, and the exit code is then 2.
+A vocal whose outputs are there is not accompanied again, unless it is another take: if the command is stopped, the same
+command resumes. A file that cannot be used is left out and named, and the exit code is then 2.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from hafm_jax import sample
 from hafm_jax.common.errors import InputError, OutputError, run_command
-from hafm_jax.common.files import writing
 from hafm_jax.common.options import local_path
 from hafm_jax.common.outputs import check_apart, check_folder, check_own
-from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
-    from hafm_jax.accompany import Accompanist, SamplingOptions
+    from hafm_jax.accompany import Accompanist
+    from hafm_jax.model.options import SamplingOptions
 
-LOG_FILE = "vocals.jsonl"
 AT_ONCE = 8  # vocals that are drawn together, at most; ours: more gain little on two cores
 MOST_ROWS_OF_A_SAMPLE = 3  # with guidance and without history (model/sampling.py)
 
+Outputs = list[tuple[Path, Path, Path]]  # (mix, instrumental, settings) of each sample
 
-class Vocal(NamedTuple):
-    """A vocal to accompany; `played_hz` and `cells` decide which others can be drawn with it."""
+
+class Task(NamedTuple):
+    """A vocal to accompany; `played_hz` and `cells` decide which others can be drawn with it. shape: [C, S]."""
 
     path: Path
-    sha256: str
     played_hz: int
     cells: int
-    shape: tuple[int, int]  # [C, S]
+    shape: tuple[int, int]
+    rate_hz: int
 
 
 def parser() -> argparse.ArgumentParser:
@@ -68,23 +67,12 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, argparse.N
         own.error("FOLDER comes first")  # after options that this parser does not have, a value could be taken for it
     arguments, rest = own.parse_known_args(argv)
     how = sample.parser().parse_args(["--vocal", "-", *rest])
-    if str(how.vocal) != "-" or how.out is not sample.OUT:
-        own.error("--vocal is not an option here: FOLDER has the vocals")
+    if str(how.vocal) != "-" or how.force:
+        own.error("--vocal and --force are not options here: FOLDER has the vocals, and what is done is kept")
     return arguments, how
 
 
-def options_of(how: argparse.Namespace, accompanist: Accompanist) -> SamplingOptions:
-    from hafm_jax.accompany import SamplingOptions
-
-    sampling = dict(accompanist.sampling)
-    for field in sample.SAMPLING:
-        for stage, value in getattr(how, field):
-            for name in [stage] if stage else sampling:
-                sampling[name] = sampling[name]._replace(**{field: value})
-    return SamplingOptions(how.num_samples, sampling, how.skip_fine)
-
-
-def listed(folder: Path, out: Path, num_samples: int) -> dict[Path, list[Path]]:
+def listed(folder: Path, out: Path, num_samples: int) -> dict[Path, Outputs]:
     """Vocal -> its outputs. Raises InputError where there are none, or where two vocals would have one output."""
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; expected one with vocals")
@@ -93,119 +81,99 @@ def listed(folder: Path, out: Path, num_samples: int) -> dict[Path, list[Path]]:
         raise InputError(f"{folder} holds no files; expected vocals: give the folder that holds them")
     outputs, writer = {}, {}
     for path in found:
-        outputs[path] = [p for pair in sample.output_paths(out / f"{path.stem}.wav", num_samples) for p in pair]
-        for output in outputs[path]:
+        outputs[path] = sample.outputs_of(out / f"{path.stem}.wav", num_samples)
+        for output in (each for group in outputs[path] for each in group):
             if (other := writer.setdefault(output, path)) != path:
                 raise InputError(f"{other.name} and {path.name} would both become {output}: rename one of them")
     return outputs
 
 
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def is_done(outputs: Outputs, vocal_sha256: str) -> bool:
+    """Whether all outputs are there, of this vocal. The settings are written last."""
+    from hafm_jax.band import settings_of
+
+    paths = [path for each in outputs for path in each]
+    if not all(path.exists() for path in paths):
+        return False
+    return all(settings_of(settings)["vocal"]["sha256"] == vocal_sha256 for *_, settings in outputs)
 
 
-def read_done(out: Path) -> dict[str, str]:
-    """Name of a vocal that is done -> its SHA-256."""
-    from hafm_jax.common.resume import whole_lines
+def examine(path: Path, seconds: float | None, outputs: Outputs) -> Task | None:
+    """None where the vocal is done. Raises InputError where the file is not a vocal."""
+    from hafm_jax.audio.tuning import rate_in_tune
+    from hafm_jax.audio.vocals import read_vocal
+    from hafm_jax.generation import band_cells
 
-    lines = [json.loads(line) for line in whole_lines(out / LOG_FILE)]
-    return {line["vocal"]: line["sha256"] for line in lines}
+    vocal = read_vocal(path, seconds)
+    if is_done(outputs, vocal.sha256):
+        return None
+    for note in vocal.notes:
+        print(f"warning: {note}", file=sys.stderr)
+    played_hz = rate_in_tune(vocal.audio, vocal.rate_hz)
+    shape = vocal.audio.shape
+    return Task(path, played_hz, band_cells(shape[1], played_hz), shape, vocal.rate_hz)
 
 
-def groups(vocals: Sequence[Vocal], at_once: int) -> list[list[Vocal]]:
-    """Vocals that can be drawn together: windows are spread over a song by its length, so that only songs of equally
-    many cells have the same windows."""
+def groups(tasks: Sequence[Task], model: Accompanist, options: SamplingOptions, num_samples: int) -> list[list[Task]]:
+    """Tasks that can be drawn together: windows are spread over a song by its length, so that only songs of equally
+    many cells have the same windows; as many as the memory has room for."""
+    from hafm_jax.model.cpu.kernels import FEW_ROWS
+
     alike = defaultdict(list)
-    for vocal in vocals:
-        alike[vocal.played_hz, vocal.cells].append(vocal)
-    return [some[i : i + at_once] for some in alike.values() for i in range(0, len(some), at_once)]
-
-
-def examine(path: Path, seconds: float | None) -> Vocal:
-    """Raises InputError where the file is not a vocal."""
-    from hafm_jax.accompany import band_cells, read_vocal
-    from hafm_jax.audio import tuning
-
-    sound = read_vocal(path, seconds)
-    if sound.damage:
-        print(f"warning: {path} {sound.damage}: the band is as long as what was read", file=sys.stderr)
-    played_hz = tuning.rate_in_tune(sound.audio, sound.sample_rate_hz)
-    return Vocal(path, file_sha256(path), played_hz, band_cells(sound.audio.shape[1], played_hz), sound.audio.shape)
+    for task in tasks:
+        alike[task.played_hz, task.cells].append(task)
+    found = []
+    for some in alike.values():
+        longest = max(some, key=lambda task: task.shape[0] * task.shape[1])
+        most = min(AT_ONCE, len(some), FEW_ROWS // (MOST_ROWS_OF_A_SAMPLE * num_samples)) * num_samples
+        fitting = model.fitting(replace(options, num_samples=max(most, num_samples)), longest.shape, longest.rate_hz)
+        size = max(1, fitting // num_samples)
+        found += [some[i : i + size] for i in range(0, len(some), size)]
+    return found
 
 
 def accompany(
-    accompanist: Accompanist,
-    vocals: Sequence[Vocal],
-    outputs: dict[Path, list[Path]],
-    options: SamplingOptions,
-    how: argparse.Namespace,
-    progress: sample.Progress,
-) -> None:
+    model: Accompanist, tasks: Sequence[Task], outputs: dict[Path, Outputs], options: SamplingOptions,
+    how: argparse.Namespace, progress: sample.Progress,
+) -> None:  # fmt: skip
     """Draw the bands of vocals of one length, and write them."""
-    from hafm_jax.accompany import read_vocal
-    from hafm_jax.audio import files, mixing
-    from hafm_jax.streams import STAGES
+    from hafm_jax.audio.vocals import read_vocal
 
-    sounds = [read_vocal(vocal.path, how.seconds) for vocal in vocals]
-    played_hz, cells = vocals[0].played_hz, vocals[0].cells
-    audio = [sound.audio for sound in sounds]
+    vocals = [read_vocal(task.path, how.seconds) for task in tasks]
     seeds = [how.seed] * len(vocals)
-    streams = accompanist.generate_streams(audio, played_hz, cells, options, seeds=seeds, progress=progress)
-    drawn = {name: streams[name] for name in (STAGES[stage].target.name for stage in options.stage_names)}
-    for i, (vocal, sound) in enumerate(zip(vocals, sounds, strict=True)):
-        rows = slice(i * options.num_samples, (i + 1) * options.num_samples)
-        bands = accompanist(
-            sound.audio,
-            sound.sample_rate_hz,
-            options,
-            seed=how.seed,
-            rate_in_tune_hz=played_hz,
-            given={name: tokens[rows] for name, tokens in drawn.items()},
-        )
-        voice = files.resample(sound.audio, sound.sample_rate_hz, CODEC_SAMPLE_RATE_HZ)
-        pairs = outputs[vocal.path]
-        for band, mix_path, band_path in zip(bands, pairs[::2], pairs[1::2], strict=True):
-            mixed = mixing.mix(voice, band, CODEC_SAMPLE_RATE_HZ)
-            files.write_audio(band_path, mixed.instrumental, CODEC_SAMPLE_RATE_HZ, sample.COMMENT)
-            files.write_audio(mix_path, mixed.audio, CODEC_SAMPLE_RATE_HZ, sample.COMMENT)
+    for task, bands in zip(
+        tasks, model.takes_of_each(vocals, how.num_samples, options, seeds=seeds, progress=progress), strict=True
+    ):
+        for band, (mix_path, *_) in zip(bands, outputs[task.path], strict=True):
+            band.save(mix_path, force=True, **sample.mix_of(how))
 
 
-def accompany_all(
-    accompanist: Accompanist,
-    outputs: dict[Path, list[Path]],
-    options: SamplingOptions,
-    how: argparse.Namespace,
-    out: Path,
-) -> list[str]:
-    """Accompany the vocals that are not done, and log each. Returns why files were left out."""
-    from hafm_jax.model.cpu.kernels import FEW_ROWS
-
-    done, vocals, left_out = read_done(out), [], []
+def accompany_all(model: Accompanist, outputs: dict[Path, Outputs], how: argparse.Namespace) -> list[str]:
+    """Accompany the vocals that are not done. Returns why files were left out."""
+    options = sample.options_of(how, model.sampling)
+    tasks, left_out = [], []
     for path, written in outputs.items():
-        if done.get(path.name) == file_sha256(path) and all(output.exists() for output in written):
-            continue
         try:
-            vocals.append(examine(path, how.seconds))
+            task = examine(path, how.seconds, written)
         except OutputError:
             raise
         except InputError as error:
             left_out.append(f"{path.name}: {error}")
-    num_done, progress = len(outputs) - len(vocals) - len(left_out), sample.Progress()
-    print(f"{len(vocals)} vocals to accompany, {num_done} are done")
+        else:
+            tasks += [task] if task else []
+    num_done, progress = len(outputs) - len(tasks) - len(left_out), sample.Progress()
+    print(f"{len(tasks)} vocals to accompany, {num_done} are done")
     try:
-        for some in groups(vocals, max(1, min(AT_ONCE, FEW_ROWS // (MOST_ROWS_OF_A_SAMPLE * options.num_samples)))):
+        for some in groups(tasks, model, options, how.num_samples):
             try:
-                accompany(accompanist, some, outputs, options, how, progress)
+                accompany(model, some, outputs, options, how, progress)
             except OutputError:
                 raise
             except InputError as error:
-                left_out += [f"{vocal.path.name}: {error}" for vocal in some]
+                left_out += [f"{task.path.name}: {error}" for task in some]
                 continue
-            for vocal in some:
-                with writing(out / LOG_FILE), (out / LOG_FILE).open("a", encoding="utf-8") as log:
-                    log.write(json.dumps({"vocal": vocal.path.name, "sha256": vocal.sha256}) + "\n")
-                print("  ".join(map(str, outputs[vocal.path])))
+            for task in some:
+                print("\n".join("  ".join(map(str, each)) for each in outputs[task.path]))
             num_done += len(some)
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt(f"{num_done} of {len(outputs)} are done; the same command resumes") from interrupt
@@ -216,31 +184,25 @@ def accompany_all(
 
 def main(argv: Sequence[str] | None = None) -> None:
     arguments, how = parse_arguments(list(sys.argv[1:] if argv is None else argv))
-    from hafm_jax.accompany import Accompanist
-    from hafm_jax.common.cache import use_compilation_cache
-    from hafm_jax.common.files import make_folder, sha256_of
-    from hafm_jax.common.resume import RUN_FILE, check_same_run, claim, end_after_whole_line
-    from hafm_jax.model.pretrained import DEMO, find_model
+    import hafm_jax
+    from hafm_jax.common.files import make_folder
+    from hafm_jax.common.resume import RUN_FILE, check_same_run, claim
 
     out = arguments.out
     outputs = listed(arguments.folder, out, how.num_samples)
-    check_apart([path for paths in outputs.values() for path in paths], {"FOLDER": arguments.folder})
+    check_apart([path for some in outputs.values() for each in some for path in each], {"FOLDER": arguments.folder})
     check_folder(out)
     check_own(out, RUN_FILE)
-    use_compilation_cache()
-    model = find_model(how.model or str(DEMO))
-    accompanist = Accompanist.load(str(model))
-    options = options_of(how, accompanist)
-    make_folder(out, "--out")
-    settings = {name: sampling._asdict() for name, sampling in options.sampling.items()}
-    request = {"model_sha256": sha256_of(sorted(model.rglob("*.safetensors"))), "sampling": settings}
+    model = hafm_jax.load(how.model)
+    sampling = sample.options_of(how, model.sampling).sampling
+    request = {"model_sha256": model.sha256, "sampling": {name: own._asdict() for name, own in sampling.items()}}
     request |= {name: getattr(how, name) for name in ("seed", "seconds", "num_samples", "skip_fine")}
-    check_same_run(out, request)
+    make_folder(out, "--out")
+    check_same_run(out, request | {"mix": sample.mix_of(how)})
     with claim(out / ".claim") as mine:
         if not mine:
             raise InputError(f"another process writes to {out}; expected it to be alone: wait, or choose another --out")
-        end_after_whole_line(out / LOG_FILE)
-        left_out = accompany_all(accompanist, outputs, options, how, out)
+        left_out = accompany_all(model, outputs, how)
     print(f"{len(outputs) - len(left_out)} of {len(outputs)} vocals are accompanied in {out}")
     if left_out:
         raise InputError("\n  ".join(["left out:", *left_out]))

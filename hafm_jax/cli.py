@@ -14,6 +14,7 @@ GROUPS = {  # what for -> command -> what it does
     "accompany a voice": {
         "sample": "a voice goes in, its band comes out: hafm sample --vocal take.m4a",
         "batch": "the same for all vocals of a folder: hafm batch FOLDER --out FOLDER",
+        "again": "make a mix again from what it says of itself: hafm again mix.wav",
         "doctor": "does it work here? Versions, device, caches, extras, and a test sound",
     },
     "train a model": {

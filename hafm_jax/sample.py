@@ -71,7 +71,8 @@ SAMPLING = {  # field of Sampling -> its help
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
-        prog="python -m hafm_jax.sample",
+        prog="hafm sample",
+        allow_abbrev=False,
         description=__doc__,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -233,6 +234,16 @@ def options_of(arguments: argparse.Namespace, sampling: Mapping[str, Any]) -> Sa
     return SamplingOptions(sampling=sampling, skip_fine=arguments.skip_fine)
 
 
+def mix_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """How to mix and write by the arguments: those of `Band.save`."""
+    return {
+        "bits": arguments.bits,
+        "balance_lu": arguments.balance_lu,
+        "loudness_lufs": arguments.loudness,
+        "rate_hz": arguments.rate,
+    }
+
+
 def run(
     arguments: argparse.Namespace, outputs: list[tuple[Path, Path, Path]], progress: Progress, written: list[Path]
 ) -> None:
@@ -279,10 +290,7 @@ def run(
         mixed = band.save(
             paths[0],
             force=arguments.force,
-            bits=arguments.bits,
-            balance_lu=arguments.balance_lu,
-            loudness_lufs=arguments.loudness,
-            rate_hz=arguments.rate,
+            **mix_of(arguments),
         )
         written += paths
         print("  ".join(map(str, paths)))

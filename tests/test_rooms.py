@@ -12,7 +12,7 @@ from helpers import ROOT
 PACKAGE = ROOT / "hafm_jax"
 FLOORS = [  # from the top down; rooms of one floor do not import each other (docs/design.md, "Rooms and imports")
     ["cli"],
-    ["batch"],
+    ["again", "batch"],
     ["sample", "train", "export", "evaluate", "listen", "sweep", "doctor"],
     ["scaling", "listening"],
     ["evaluation"],

@@ -216,7 +216,7 @@ def main(argv: list[str] | None = None) -> None:
         run(arguments, outputs, progress, written)
     except KeyboardInterrupt as interrupt:
         progress.close()
-        missing = ", ".join(str(path) for each in outputs for path in each[:2] if path not in written)
+        missing = ", ".join(str(path) for each in outputs for path in each if path not in written)
         files = f"written: {', '.join(map(str, written))}; not written: {missing}" if written else "nothing written"
         raise KeyboardInterrupt(f"{progress}, {files}") from interrupt
 

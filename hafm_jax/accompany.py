@@ -113,7 +113,8 @@ class Accompanist(Generator):
         rate_in_tune_hz: int | None = None,
         progress: Progress | None = None,
     ) -> list[Band]:
-        """Different bands for a vocal, drawn at once; the first is that of a call, and none depends on `number`."""
+        """Different bands for a vocal, drawn at once; the first is that of a call, and none depends on `number`: on a
+        CPU up to 42 (model/cpu/kernels.py: few rows)."""
         check_number("the number of takes", number, int, 1, 2**16)
         return self._bands([vocal], number, options, [seed], rate_in_tune_hz, progress)[0]
 
@@ -131,9 +132,7 @@ class Accompanist(Generator):
         check_number("the number of takes", number, int, 1, 2**16)
         lists = (list, tuple)
         if not isinstance(vocals, lists) or not isinstance(seeds, lists) or len(vocals) != len(seeds):
-            raise InputError(
-                "the vocals and their seeds are not two lists of one length; expected a seed for each vocal"
-            )
+            raise InputError("vocals and seeds are not two lists of one length; expected a seed for each vocal")
         return self._bands(vocals, number, options, seeds, None, progress)
 
     def _bands(

@@ -49,9 +49,12 @@ def settings_of(path: str | os.PathLike) -> dict[str, Any]:
     else:
         with reading(path, MADE_HERE):
             try:
-                settings = json.loads(encoding.tags_of(path).get("comment", ""))
+                comment = encoding.tags_of(path).get("comment")
             except av.FFmpegError as error:
                 raise ValueError(f"it is not audio: {error.strerror}") from error
+            if comment is None:
+                raise ValueError("it has no comment")
+            settings = json.loads(comment)
     with reading(path, MADE_HERE):
         missing = {"model", "vocal", "seed", "take", "sampling", "skip_fine", "rate_in_tune_hz", "mix"} - {*settings}
         if missing:

@@ -1,4 +1,4 @@
-"""Accompany a singing voice: python -m hafm_jax.sample --vocal in.wav
+"""Accompany a singing voice: hafm sample --vocal in.wav
 
 Writes mix.wav (the voice with its band), mix_instrumental.wav (the band alone) and mix.json (how they were made), at
 the vocal's own rate and exactly as long as it; in the mix the voice is as it came, but for its level. The vocal is any
@@ -35,15 +35,15 @@ STARTED_S = time.monotonic()  # before JAX is imported, which takes part of the 
 
 EXAMPLES = """examples:
   a first impression of ten seconds, in rougher sound:
-    python -m hafm_jax.sample --vocal in.wav --seconds 10 --skip-fine
+    hafm sample --vocal in.wav --seconds 10 --skip-fine
   four bands to choose from, mix_1.wav to mix_4.wav:
-    python -m hafm_jax.sample --vocal in.wav --num-samples 4
+    hafm sample --vocal in.wav --num-samples 4
   closer to the voice, and safer choices in the music than in the sound:
-    python -m hafm_jax.sample --vocal in.wav --guidance-scale 3 --temperature semantic=0.7 coarse=0.9 fine=0.9
-  a model of your own (python -m hafm_jax.export writes it):
-    python -m hafm_jax.sample --vocal in.wav --model MODEL --out song.flac
+    hafm sample --vocal in.wav --guidance-scale 3 --temperature semantic=0.7 coarse=0.9 fine=0.9
+  a model of your own (hafm export writes it):
+    hafm sample --vocal in.wav --model MODEL --out song.flac
   an mp3 as loud as streaming services play it, the voice further in front:
-    python -m hafm_jax.sample --vocal in.wav --out song.mp3 --loudness -14 --balance-lu 4
+    hafm sample --vocal in.wav --out song.mp3 --loudness -14 --balance-lu 4
 """
 
 
@@ -217,7 +217,7 @@ def main(argv: list[str] | None = None) -> None:
         run(arguments, outputs, progress, written)
     except KeyboardInterrupt as interrupt:
         progress.close()
-        missing = ", ".join(str(path) for each in outputs for path in each[:2] if path not in written)
+        missing = ", ".join(str(path) for each in outputs for path in each if path not in written)
         files = f"written: {', '.join(map(str, written))}; not written: {missing}" if written else "nothing written"
         raise KeyboardInterrupt(f"{progress}, {files}") from interrupt
 

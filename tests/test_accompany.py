@@ -46,8 +46,8 @@ def vocal(seconds, rate_hz, channels=1, seed=0):
 @pytest.mark.parametrize(("seconds", "rate_hz", "channels"), [(0.2, 44_100, 2), (1.7003, 48_000, 1), (0.9, 11_025, 1)])
 def test_the_band_is_exactly_as_long_as_the_voice(accompanist, seconds, rate_hz, channels):
     voice = vocal(seconds, rate_hz, channels)
-    out = accompanist(voice, rate_hz, FREE)
-    assert out.shape == (1, round(voice.shape[1] * 24_000 / rate_hz))
+    out = accompanist((voice, rate_hz), FREE).instrumental
+    assert out.shape == (round(voice.shape[1] * 24_000 / rate_hz),) and out.dtype == np.float32
     assert np.isfinite(out).all()
 
 
@@ -60,19 +60,20 @@ def test_the_band_has_the_tuning_of_the_voice_and_its_length(accompanist, monkey
     notes = np.repeat([57, 60, 62, 65, 57, 69, 64], rate_hz)[: t_s.size] + cents / 100
     voice = 0.2 * np.sin(2 * np.pi * np.cumsum(440 * 2 ** ((notes - 69) / 12)) / rate_hz).astype(np.float32)
 
-    def tokens(_, vocal, played_hz, cells, options, **how):
+    def streams(_, vocals, played_hz, cells, options, **how):
         seen.append((played_hz, cells))
-        return np.zeros((2, 3 * cells, 4), np.int32)
+        return {name: np.zeros((2, 3 * cells, 4), np.int32) for name in ("instrumental_semantic", "coarse", "fine")}
 
     def decode(_, codes):
         played_s = np.arange(codes.shape[1] * 320) / 24_000
         click = 5 * (np.abs(played_s - 3.0 * rate_hz / seen[-1][0]) < 1e-4)
-        return np.stack([np.sin(2 * np.pi * 440 * played_s) + click] * 2).astype(np.float32)
+        return (np.sin(2 * np.pi * 440 * played_s) + click)[None].astype(np.float32)
 
-    monkeypatch.setattr(Accompanist, "tokens", tokens)
+    monkeypatch.setattr(Accompanist, "compile", lambda *_, **__: None)
+    monkeypatch.setattr(Accompanist, "generate_streams", streams)
     monkeypatch.setattr(type(accompanist.codec), "decode", decode)
     how = {} if asked is None else {"rate_in_tune_hz": rate_hz}
-    bands = accompanist(voice[None], rate_hz, FREE, **how)
+    bands = np.stack([band.instrumental for band in accompanist.takes((voice, rate_hz), 2, FREE, **how)])
     assert bands.shape == (2, round(voice.size * 24_000 / rate_hz)) and bands.dtype == np.float32
     played_hz, cells = seen[0]
     assert cells == -(-round(voice.size * 24_000 / played_hz) // 960)
@@ -86,9 +87,9 @@ def test_the_band_has_the_tuning_of_the_voice_and_its_length(accompanist, monkey
 
 def test_the_seed_decides_and_samples_do_not_depend_on_their_neighbours(accompanist):
     voice = vocal(1.0, 24_000)
-    one = accompanist(voice, 24_000, FREE, seed=3)
-    np.testing.assert_array_equal(one, accompanist(voice, 24_000, FREE, seed=3))
-    assert np.abs(one - accompanist(voice, 24_000, FREE, seed=4)).max() > 0
+    one, two, other = (accompanist((voice, 24_000), FREE, seed=seed).instrumental for seed in (3, 3, 4))
+    np.testing.assert_array_equal(one, two)
+    assert np.abs(one - other).max() > 0
     alone, three = (accompanist.tokens(voice, 24_000, 25, replace(COARSE, num_samples=n), seed=3) for n in (1, 3))
     again = accompanist.tokens(voice, 24_000, 25, replace(COARSE, num_samples=3), seed=3)
     np.testing.assert_array_equal(three, again)
@@ -115,7 +116,7 @@ def test_a_stage_that_is_not_named_has_the_models_sampling(accompanist):
 
 def test_another_voice_gets_another_band(accompanist):
     greedy = replace(FREE, sampling=FREE.sampling._replace(temperature=0.0))
-    a, b = (accompanist(vocal(1.0, 24_000, seed=s), 24_000, greedy) for s in (0, 5))
+    a, b = (accompanist((vocal(1.0, 24_000, seed=s), 24_000), greedy).instrumental for s in (0, 5))
     assert np.abs(a - b).max() > 0
 
 

@@ -11,9 +11,9 @@ import pytest
 import soundfile
 from helpers import contents
 
-from hafm_jax import accompany, sample
+from hafm_jax import sample
 from hafm_jax.accompany import Accompanist
-from hafm_jax.audio.files import write_audio
+from hafm_jax.audio import vocals
 from hafm_jax.common import files
 from hafm_jax.common.errors import InputError, OutputError, run_command
 
@@ -33,7 +33,7 @@ def checked(tmp_path, monkeypatch):
     def begin(*_):
         raise Begun
 
-    monkeypatch.setattr(accompany, "read_vocal", begin)
+    monkeypatch.setattr(vocals, "read_vocal", begin)
 
     def run(*arguments: object) -> InputError | None:
         before = contents(tmp_path)
@@ -70,25 +70,32 @@ def test_no_output_is_the_voice(checked, name, form, tmp_path):
         if not vocal.exists():
             return
     samples = ("--num-samples", 3) if name[4].isdigit() else ()
-    error = checked("--vocal", vocal, *samples)
+    error = checked("--vocal", vocal, "--force", *samples)
     assert f"{name} is --vocal {vocal}, which is read" in str(error)
     assert checked("--vocal", vocal, "--out", "other.wav", *samples) is None
     one_by_one = checked("--vocal", vocal, *(() if samples else ("--num-samples", 3)))  # names that are not those
     assert one_by_one is None
 
 
-def test_only_a_file_that_is_named_or_was_made_here_is_replaced(checked):
-    soundfile.write("mix.wav", VOICE, 24_000)
-    assert "mix.wav is there, and this command did not write it" in str(checked())
-    assert checked("--out", "mix.wav") is None
-    soundfile.write("mix_instrumental.wav", VOICE, 24_000)
-    assert "mix_instrumental.wav is there" in str(checked("--out", "mix.wav"))
-    write_audio("mix.wav", VOICE, 24_000, sample.COMMENT)
-    write_audio("mix_instrumental.wav", VOICE, 24_000, sample.COMMENT)
-    assert checked() is None
-    Path("mix_2.wav").write_text("my notes")
-    assert checked("--num-samples", 1) is None
-    assert "mix_2.wav is there" in str(checked("--num-samples", 2))
+@pytest.mark.parametrize("there", ["mix.flac", "mix_instrumental.flac", "mix.json"])
+def test_nothing_that_is_there_is_replaced_unless_it_is_forced(checked, there):
+    Path(there).write_text("mine")
+    assert f"{there} is there; expected a free name" in str(checked("--out", "mix.flac"))
+    assert checked("--out", "mix.flac", "--force") is None
+    assert checked() is None  # without a name it finds a free one
+
+
+def test_without_a_name_a_free_one_is_found(checked):
+    def names(num_samples: int) -> list[str]:
+        outputs = sample.free_outputs(sample.OUT, num_samples)
+        return [mix.name for mix, *_ in outputs]
+
+    assert names(1) == ["mix.wav"] and names(2) == ["mix_1.wav", "mix_2.wav"]
+    Path("mix_2_instrumental.wav").write_text("mine")
+    assert names(1) == ["mix.wav"] and names(2) == ["mix-2_1.wav", "mix-2_2.wav"]
+    Path("mix.json").symlink_to("nowhere")
+    Path("mix-2.wav").write_text("mine")
+    assert names(1) == ["mix-3.wav"] and names(2) == ["mix-2_1.wav", "mix-2_2.wav"]
 
 
 def test_names_are_checked_for_every_output(checked):
@@ -109,7 +116,7 @@ def test_names_are_checked_for_every_output(checked):
 def whole(tmp_path, tiny_model, monkeypatch):
     """The whole command in tmp_path."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("hafm_jax.common.cache.use_compilation_cache", lambda: None)
+    monkeypatch.setattr("hafm_jax.accompany.use_compilation_cache", lambda: None)
     soundfile.write("in.wav", VOICE, 24_000)
 
     def run(*arguments: object) -> None:
@@ -127,9 +134,12 @@ def test_room_is_checked_before_the_work(whole, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         whole("--num-samples", 2)
     assert "left; expected room" in capsys.readouterr().err
-    Path("mix_1.wav").write_bytes(bytes(one))  # it will be replaced, since it is named here
+    Path("mix.wav").write_bytes(bytes(one))  # it is replaced, so its room counts
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=one))
+    with pytest.raises(SystemExit):
+        whole()
     with pytest.raises(pytest.fail.Exception, match="it works"):
-        whole("--num-samples", 1)
+        whole("--force")
 
 
 def test_a_full_disk_leaves_the_former_outputs_and_a_name_that_is_no_text_is_printed(
@@ -137,14 +147,14 @@ def test_a_full_disk_leaves_the_former_outputs_and_a_name_that_is_no_text_is_pri
 ):
     out = os.fsdecode(b"m\xffx.wav")
     whole("--out", out)
-    assert "m\\udcffx.wav  m\\udcffx_instrumental.wav\n" in capsys.readouterr().out
+    assert "m\\udcffx.wav  m\\udcffx_instrumental.wav  m\\udcffx.json\n" in capsys.readouterr().out
     before = contents(tmp_path)
-    assert len(before) == 3
+    assert len(before) == 4
     full = tmp_path / "full"
     full.symlink_to("/dev/full")
     monkeypatch.setattr(files, "unfinished", lambda *_: full)
     with pytest.raises(SystemExit) as ended:
-        whole("--out", out, "--seed", 1)
+        whole("--out", out, "--seed", 1, "--force")
     error = capsys.readouterr().err.splitlines()[-1]
     assert ended.value.code == 2 and "error: cannot write" in error and "(No space left on device)" in error
     assert contents(tmp_path) == before

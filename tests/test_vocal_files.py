@@ -12,9 +12,9 @@ import soundfile
 from helpers.media import write_media
 
 from hafm_jax import accompany, sample
-from hafm_jax.accompany import Accompanist, read_vocal
-from hafm_jax.audio import reading
-from hafm_jax.common import cache
+from hafm_jax.accompany import Accompanist
+from hafm_jax.audio import reading, vocals
+from hafm_jax.audio.vocals import read_vocal
 from hafm_jax.common.errors import InputError
 
 RATE_HZ = 24_000
@@ -27,7 +27,7 @@ class Begun(Exception):
 @pytest.fixture
 def cells_of(tiny_model, tmp_path, monkeypatch):
     """Runs the command up to where its work begins: the cells of the vocal."""
-    monkeypatch.setattr(cache, "use_compilation_cache", lambda: None)
+    monkeypatch.setattr(accompany, "use_compilation_cache", lambda: None)
 
     def begin(accompanist, cells, options, **_):
         raise Begun(cells)
@@ -70,7 +70,7 @@ def test_the_standard_input_is_read(cells_of, tmp_path, monkeypatch, name, optio
     soundfile.write(tmp_path / "voice.wav", voice(3), RATE_HZ)
     pipe = tmp_path / "stdin"
     os.mkfifo(pipe)
-    monkeypatch.setattr(accompany, "STANDARD_INPUT", str(pipe))
+    monkeypatch.setattr(vocals, "STANDARD_INPUT", str(pipe))
     data = (tmp_path / "voice.wav").read_bytes()
 
     def write():

@@ -31,16 +31,16 @@ def window_bytes(config: StageConfig, rows: int, packed: bool) -> int:
 
 
 def audio_bytes(vocal_shape: tuple[int, int], sample_rate_hz: int, num_samples: int) -> int:
-    """The most host memory that audio needs: the vocal [C, S], the instrumentals, and the arrays of mixing them."""
+    """The most host memory that audio needs: the vocal [C, S], the instrumentals, and the arrays of mixing
+    them at the vocal's rate."""
     channels, samples = vocal_shape
     mixed = resampled_length(samples, sample_rate_hz, CODEC_SAMPLE_RATE_HZ)
-    # In float32 numbers. Resampling holds the vocal and its result twice each; tokenizing, before it, holds less.
-    # Mixing holds the vocal, with and without its DC, both results of the sample before, and both of this one. Bands
-    # for a voice in another tuning are resampled one by one.
-    resampling = 2 * channels * (samples + mixed)
-    mixing = 6 * channels * mixed
-    retuning = (num_samples + 4) * mixed
-    return 4 * (max(resampling, mixing, retuning) + num_samples * mixed)
+    # In float32 numbers. The vocal stays. Mixing, at its rate, holds the stem and the mix in its channels, beside the
+    # vocal without its DC offset or, for a lossy format's rate, one of them resampled, twice; and the band, resampled
+    # and padded. Bands for a voice in another tuning are resampled one by one.
+    mixing = 4 * channels * samples + 2 * samples
+    retuning = 4 * mixed
+    return 4 * (channels * samples + max(mixing, retuning) + num_samples * mixed)
 
 
 def available_bytes() -> int | None:

@@ -43,7 +43,7 @@ def test_too_loud_clips_and_does_not_wrap(tmp_path):
 def test_unwritable_places_are_refused_and_leave_nothing(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder.wav").mkdir()
-    for name in ("a.mp3", "a", "absent/a.wav", "file/a.wav", "folder.wav"):
+    for name in ("a.xyz", "a", "absent/a.wav", "file/a.wav", "folder.wav"):
         with pytest.raises(InputError, match="cannot write"):
             files.write_audio(tmp_path / name, np.zeros(8), 16_000)
     with pytest.raises(ValueError, match="NaN"):
@@ -84,16 +84,6 @@ def test_a_full_disk_is_full_and_not_a_system_error(tmp_path, monkeypatch, suffi
     with pytest.raises(OutputError, match=r"\(No space left on device\)"):
         files.write_audio(tmp_path / f"a{suffix}", np.zeros(99), RATE_HZ)
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("suffix", [".wav", ".flac"])
-def test_a_comment_is_read_back(tmp_path, suffix):
-    path = tmp_path / f"a{suffix}"
-    for comment in ("made by a test", ""):
-        files.write_audio(path, np.zeros(99), RATE_HZ, comment)
-        assert files.comment_of(path) == comment
-    path.write_text("no sound")
-    assert files.comment_of(path) == files.comment_of(tmp_path / "none") == files.comment_of(tmp_path) == ""
 
 
 def test_names_that_are_no_text_are_written(tmp_path):

@@ -150,7 +150,7 @@ def test_a_part_that_is_not_a_regular_file_is_refused_without_being_read(tiny_mo
 @pytest.mark.parametrize("source", ["/etc", "../../secret", "~/private", "./here", "a/b/c", "", 7])
 def test_a_model_of_the_hub_opens_nothing_of_this_machine(tiny_model, tmp_path, monkeypatch, source):
     snapshot = shutil.copytree(tiny_model, tmp_path / "snapshot")
-    monkeypatch.setattr(pretrained, "from_hub", lambda source, patterns: snapshot)
+    monkeypatch.setattr(pretrained, "from_hub", lambda source, patterns, revision: snapshot)
     assert pretrained.find_model("owner/model") == snapshot
     edit_json(snapshot / "codec" / "config.json", codec="encodec", source="facebook/encodec_24khz")
     assert pretrained.find_model("owner/model") == snapshot

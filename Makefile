@@ -9,7 +9,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 .PHONY: demo test test-slow test-processors test-wheel test-slurm lint format overfit evaluate demo-model clean
 
 demo: $(VENV)/.demo
-	$(BIN)/python -m hafm_jax.sample --vocal examples/vocal.wav --out mix.wav --force
+	$(BIN)/hafm sample --vocal examples/vocal.wav --out mix.wav --force
 
 test: $(VENV)/.dev
 	$(PYTEST) -m "not slow"

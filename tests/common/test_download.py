@@ -99,7 +99,7 @@ def test_hub_ids_of_repositories_and_of_files(monkeypatch, tmp_path):
     assert download.find_weights("owner/some-models_1.0", ["*.onnx"]) == tmp_path
     assert download.find_weights("owner/some-models_1.0/a/f.onnx", ["*.onnx"]) == tmp_path / "f.onnx"
     repository = "owner/some-models_1.0"
-    assert asked == [((repository,), {"allow_patterns": ["*.onnx"]}), (repository, "a/f.onnx")]
+    assert asked == [((repository,), {"revision": None, "allow_patterns": ["*.onnx"]}), (repository, "a/f.onnx")]
 
 
 def test_a_hub_id_that_cannot_be_downloaded(monkeypatch):

@@ -49,9 +49,12 @@ def settings_of(path: str | os.PathLike) -> dict[str, Any]:
     else:
         with reading(path, MADE_HERE):
             try:
-                settings = json.loads(encoding.tags_of(path).get("comment", ""))
+                comment = encoding.tags_of(path).get("comment")
             except av.FFmpegError as error:
                 raise ValueError(f"it is not audio: {error.strerror}") from error
+            if comment is None:
+                raise ValueError("it has no comment")
+            settings = json.loads(comment)
     with reading(path, MADE_HERE):
         missing = {"model", "vocal", "seed", "take", "sampling", "skip_fine", "rate_in_tune_hz", "mix"} - {*settings}
         if missing:
@@ -113,7 +116,7 @@ class Band:
         is that of `mix`. Raises InputError where one of the files is there, unless `force` is true, or cannot be
         written.
         """
-        if not isinstance(path, str | os.PathLike):
+        if not isinstance(path, str | os.PathLike) or "\0" in str(path):
             raise InputError(f"the path is {path!r}; expected that of a file to write")
         if isinstance(bits, bool) or not isinstance(bits, int):
             raise InputError(f"bits is {bits!r}; expected 16, 24 or 32")

@@ -116,7 +116,7 @@ class Band:
         is that of `mix`. Raises InputError where one of the files is there, unless `force` is true, or cannot be
         written.
         """
-        if not isinstance(path, str | os.PathLike):
+        if not isinstance(path, str | os.PathLike) or "\0" in str(path):
             raise InputError(f"the path is {path!r}; expected that of a file to write")
         if isinstance(bits, bool) or not isinstance(bits, int):
             raise InputError(f"bits is {bits!r}; expected 16, 24 or 32")

@@ -220,12 +220,19 @@ def test_saving_refuses_what_is_there_and_what_no_format_has(band, tmp_path):
     for how in ({"path": "b.wav"}, {"path": "a.xyz"}, {"path": "a.mp3", "bits": 24}, {"path": "a.flac", "bits": 32}):
         with pytest.raises(InputError):
             band.save(tmp_path / how.pop("path"), **how)
-    for how in ({"path": 3}, {"path": tmp_path / "a.wav", "bits": "16"}, {"path": tmp_path / "a.wav", "bits": True}):
+    for how in (
+        {"path": 3},
+        {"path": "\0.wav"},
+        {"path": tmp_path / "a.wav", "bits": "16"},
+        {"path": tmp_path / "a.wav", "bits": True},
+    ):
         with pytest.raises(InputError):
             band.save(**how)
-    with pytest.raises(InputError, match="cannot be read"):
-        settings_of(tmp_path / "b.json")
     assert [p.name for p in tmp_path.iterdir()] == ["b.json"]
+    soundfile.write(tmp_path / "plain.wav", voice(), 24_000)
+    for name in ("b.json", "plain.wav", "nowhere.mp3"):
+        with pytest.raises(InputError, match="cannot be read"):
+            settings_of(tmp_path / name)
 
 
 def test_a_notebook_gets_two_players(band):

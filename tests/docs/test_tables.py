@@ -120,7 +120,7 @@ def test_config_fields_in_prose_exist():
 def test_the_readme_is_short_and_begins_with_what_to_do():
     lines = (ROOT / "README.md").read_text().splitlines()
     assert len(lines) <= 150
-    assert all(any(wanted in line for line in lines[:30]) for wanted in ("make demo", "hafm sample", "Accompanist"))
+    assert all(any(wanted in line for line in lines[:30]) for wanted in ("make demo", "hafm sample", "hafm_jax.load"))
 
 
 def test_cited_pages_exist():

@@ -160,6 +160,15 @@ def test_a_model_of_the_hub_opens_nothing_of_this_machine(tiny_model, tmp_path, 
     assert pretrained.find_model(str(snapshot)) == snapshot  # a folder of one's own may name any
 
 
+def test_a_revision_of_a_model_on_the_hub_is_asked_for_and_demo_is_the_shipped_one(tiny_model, monkeypatch):
+    asked = []
+    monkeypatch.setattr(pretrained, "from_hub", lambda *which: asked.append(which[::2]) or tiny_model)
+    for source in ("owner/a.model", "owner/a.model@v1.0", "owner/a.model@refs/pr/3"):
+        assert pretrained.find_model(source) == tiny_model
+    assert asked == [("owner/a.model", None), ("owner/a.model", "v1.0"), ("owner/a.model", "refs/pr/3")]
+    assert pretrained.find_model("demo") == pretrained.DEMO
+
+
 def test_a_source_that_is_not_a_model_is_refused_without_a_traceback(tmp_path):
     for source in (str(tmp_path / "nowhere" / "at" / "all"), str(tmp_path), "owner/name-that-is-not-here"):
         with pytest.raises(InputError):

@@ -11,6 +11,7 @@ CORE = ["numpy", "scipy>=1.15", "jax>=0.10", "flax>=0.12.8", "soundfile", "av>=1
 EXTRAS = {
     "hub": ["huggingface_hub"],
     "torch": ["torch", "transformers"],
+    "songs": ["symusic>=0.5.8,!=0.6.0"],  # in 0.6.0 the synthesizer cannot return its audio
     "separate": ["demucs>=4.1", "onnxruntime", "pooch"],  # before 4.1, demucs needed torchaudio
     "tokenize": "optax orbax-checkpoint scikit-learn tensorflow-datasets google-crc32c jinja2 matplotlib".split(),
     "ray": ["ray"],

@@ -12,7 +12,7 @@ import numpy as np
 from hafm_jax.common.errors import InputError
 from hafm_jax.synthesis import voicing
 from hafm_jax.synthesis.drumming import drum_hits
-from hafm_jax.synthesis.grooves import GUITARS, KITS, SPLITS, Groove, grooves_of, programs_of
+from hafm_jax.synthesis.grooves import GUITARS, KITS, SPLITS, UNSEEN_GROOVES, Groove, grooves_of, programs_of
 from hafm_jax.synthesis.lead_sheet import Chord, LeadSheet, Timeline
 from hafm_jax.synthesis.playing import Bar, Hit, counter_line, lay_bars, on_chords, pattern_hits
 
@@ -96,6 +96,9 @@ def arrange(
     bpm = 60 * (end_q - start_q) / beat_q / (end_s - start_s)
     stretch = 2 if metre == "4/4" and bpm > 150 and rng.random() < 0.5 else 1  # fast music may be felt in halves
     choices = grooves_of(metre, bpm / stretch, split)
+    unseen = [g for g in choices if g.name in UNSEEN_GROOVES]
+    if unseen and rng.random() < 0.5:  # in the test split: enough songs of either kind to tell them apart
+        choices = unseen
     if stretch == 2:
         choices = [g for g in choices if g.swing == 0.5 and g.slots_per_beat != 3] or choices
     # A style first, so that many grooves of one do not crowd out the others.

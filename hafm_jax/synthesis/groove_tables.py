@@ -99,20 +99,20 @@ bass finger 11111111
 comp overdriven dddddddd
 
 swing_four | swing | 4/4 | 2 | 0.66 | 100-220 | jazz brush
-drums ride x.xxx.xx; foot ..x...x.; kick o.o.o.o.
+drums ride X.XoX.Xo; foot ..X...X.; kick x.o.x.o.
 bass upright w-w-w-w-
-comp piano x-.x-..x
+comp piano x-.xx-..
 lead sax horn
 
 swing_two_feel | swing | 4/4 | 2 | 0.65 | 90-200 | brush jazz
-drums ride x.xxx.xx; foot ..x...x.; snare ..o...o.
+drums ride x.XoX.Xo; foot ..x...x.; snare ..o...o.
 bass upright 1---5---
 comp electric d.d.d.d.
 comp mallets x---.x--
 lead wind horn
 
 swing_four_guitar | swing | 4/4 | 2 | 0.66 | 110-220 | jazz brush
-drums ride x.xxx.xx; foot ..x...x.; rim ......o.
+drums ride x.XoX.Xo; foot ..x...x.; rim ......o.
 bass upright w-w-w-w-
 comp electric d-d-d-d-
 comp brass .......x ........ ...x.x.. ........
@@ -125,7 +125,7 @@ comp piano x---x---
 lead sax horn
 
 big_band | swing | 4/4 | 2 | 0.64 | 110-190 | jazz
-drums hat x.xxx.xx; kick o.o.o.o.; snare .......o
+drums hat X.XoX.Xo; kick x.o.x.o.; snare .......o
 bass upright w-w-w-w-
 comp brass x...x-.. .x......
 comp electric d.d.d.d.
@@ -229,9 +229,9 @@ comp piano x---x---
 lead horn sax
 
 funk_sixteen | funk | 4/4 | 4 | 0.52 | 80-115 | standard room
-drums kick x..x..x. ..x..x..; snare ....X..o .o..X..o; hat xoxoxoxo xoxoxoxo
-bass finger 1..1..8. .1.5.78.
-comp electric D.u..u.u .ud..u.u
+drums kick X.....x. ..x..x..; snare ....X..o .o..X..o; hat XoxoXoxo XoxoXoxo
+bass finger 1.....8. 1..5.78.
+comp electric D.u.D.uu D.u.d.uu
 comp epiano x---..x- ....x--.
 lead sax horn
 

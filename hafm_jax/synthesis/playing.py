@@ -130,12 +130,12 @@ def on_chords(hits: list[Hit], chords: list[Chord], bars: list[Bar], plain: str)
                 struck = hit.start >= chord.start - 1e-6 and hit.symbol != "="
                 symbol = hit.symbol if struck else plain
                 inside.append(replace(hit, start=begin, end=end, symbol=symbol, downbeat=begin in starts))
-        if chord.start >= first - 1e-6 and not any(h.start - chord.start < 0.51 for h in inside):
-            end = min([h.start for h in inside] + [chord.end])
+        # A bass states each chord as it begins; the others do where it would be missed.
+        stated = inside and (plain != "1" or inside[0].start < chord.start + 1e-6)
+        if chord.start >= first - 1e-6 and not stated:
+            end = inside[0].start if inside else chord.end
             level = next((b.level for b in bars if b.start <= chord.start < b.end), 0.85)
-            late = not inside or plain == "1"  # a bass always states the chord; others only if it would be missed
-            if late:
-                inside.insert(0, Hit(chord.start, end, plain, 0.8 * level, chord.start in starts))
+            inside.insert(0, Hit(chord.start, end, plain, 0.8 * level, chord.start in starts))
         pairs += [(hit, chord) for hit in inside]
     return pairs
 

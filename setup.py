@@ -12,6 +12,7 @@ EXTRAS = {
     "hub": ["huggingface_hub"],
     "songs": ["pyworld", "setuptools<81"],  # pyworld 0.3.5 imports pkg_resources
     "torch": ["torch", "transformers"],
+    "songs": ["symusic>=0.5.8,!=0.6.0"],  # in 0.6.0 the synthesizer cannot return its audio
     "separate": ["demucs>=4.1", "onnxruntime", "pooch"],  # before 4.1, demucs needed torchaudio
     "tokenize": "optax orbax-checkpoint scikit-learn tensorflow-datasets google-crc32c jinja2 matplotlib".split(),
     "ray": ["ray"],

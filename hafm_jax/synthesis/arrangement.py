@@ -11,7 +11,7 @@ import numpy as np
 
 from hafm_jax.common.errors import InputError
 from hafm_jax.synthesis import voicing
-from hafm_jax.synthesis.drumming import drum_hits
+from hafm_jax.synthesis.drumming import drum_hits, ring_s
 from hafm_jax.synthesis.grooves import GUITARS, KITS, SPLITS, UNSEEN_GROOVES, Groove, grooves_of, programs_of
 from hafm_jax.synthesis.lead_sheet import Chord, LeadSheet, Timeline
 from hafm_jax.synthesis.playing import Bar, Hit, counter_line, lay_bars, on_chords, pattern_hits
@@ -176,8 +176,8 @@ class _Band:
     def drums(self) -> Part:
         kit = self.groove.kits[int(self.rng.integers(len(self.groove.kits)))]
         hits = drum_hits(self.groove, self.bars, self.beat_q, self.rng)
-        notes = [(s := self.timeline.time_s(q), s + 0.12, key, velocity) for q, key, velocity in hits]
-        return self._part("drums", f"{kit} kit", KITS[kit], notes)
+        notes = [(s := self.timeline.time_s(q), s + ring_s(key), key, velocity) for q, key, velocity in hits]
+        return self._part("drums", f"{kit} kit", KITS[kit], _let_go(notes))
 
     def bass(self) -> Part:
         family, pattern = self.groove.bass

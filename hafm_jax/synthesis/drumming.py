@@ -14,8 +14,14 @@ FILLS = (  # over the last part of a bar, in as many steps as it has slots from 
     ("snare", None, "snare", "high_tom", None, "mid_tom", "low_tom", None),
     (None, None, "snare", None, "snare", None, "low_tom", "low_tom"),
 )
+RING_S = {"crash": 2.5, "ride": 1.2, "bell": 1.2, "open": 0.5}  # others 0.4
 LIGHT_KITS = {"brush", "jazz"}
 QUIET_BELOW = 0.78  # sections this quiet have no open hat, bell or crash, and the rim for the snare
+
+
+def ring_s(key: int) -> float:
+    """How long a drum is left to sound."""
+    return next((RING_S[name] for name in RING_S if DRUM_KEYS[name] == key), 0.4)
 
 
 def drum_hits(

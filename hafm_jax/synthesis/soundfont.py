@@ -20,14 +20,16 @@ FRAME_S = 0.05
 FLOOR_DB = 30.0  # below its loudest frame a stem counts as silent
 
 
-@lru_cache(maxsize=2)
-def _synthesizer(soundfont_path: str, rate_hz: int):
+def _open(soundfont_path: str, rate_hz: int):
     from symusic import Synthesizer
 
     try:
         return Synthesizer(soundfont_path, rate_hz, 0)
     except (RuntimeError, ValueError) as error:
         raise InputError(f"{soundfont_path} is not a soundfont that can be read (.sf2 or .sf3): {error}") from error
+
+
+_opened = lru_cache(maxsize=2)(_open)  # keeps what it has decoded
 
 
 def level_db(stem: np.ndarray, rate_hz: int) -> float:
@@ -76,11 +78,14 @@ def _play(part: Part, num_samples: int, rate_hz: int, soundfont_path: str) -> np
     if not len(part.midi):
         return sound
     score = Score(0, ttype="second")
-    track = Track(part.name, part.program, part.kind == "drums", ttype="second")
+    drums = part.kind == "drums"
+    track = Track(part.name, part.program, drums, ttype="second")
     for start, end, midi, velocity in zip(part.start_s, part.end_s, part.midi, part.velocity, strict=True):
         track.notes.append(Note(float(start), float(end - start), int(midi), int(velocity), ttype="second"))
     score.tracks.append(track)
-    played = np.asarray(_synthesizer(soundfont_path, rate_hz).render(score, False))[0]
+    # A new one for drums: in symusic 0.5.8 the sound of a kit depends on which kits were played before.
+    synthesizer = (_open if drums else _opened)(soundfont_path, rate_hz)
+    played = np.asarray(synthesizer.render(score, False))[0]
     count = min(num_samples, len(played))
     sound[:count] = played[:count]
     return sound

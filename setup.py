@@ -6,19 +6,32 @@ VERSION = next(
     line.split('"')[1] for line in open("hafm_jax/__init__.py", encoding="utf-8") if line.startswith("__version__")
 )
 
-# The core is what it takes to load a model and accompany a voice. constraints.txt has the versions we test.
-CORE = ["numpy", "scipy>=1.15", "jax>=0.10", "flax>=0.12.8", "soundfile", "av>=14", "soxr", "safetensors", "tqdm"]
+# The core is what it takes to load a model and accompany a voice. constraints.txt has the versions we test. A cap is
+# the first version whose interface may differ: JAX and Flax change it with 0.x, orbax-checkpoint announces it for 1.0.
+JAX = ["jax>=0.10,<0.12", "flax>=0.12.8,<0.13"]
+CORE = [
+    *JAX,
+    "numpy>=2,<3",
+    "scipy>=1.15,<2",
+    "soundfile>=0.13,<1",
+    "av>=14,<20",
+    "soxr>=0.5,<2",
+    "safetensors<1",
+    "tqdm",
+]
+LIBROSA, HUB, JINJA, MATPLOTLIB = "librosa>=0.11,<2", "huggingface_hub>=1,<3", "jinja2>=3.1,<4", "matplotlib>=3.9,<4"
+TRAINING = ["optax>=0.2.8,<0.3", "orbax-checkpoint>=0.12.8,<1", "google-crc32c>=1.5,<2"]
 EXTRAS = {
-    "hub": ["huggingface_hub"],
-    "songs": ["pyworld", "setuptools<81"],  # pyworld 0.3.5 imports pkg_resources
-    "torch": ["torch", "transformers"],
-    "songs": ["symusic>=0.5.8,!=0.6.0"],  # in 0.6.0 the synthesizer cannot return its audio
-    "separate": ["demucs>=4.1", "onnxruntime", "pooch"],  # before 4.1, demucs needed torchaudio
-    "tokenize": "optax orbax-checkpoint scikit-learn tensorflow-datasets google-crc32c jinja2 matplotlib".split(),
-    "ray": ["ray"],
-    "evaluate": ["librosa", "mir_eval", "matplotlib", "jinja2", "pooch"],
-    "sweep": ["matplotlib", "jinja2", "threadpoolctl"],
-    "train": ["optax", "orbax-checkpoint", "grain", "ml-collections", "protobuf", "google-crc32c", "tensorboardX"],
+    "hub": [HUB],
+    # pyworld 0.3.5 imports pkg_resources; the synthesizer of symusic 0.6.0 cannot return its audio.
+    "songs": ["pyworld>=0.3.5,<0.4", "setuptools<81", "symusic>=0.5.8,!=0.6.0,<0.7"],
+    "torch": ["torch>=2.4,<3", "transformers>=5.10,<6"],  # transformers before 5.10 has known vulnerabilities
+    "separate": ["demucs>=4.1,<5", "onnxruntime<2", "pooch<2"],  # before 4.1, demucs needed torchaudio
+    "tokenize": [*TRAINING, "scikit-learn>=1.5,<2", "tensorflow-datasets>=4.9.7,<5", JINJA, MATPLOTLIB],
+    "ray": ["ray>=2.40,<3"],
+    "evaluate": [LIBROSA, "mir_eval>=0.8,<0.9", MATPLOTLIB, JINJA, "pooch<2"],
+    "sweep": [MATPLOTLIB, JINJA, "threadpoolctl<4"],
+    "train": [*TRAINING, "grain>=0.2.12,<0.3", "ml-collections<2", "protobuf>=5", "tensorboardX<3"],
 }
 EXTRAS["docs"] = sorted({*EXTRAS["train"], *EXTRAS["evaluate"], "sphinx>=9", "myst-parser>=5", "furo"})
 EXTRAS["dev"] = sorted(

@@ -50,7 +50,7 @@ def place(tmp_path_factory) -> Path:
     (wheel,) = folder.glob("*.whl")
     run([sys.executable, "-m", "venv", folder / "venv"])
     pip[0] = folder / "venv" / "bin" / "python"
-    run([*pip, "install", "--constraint", ROOT / "constraints.txt", wheel])
+    run([*pip, "install", "--constraint", ROOT / "constraints.txt", wheel, "mypy"])
     voice, rate_hz = soundfile.read(ROOT / "examples" / "vocal.wav", frames=SECONDS * 24_000, dtype="float32")
     soundfile.write(folder / "a.wav", voice, rate_hz)
     with av.open(str(folder / "a.m4a"), "w") as container:
@@ -93,6 +93,12 @@ def test_five_lines_of_python(place):
     rate_hz, dtype, samples = run(place, "python", "-c", FIVE_LINES).split()
     assert (rate_hz, dtype) == ("24000", "float32") and int(samples) == pytest.approx(SECONDS * 24_000, rel=0.1)
     assert soundfile.info(place / "song.ogg").samplerate == 24_000
+
+
+def test_a_type_checker_passes_on_them(place):
+    (place / "five.py").write_text(FIVE_LINES + "reveal_type(band)\n")
+    found = run(place, "mypy", "--strict", "--cache-dir", str(place / "mypy"), "five.py")
+    assert "hafm_jax.band.Band" in found and "no issues found" in found
 
 
 def test_configs_and_scripts_are_installed_and_shadow_nothing(place):

@@ -121,16 +121,14 @@ def accompany() -> str:
     """How long a band for the test voice takes. Raises InputError where there is none, or no sound in it."""
     import numpy as np
 
-    from hafm_jax.accompany import Accompanist
-    from hafm_jax.common.cache import use_compilation_cache
-    from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ
+    import hafm_jax
+    from hafm_jax.streams import CELLS_PER_S, CODEC_SAMPLE_RATE_HZ
 
-    use_compilation_cache()
     began_s = time.monotonic()
-    accompanist = Accompanist.load()
-    accompanist.compile(round(VOICE_S * 25))
+    model = hafm_jax.load()
+    model.compile(round(VOICE_S * CELLS_PER_S))
     ready_s = time.monotonic()
-    band = accompanist(sung_tone(CODEC_SAMPLE_RATE_HZ), CODEC_SAMPLE_RATE_HZ)
+    band = model((sung_tone(CODEC_SAMPLE_RATE_HZ), CODEC_SAMPLE_RATE_HZ)).instrumental
     seconds = time.monotonic() - ready_s
     if not np.isfinite(band).all() or not band.any():
         raise InputError("the demo's band for a test voice is silent or not finite; expected sound: install jax again")

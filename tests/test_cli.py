@@ -111,3 +111,8 @@ def test_the_doctor_names_what_is_there_and_how_to_get_the_rest(monkeypatch, cap
     assert found["[here]"] == "installed" and "[dev]" not in found
     assert found["[gone]"] == 'pip install "hafm_jax[gone]" brings nothing-of-that-name'
     assert found["sound"] == "2 s of band"
+
+
+def test_the_doctors_voice_gets_a_band(tiny_model, monkeypatch):
+    monkeypatch.setattr(hafm_jax, "load", lambda: hafm_jax.Accompanist.load(tiny_model), raising=False)
+    assert doctor.accompany().startswith("2 s of band in ")

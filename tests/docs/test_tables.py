@@ -145,5 +145,5 @@ def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
     (tmp_path / "hafm_jax" / "demo").symlink_to(ROOT / "hafm_jax" / "demo")
     monkeypatch.chdir(tmp_path)
     exec("\n".join(blocks), {})
-    band, band_rate_hz = soundfile.read(tmp_path / "band.wav")
-    assert band_rate_hz == 24_000 and len(band) / band_rate_hz == pytest.approx(len(voice) / rate_hz, abs=1e-3)
+    band, band_rate_hz = soundfile.read(tmp_path / "mix.wav")
+    assert band_rate_hz == rate_hz and len(band) / band_rate_hz == pytest.approx(len(voice) / rate_hz, abs=1e-3)

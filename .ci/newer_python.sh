@@ -19,8 +19,8 @@ git clone --quiet "$source" "$root/hafm_jax"
 chroot "$root" /usr/bin/env HOME=/root bash -euc '
     [ -e /venv ] || python3 -m venv /venv
     cd /hafm_jax
-    /venv/bin/pip install --quiet --constraint constraints.txt ".[train,evaluate]" \
-        scikit-learn pytest pytest-xdist hypothesis mutagen
+    /venv/bin/pip install --quiet --constraint constraints.txt ".[train,tokenize,evaluate]" \
+        pytest pytest-xdist hypothesis mutagen
     PYTHONPATH=. /venv/bin/python -m pytest --quiet --numprocesses 2 -m "not slow" \
         tests/audio tests/common tests/dataset tests/metrics tests/model \
         tests/test_{accompany,again,api,batch,cli,sample,sample_outputs}.py'

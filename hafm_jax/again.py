@@ -35,16 +35,20 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def vocal_of(settings: Mapping[str, Any], given: Path | None, mix: Path) -> Vocal:
-    """The vocal that was accompanied, under its name then. Raises InputError where it is not found or is another."""
-    from hafm_jax.audio.vocals import read_vocal
-
-    facts = settings["vocal"]
+def find_vocal(facts: Mapping[str, Any], given: Path | None, mix: Path) -> Path:
+    """The file of the vocal that was accompanied. Raises InputError where it is not found."""
     name = Path(facts["name"]).name
     places = [given] if given else [mix.parent / name, Path(name)]
     path = next((place for place in places if place.is_file()), None)
     if path is None:
         raise InputError(f"the vocal {name} is not at {' or '.join(map(str, places))}: give its file with --vocal")
+    return path
+
+
+def read_same(path: Path, facts: Mapping[str, Any], mix: Path) -> Vocal:
+    """The vocal that was accompanied, under its name then. Raises InputError where `path` holds another."""
+    from hafm_jax.audio.vocals import read_vocal
+
     vocal = replace(read_vocal(path, facts["seconds"]), name=facts["name"])
     if vocal.sha256 != facts["sha256"]:
         raise InputError(f"{path} is not the vocal of {mix}; expected the same recording: give its file with --vocal")
@@ -54,10 +58,8 @@ def vocal_of(settings: Mapping[str, Any], given: Path | None, mix: Path) -> Voca
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser().parse_args(argv)
     import hafm_jax
-    from hafm_jax.audio.files import check_writable
-    from hafm_jax.band import output_paths, settings_of
+    from hafm_jax.band import check_outputs, output_paths, settings_of
     from hafm_jax.common.files import reading
-    from hafm_jax.common.outputs import check_apart
     from hafm_jax.model.options import SamplingOptions
     from hafm_jax.model.sampling import Sampling
 
@@ -72,11 +74,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         }
         options = SamplingOptions(sampling=sampling, skip_fine=settings["skip_fine"])
         number, seed, source = settings["take"], settings["seed"], settings["model"]["source"]
-        vocal = vocal_of(settings, arguments.vocal, mix)
+        path = find_vocal(settings["vocal"], arguments.vocal, mix)
+        vocal = read_same(path, settings["vocal"], mix)
         written, tuned_hz, made_with = dict(settings["mix"]), settings["rate_in_tune_hz"], settings["versions"]
-    check_writable(output_paths(out)[:2], written.get("bits", 16), len(vocal.audio))
-    inputs = {"MIX": None if arguments.force else mix, "--vocal": arguments.vocal}
-    check_apart(output_paths(out), inputs)
+    inputs = {"MIX": None if arguments.force else mix, "--vocal": path}
+    check_outputs([output_paths(out)], written.get("bits", 16), len(vocal.audio), inputs, arguments.force)
     model = hafm_jax.load(arguments.model or source)
     if model.sha256 != settings["model"]["sha256"]:
         raise InputError(

@@ -10,7 +10,7 @@ import html
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from hafm_jax.audio.vocals import Vocal
 from hafm_jax.common.errors import InputError
 from hafm_jax.common.files import read_json, reading, sealed, write_json
 from hafm_jax.common.options import check_number
+from hafm_jax.common.outputs import check_apart, check_files
 from hafm_jax.model import ranges
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ
 
@@ -38,6 +39,24 @@ def check_absent(path: Path) -> None:
     """Raises InputError where something of the name is there."""
     if os.path.lexists(path):
         raise InputError(f"{path} is there; expected a free name: choose another, or give --force (force=True)")
+
+
+def check_outputs(
+    outputs: Collection[tuple[Path, Path, Path]],
+    bits: int,
+    channels: int,
+    inputs: Mapping[str, Path | None],
+    force: bool,
+) -> None:
+    """To be called before the work. Raises InputError where one of `outputs`, as of `output_paths`, cannot be written,
+    would replace one of `inputs` (see `check_apart`), or is there, unless `force` is true."""
+    files.check_writable([path for mix_path, stem_path, _ in outputs for path in (mix_path, stem_path)], bits, channels)
+    check_files([settings_path for *_, settings_path in outputs])
+    paths = [path for each in outputs for path in each]
+    check_apart(paths, inputs)
+    if not force:
+        for path in paths:
+            check_absent(path)
 
 
 def settings_of(path: str | os.PathLike) -> dict[str, Any]:
@@ -121,10 +140,7 @@ class Band:
         if isinstance(bits, bool) or not isinstance(bits, int):
             raise InputError(f"bits is {bits!r}; expected 16, 24 or 32")
         paths = mix_path, stem_path, settings_path = output_paths(Path(path))
-        files.check_writable(paths[:2], bits, len(self.vocal.audio))
-        if not force:
-            for each in paths:
-                check_absent(each)
+        check_outputs([paths], bits, len(self.vocal.audio), {}, force)
         mixed = self.mix(balance_lu, loudness_lufs, rate_hz)
         how = {"balance_lu": balance_lu, "loudness_lufs": loudness_lufs, "rate_hz": rate_hz, "bits": bits}
         settings = dict(self.settings) | {"mix": how}

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hafm_jax.common.options import local_path, number
-from hafm_jax.common.outputs import check_apart, check_files, check_room
+from hafm_jax.common.outputs import check_room
 from hafm_jax.model import ranges
 from hafm_jax.streams import STAGES
 
@@ -158,19 +158,13 @@ def free_outputs(out: Path, num_samples: int) -> list[tuple[Path, Path, Path]]:
 def check_outputs(arguments: argparse.Namespace) -> list[tuple[Path, Path, Path]]:
     """`outputs_of` --out, or `free_outputs` where it is not given. Raises InputError where one cannot be written, would
     replace the vocal, or is there without --force."""
-    from hafm_jax.audio import files
-    from hafm_jax.band import check_absent
+    from hafm_jax import band
+    from hafm_jax.audio.files import check_writable
 
     names = free_outputs if arguments.out is None and not arguments.force else outputs_of
     outputs = names(arguments.out or OUT, arguments.num_samples)
-    sounds = [path for pair in outputs for path in pair[:2]]
-    files.check_writable([arguments.out or OUT, *sounds], arguments.bits)  # numbered or not
-    check_files([settings for *_, settings in outputs])
-    paths = [path for each in outputs for path in each]
-    check_apart(paths, {"--vocal": arguments.vocal})
-    if not arguments.force:
-        for path in paths:
-            check_absent(path)
+    check_writable([arguments.out or OUT], arguments.bits)  # numbered or not
+    band.check_outputs(outputs, arguments.bits, 1, {"--vocal": arguments.vocal}, arguments.force)
     return outputs
 
 

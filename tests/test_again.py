@@ -53,6 +53,8 @@ def test_another_vocal_another_model_and_files_of_others_are_refused(made, tmp_p
             again.main([*map(str, arguments)])
 
     refused("mix_2.wav is MIX", mix, "--out", mix)
+    refused("in.wav is --vocal", mix, "--out", tmp_path / "in.wav", "--force")  # which it found by its name
+    refused("mix_1.wav is there", mix, "--out", tmp_path / "mix_1.wav", "--model", "none/there")  # before the work
     shutil.copytree(tiny_model, tmp_path / "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     config["sampling_note"] = 1

@@ -19,7 +19,6 @@ from hafm_jax.audio.vocals import Vocal, vocal_of
 from hafm_jax.band import settings_of
 
 FAST = SamplingOptions(sampling=Sampling(guidance_scale=1.0), skip_fine=True)
-RNG = np.random.default_rng(0)
 FACTS = {"seed": 3, "take": 1, "versions": {"hafm_jax": "0"}, "model": {"source": "demo", "sha256": "ab"}}
 SETTINGS = FACTS | {"vocal": {}, "sampling": {}, "skip_fine": True, "rate_in_tune_hz": 44_100}
 
@@ -36,8 +35,9 @@ def voice(seconds: float = 0.5, rate_hz: int = 24_000) -> np.ndarray:
 @pytest.fixture
 def band() -> Band:
     """Of a stereo take at 44.1 kHz with sound up to 20 kHz."""
-    take = RNG.normal(0, 0.05, (2, 2 * 44_100)).astype(np.float32)
-    return Band(RNG.normal(0, 0.1, 48_000).astype(np.float32), {}, Vocal(take, 44_100, "a take.wav"), SETTINGS)
+    rng = np.random.default_rng(0)  # its own: the tests' order must not matter
+    take = rng.normal(0, 0.05, (2, 2 * 44_100)).astype(np.float32)
+    return Band(rng.normal(0, 0.1, 48_000).astype(np.float32), {}, Vocal(take, 44_100, "a take.wav"), SETTINGS)
 
 
 # ------------------------------------------------------------------------------------------------------------- calls

@@ -125,15 +125,16 @@ class Accompanist(Generator):
         options: SamplingOptions = DEFAULT_OPTIONS,
         *,
         seeds: Sequence[int],
+        rate_in_tune_hz: int | None = None,
         progress: Progress | None = None,
     ) -> list[list[Band]]:
         """`takes` of each of N vocals, with its seed: bit for bit the same, in less time where vocals have the same
-        number of cells (of 40 ms) and the same rate in tune."""
+        number of cells (of 40 ms) and the same rate in tune. `rate_in_tune_hz` is that of all."""
         check_number("the number of takes", number, int, 1, 2**16)
         lists = (list, tuple)
         if not isinstance(vocals, lists) or not isinstance(seeds, lists) or len(vocals) != len(seeds):
             raise InputError("vocals and seeds are not two lists of one length; expected a seed for each vocal")
-        return self._bands(vocals, number, options, seeds, None, progress)
+        return self._bands(vocals, number, options, seeds, rate_in_tune_hz, progress)
 
     def _bands(
         self,

@@ -140,10 +140,11 @@ def accompany(
     from hafm_jax.audio.vocals import read_vocal
 
     vocals = [read_vocal(task.path, how.seconds) for task in tasks]
-    seeds = [how.seed] * len(vocals)
-    for task, bands in zip(
-        tasks, model.takes_of_each(vocals, how.num_samples, options, seeds=seeds, progress=progress), strict=True
-    ):
+    seeds, played_hz = [how.seed] * len(vocals), tasks[0].played_hz
+    drawn = model.takes_of_each(
+        vocals, how.num_samples, options, seeds=seeds, rate_in_tune_hz=played_hz, progress=progress
+    )
+    for task, bands in zip(tasks, drawn, strict=True):
         for band, (mix_path, *_) in zip(bands, outputs[task.path], strict=True):
             band.save(mix_path, force=True, **sample.mix_of(how))
 

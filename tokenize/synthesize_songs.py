@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
 def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, int]]:
     """The arguments, and the songs of each split."""
     arguments = parser().parse_args(argv)
-    from hafm_jax.synthesis.song import SPLITS
+    from hafm_jax.audio.songs import SPLITS
 
     share = max(1, arguments.num_songs // HELD_OUT_SHARE)
     given = (arguments.num_songs, arguments.num_validation, arguments.num_test)

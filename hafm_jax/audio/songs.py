@@ -16,6 +16,8 @@ from hafm_jax.audio.files import write_audio
 from hafm_jax.audio.music import SONG_FILE
 from hafm_jax.common.files import unfinished, write_json, writing
 
+SPLITS = ("train", "validation", "test")
+
 
 def write_song(
     folder: Path,

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from hafm_jax.audio.songs import SPLITS
 from hafm_jax.common.errors import InputError
 from hafm_jax.synthesis import voicing
 from hafm_jax.synthesis.drumming import drum_hits, ring_s
-from hafm_jax.synthesis.grooves import GUITARS, KITS, SPLITS, UNSEEN_GROOVES, Groove, grooves_of, programs_of
+from hafm_jax.synthesis.grooves import GUITARS, KITS, UNSEEN_GROOVES, Groove, grooves_of, programs_of
 from hafm_jax.synthesis.lead_sheet import Chord, LeadSheet, Timeline
 from hafm_jax.synthesis.playing import Bar, Hit, counter_line, lay_bars, on_chords, pattern_hits
 

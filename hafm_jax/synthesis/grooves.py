@@ -83,7 +83,6 @@ UNSEEN_GROOVES = frozenset(
         "two_samba",
     }
 )
-SPLITS = ("train", "validation", "test")
 BEATS = {"4/4": 4, "3/4": 3, "6/8": 2, "2/4": 2}
 
 

@@ -8,6 +8,12 @@ from __future__ import annotations
 import numpy as np
 
 
+def fft_size(least: int) -> int:
+    """A power of two, or three quarters of one: a length of at least `least` samples that is quickly transformed."""
+    power = 1 << (least - 1).bit_length()
+    return power * 3 // 4 if power * 3 // 4 >= least else power
+
+
 def record(voice: np.ndarray, rng: np.random.Generator, rate_hz: int) -> np.ndarray:
     """The voice as a microphone in a small room takes it, float32 [S] to float32 [S], at the same RMS.
 
@@ -15,8 +21,7 @@ def record(voice: np.ndarray, rng: np.random.Generator, rate_hz: int) -> np.ndar
     """
     response = _room_response(rng, rate_hz) * np.float32(rng.uniform(0.0, 0.35))
     response[0] += 1
-    size = 1 << (len(voice) + len(response) - 1).bit_length()
-    size = size * 3 // 4 if size * 3 // 4 >= len(voice) + len(response) else size
+    size = fft_size(len(voice) + len(response))
     bins_hz = np.fft.rfftfreq(size, 1 / rate_hz).astype(np.float32)
     spectrum = np.fft.rfft(voice, size) * np.fft.rfft(response, size) * _microphone_gain(rng, bins_hz)
     heard = np.fft.irfft(spectrum, size)[: len(voice)].astype(np.float32)

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from hafm_jax.audio.music import TONICS
+from hafm_jax.audio.songs import SPLITS
 from hafm_jax.synthesis.composition import Note, Score, compose
 from hafm_jax.synthesis.instruments import ARTICULATIONS, TIMBRES, VOICES, Timbre, drum_kit, render_note, sing
 from hafm_jax.synthesis.patterns import BASS_INSTRUMENTS
+from hafm_jax.synthesis.room import fft_size
 
-SPLITS = ("train", "validation", "test")
 _SEEDS_PER_SPLIT = 4  # the split is the seed modulo 4
 _MAX_SONGS = 2**32
 
@@ -150,9 +151,7 @@ def _reverb_response(rng: np.random.Generator, rate_hz: int) -> np.ndarray:
 
 def _finish(track: np.ndarray, reverb: np.ndarray, rate_hz: int) -> np.ndarray:
     """Room, no DC and no rumble (second-order high-pass at 30 Hz), and a short fade at the end: float32 [S]."""
-    needed = len(track) + len(reverb)
-    size = 1 << (needed - 1).bit_length()
-    size = size * 3 // 4 if size * 3 // 4 >= needed else size
+    size = fft_size(len(track) + len(reverb))
     f_hz = np.fft.rfftfreq(size, 1 / rate_hz).astype(np.float32)
     response = np.fft.rfft(reverb, size) + 1
     response *= f_hz**2 / (f_hz**2 + np.float32(30.0) ** 2)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from helpers.lead_sheets import chord, lead_sheet, steady
 
+from hafm_jax.audio.songs import SPLITS
 from hafm_jax.common.errors import InputError
 from hafm_jax.synthesis import arrangement
 from hafm_jax.synthesis.arrangement import LEVELS_DB, MOST_LATE_S, arrange
@@ -15,7 +16,6 @@ from hafm_jax.synthesis.grooves import (
     FAMILIES,
     GROOVES,
     KITS,
-    SPLITS,
     UNSEEN_GROOVES,
     UNSEEN_PROGRAMS,
     programs_of,

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from hafm_jax.audio.music import TONICS
+from hafm_jax.audio.songs import SPLITS
 from hafm_jax.synthesis import instruments, patterns
-from hafm_jax.synthesis.song import PEAK, RMS, SPLITS, Song, song_seed, synthesize_song
+from hafm_jax.synthesis.song import PEAK, RMS, Song, song_seed, synthesize_song
 
 RATE_HZ = 24_000
 SECONDS = 10.0

@@ -24,7 +24,7 @@ test-processors: $(VENV)/.dev
 	XLA_FLAGS=--xla_cpu_max_isa=SSE4_2 CXXFLAGS=-march=x86-64-v2 OPENBLAS_CORETYPE=Nehalem $(ROUNDING)
 	PATH=$(abspath $(BIN)) $(PYTEST) -m "not slow" tests/audio tests/corpus
 
-test-wheel: $(VENV)/.dev  # the wheel alone in an empty environment, by the package registry; two minutes
+test-wheel: $(VENV)/.dev  # the wheel alone in an empty environment, by the package registry; six minutes
 	$(BIN)/python -m pytest --quiet tests/wheel/check_wheel.py
 
 test-slurm: $(VENV)/.dev  # needs SLURM's daemons (Debian: slurm-wlm), which it starts and ends; two minutes

@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hafm_jax.common.errors import InputError, OutputError, first_line, run_command
+from hafm_jax.common.errors import InputError, OutputError, first_line, install, run_command
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,7 +103,7 @@ def facts() -> Iterator[tuple[str, str]]:
     yield "cache", _cache(Path(jax.config.jax_compilation_cache_dir or cache_directory()))
     found = extras()
     for extra, missing in found.items():
-        yield f"[{extra}]", f'pip install "hafm_jax[{extra}]" brings {", ".join(missing)}' if missing else "installed"
+        yield f"[{extra}]", f"{install(extra)} brings {', '.join(missing)}" if missing else "installed"
     if not found:
         yield "extras", "unknown, since this copy of hafm_jax is not installed"
 

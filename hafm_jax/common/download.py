@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from hafm_jax.common.errors import InputError, first_line, needed_for
+from hafm_jax.common.errors import InputError, first_line, install, needed_for
 from hafm_jax.common.files import reading, sha256_of
 
 FORMS = "expected a local file or folder, a Hub id (OWNER/NAME or OWNER/NAME/FILE), or an https URL"
@@ -37,7 +37,7 @@ def from_hub(source: str, patterns: Sequence[str], revision: str | None = None) 
     Raises InputError where it cannot be downloaded.
     """
     what = f"{source} is not a local file or folder, and a download needs huggingface_hub"
-    with needed_for(what, "pip install 'hafm_jax[hub]'"):
+    with needed_for(what, install("hub")):
         import huggingface_hub
     owner, name, *file = source.split("/")
     try:

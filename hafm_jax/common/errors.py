@@ -44,9 +44,14 @@ def needed_for(what: str, remedy: str) -> Iterator[None]:
         raise InputError(f"{what} ({error}): {remedy}") from error
 
 
+def install(extra: str) -> str:
+    """The command that installs an extra of ours."""
+    return f'pip install "hafm_jax[{extra}]"'
+
+
 def needs_extra(extra: str, what: str) -> AbstractContextManager[None]:
     """`needed_for` packages of an extra of ours."""
-    return needed_for(f"{what} needs the extra {extra}", f'pip install "hafm_jax[{extra}]"')
+    return needed_for(f"{what} needs the extra {extra}", install(extra))
 
 
 def first_line(error: Exception) -> str:

@@ -16,7 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from hafm_jax.common.errors import InputError, first_line, needed_for
+from hafm_jax.common.errors import InputError, first_line, install, needed_for
 
 Task = TypeVar("Task")
 RAY_RETRIES = 3  # of a task whose worker or machine went away
@@ -124,7 +124,7 @@ def end_with_parent() -> None:
 def _on_ray(
     function: Callable[[Task], Any], tasks: Sequence[Task], gpus: float | None, batch: int
 ) -> Generator[tuple[Task, Any]]:
-    with needed_for("Ray is not installed", 'pip install "hafm_jax[ray]"'):
+    with needed_for("Ray is not installed", install("ray")):
         import ray
     ray.init(log_to_driver=False, ignore_reinit_error=True)  # the cluster of RAY_ADDRESS, or one on this machine
     try:

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from hafm_jax.common.download import check_sha256, find_weights
-from hafm_jax.common.errors import InputError, first_line, needed_for
+from hafm_jax.common.errors import InputError, first_line, install, needed_for
 from hafm_jax.tokenizers.hub import find_device
 
-INSTALL = 'install the extra: pip install "hafm_jax[separate]"'
+INSTALL = f"install the extra: {install('separate')}"
 MODEL_FORM, BAG_FORM = "*.safetensors", "*.yaml"
 CLASSES = ("demucs.htdemucs.HTDemucs", "demucs.hdemucs.HDemucs", "demucs.demucs.Demucs")
 

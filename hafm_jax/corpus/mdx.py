@@ -23,10 +23,10 @@ import scipy.fft
 import scipy.signal
 
 from hafm_jax.common.download import check_sha256, find_weights
-from hafm_jax.common.errors import InputError, first_line, needed_for
+from hafm_jax.common.errors import InputError, first_line, install, needed_for
 from hafm_jax.common.files import reading
 
-INSTALL = 'install the extra: pip install "hafm_jax[separate]"'
+INSTALL = f"install the extra: {install('separate')}"
 SAMPLE_RATE_HZ = 44_100
 HOP = 1024
 STEMS = ("vocals", "instrumental")

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hafm_jax.common.errors import InputError, needed_for
+from hafm_jax.common.errors import InputError, install, needed_for
 from hafm_jax.common.files import sha256_of, write_bytes
 from hafm_jax.dataset.examples import encode_example
 from hafm_jax.dataset.layout import (
@@ -137,7 +137,7 @@ def write_metadata(directory: str | os.PathLike, splits: Sequence[SplitSummary],
 
     Raises InputError where tensorflow-datasets is missing, or a file cannot be written.
     """
-    with needed_for("writing a token data set needs tensorflow-datasets", 'pip install "hafm_jax[tokenize]"'):
+    with needed_for("writing a token data set needs tensorflow-datasets", install("tokenize")):
         import tensorflow_datasets as tfds
     directory = Path(directory)
     template = tfds.core.ShardedFileTemplate(

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from hafm_jax.audio.music import Key
-from hafm_jax.common.errors import needed_for
+from hafm_jax.common.errors import install, needed_for
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ as RATE_HZ
 
 # All constants but the profiles are ours.
@@ -47,7 +47,7 @@ KEY_PROFILES = {
 
 def import_librosa() -> Any:
     """librosa. Raises InputError where it is not installed."""
-    with needed_for("analysing music needs librosa", 'pip install "hafm_jax[evaluate]"'):
+    with needed_for("analysing music needs librosa", install("evaluate")):
         import librosa
     return librosa
 

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hafm_jax.audio.music import TONICS, Key
-from hafm_jax.common.errors import needed_for
+from hafm_jax.common.errors import install, needed_for
 from hafm_jax.metrics.analysis import FRAME_RATE_HZ, ONSET_RATE_HZ, Analysis, correlation
 from hafm_jax.streams import CODEC_SAMPLE_RATE_HZ as RATE_HZ
 
@@ -118,7 +118,7 @@ def measure(vocal: np.ndarray, instrumental: np.ndarray, truth: Truth) -> dict[s
 
 
 def _mir_eval() -> Any:
-    with needed_for("scoring beats and keys needs mir_eval", 'pip install "hafm_jax[evaluate]"'):
+    with needed_for("scoring beats and keys needs mir_eval", install("evaluate")):
         import mir_eval
     return mir_eval
 

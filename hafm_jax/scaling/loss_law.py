@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize, nnls
 
-from hafm_jax.common.errors import needed_for
+from hafm_jax.common.errors import install, needed_for
 from hafm_jax.scaling.estimates import NotEnough
 
 DELTA = 1e-3  # where Huber's loss turns from square to absolute, in log loss [Hoffmann et al.]
@@ -83,7 +83,7 @@ def fit_law(
     if len(loss) < MIN_RUNS:
         raise NotEnough(f"it needs at least {MIN_RUNS} runs, and there are {len(loss)}")
     # Here, not above: machines that only make a sweep's runs do without it.
-    with needed_for("fitting laws needs threadpoolctl", 'pip install "hafm_jax[sweep]"'):
+    with needed_for("fitting laws needs threadpoolctl", install("sweep")):
         from threadpoolctl import threadpool_limits
     problem = _Problem(parameters, tokens, loss)
     even = np.ones(len(loss))

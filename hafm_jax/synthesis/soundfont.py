@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hafm_jax.common.errors import InputError
+from hafm_jax.common.errors import InputError, install, needed_for
 from hafm_jax.synthesis.arrangement import KINDS, Arrangement, Part
 
 HARMONY_DBFS = -22.0  # ours: a band of all kinds then peaks near -6 dBFS
@@ -20,11 +20,16 @@ FRAME_S = 0.05
 FLOOR_DB = 30.0  # below its loudest frame a stem counts as silent
 
 
-def _open(soundfont_path: str, rate_hz: int):
-    from symusic import Synthesizer
+def symusic():
+    """The package symusic. Raises InputError where it is not installed."""
+    with needed_for("playing a band needs symusic", install("songs")):
+        import symusic
+    return symusic
 
+
+def _open(soundfont_path: str, rate_hz: int):
     try:
-        return Synthesizer(soundfont_path, rate_hz, 0)
+        return symusic().Synthesizer(soundfont_path, rate_hz, 0)
     except (RuntimeError, ValueError) as error:
         raise InputError(f"{soundfont_path} is not a soundfont that can be read (.sf2 or .sf3): {error}") from error
 
@@ -72,16 +77,15 @@ def render(
 
 
 def _play(part: Part, num_samples: int, rate_hz: int, soundfont_path: str) -> np.ndarray:
-    from symusic import Note, Score, Track
-
     sound = np.zeros(num_samples, np.float32)
     if not len(part.midi):
         return sound
-    score = Score(0, ttype="second")
+    library = symusic()
+    score = library.Score(0, ttype="second")
     drums = part.kind == "drums"
-    track = Track(part.name, part.program, drums, ttype="second")
+    track = library.Track(part.name, part.program, drums, ttype="second")
     for start, end, midi, velocity in zip(part.start_s, part.end_s, part.midi, part.velocity, strict=True):
-        track.notes.append(Note(float(start), float(end - start), int(midi), int(velocity), ttype="second"))
+        track.notes.append(library.Note(float(start), float(end - start), int(midi), int(velocity), ttype="second"))
     score.tracks.append(track)
     # A new one for drums: in symusic 0.5.8 the sound of a kit depends on which kits were played before.
     synthesizer = (_open if drums else _opened)(soundfont_path, rate_hz)

@@ -18,7 +18,7 @@ import numpy as np
 import soundfile
 
 from hafm_jax.audio.reading import read_audio
-from hafm_jax.common.errors import InputError, needed_for
+from hafm_jax.common.errors import InputError, install, needed_for
 from hafm_jax.common.files import read_bounded, reading
 from hafm_jax.synthesis.phonemes import NASAL, Mora, mora_of
 
@@ -34,7 +34,7 @@ _EXPECTED = "an UTAU voice (oto.ini and its recordings): take the folder of a si
 
 def world():
     """The package pyworld. Raises InputError where it is not installed."""
-    with needed_for("recorded voices need pyworld", "pip install 'hafm_jax[songs]'"), warnings.catch_warnings():
+    with needed_for("recorded voices need pyworld", install("songs")), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its import of pkg_resources, which setuptools 81 lacks
         import pyworld
     return pyworld

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from hafm_jax.common.errors import InputError, first_line, needed_for
+from hafm_jax.common.errors import InputError, first_line, install, needed_for
 from hafm_jax.common.files import read_json
 from hafm_jax.tokenizers.choices import DTYPES
 
-INSTALL = 'install the extra: pip install "hafm_jax[torch]"'
+INSTALL = f"install the extra: {install('torch')}"
 
 
 def import_torch() -> tuple[Any, Any]:
